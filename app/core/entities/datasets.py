@@ -1,0 +1,55 @@
+"""Conversations to train on."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypedDict
+
+from app.core.errors import Fault
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+
+class Message(TypedDict):
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A row after conversion. ``row`` is its 1-based place in the file; ``extra`` keeps the other columns."""
+
+    row: int
+    messages: Sequence[Message]
+    split: Split | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetCheck:
+    """The outcome of the structural check of a file: every fault at once, or the rows."""
+
+    path: str  # as the client named it
+    digest: str  # sha256 of the file's bytes
+    size_bytes: int
+    rows: int
+    faults: tuple[Fault, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedDataset:
+    """An immutable cut under data/processed/<digest>-…: train.jsonl, validation.jsonl, test.jsonl."""
+
+    digest: str  # sha256 of the raw file
+    folder: str  # absolute
+    counts: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedRow:
+    """``labels[i]`` is ``input_ids[i]`` where the token is supervised, else -100. Equal lengths."""
+
+    row: int
+    input_ids: Sequence[int]
+    labels: Sequence[int]
+    truncated: int = 0  # tokens cut off

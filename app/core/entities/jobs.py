@@ -1,0 +1,108 @@
+"""Fine-tuning jobs: their states, the moves between them, attempts and events."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from app.core.errors import Fault
+
+
+class JobState(StrEnum):
+    VALIDATING_FILES = "validating_files"
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+# The one table of moves. RUNNING → QUEUED is a lost lease or a drained worker.
+TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
+    JobState.VALIDATING_FILES: frozenset({JobState.QUEUED, JobState.FAILED, JobState.CANCELLED}),
+    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.CANCELLED, JobState.FAILED}),
+    JobState.RUNNING: frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.QUEUED}),
+    JobState.SUCCEEDED: frozenset(),
+    JobState.FAILED: frozenset(),
+    JobState.CANCELLED: frozenset(),
+}
+FINAL_STATES = frozenset(state for state, following in TRANSITIONS.items() if not following)
+
+
+@dataclass(frozen=True, slots=True)
+class JobError:
+    """Why a job failed. ``code``: invalid_data, nan_loss, out_of_memory, poisoned, trainer_failed …"""
+
+    code: str
+    message: str
+    faults: tuple[Fault, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """The newest figures of a run. ``eta_seconds`` is an estimate; ``loss`` is the mean over the last step."""
+
+    step: int = 0
+    total_steps: int | None = None
+    loss: float | None = None
+    eval_loss: float | None = None
+    learning_rate: float | None = None
+    tokens_per_second: float | None = None
+    eta_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FineTuningJob:
+    """One training request. Times are timezone-aware UTC. ``config`` is a full TrainingConfig as a dict."""
+
+    id: str
+    project_id: str
+    name: str
+    state: JobState
+    base_model: str
+    config: Mapping[str, Any]
+    dataset_digest: str  # sha256 of the raw file as it was when the job was submitted
+    created_by: str | None
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    run_folder: str | None = None  # name below results/, or an absolute path in the foreground
+    progress: Progress = field(default_factory=Progress)
+    error: JobError | None = None
+    model_version_id: str | None = None
+    cancel_requested: bool = False
+    attempts: int = 0
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One attempt's hold on a job. ``fence`` grows with each claim; a write with an old one is refused."""
+
+    job: FineTuningJob
+    fence: int
+    owner: str
+    lease_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """What the reaper watches: a heartbeat unchanged for a lease and a margin means the owner is lost."""
+
+    job_id: str
+    fence: int
+    heartbeat: int
+    lease_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class JobEvent:
+    """A line of a trainer's events.ndjson. ``seq`` counts from 1 within an attempt."""
+
+    seq: int
+    type: str  # "message" | "metrics"
+    level: str  # "info" | "warn" | "error"
+    message: str
+    created_at: datetime
+    data: Mapping[str, Any] = field(default_factory=dict)

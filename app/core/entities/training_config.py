@@ -1,0 +1,97 @@
+"""The training config: defined here once; YAML, HTTP, CLI and console derive from it."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+
+class LoraSettings(BaseModel):
+    """LoRA (Hu et al. 2021, arXiv:2106.09685) as PEFT applies it: W + (lora_alpha / r) · B·A."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    r: int = Field(16, ge=1, le=512, description="rank of the update")
+    lora_alpha: float = Field(32, gt=0, le=4096, description="the update is scaled by lora_alpha / r")
+    target_modules: Literal["all-linear"] | tuple[str, ...] = Field(
+        "all-linear", description="names of the linear layers that get an update, or all-linear"
+    )
+    lora_dropout: float = Field(0.05, ge=0, lt=1, description="dropout before A, in training only")
+
+
+class TrainingConfig(BaseModel):
+    """What one training run does. Keys are flat; YAML may put them under ``model:`` as well.
+
+    Rows in an optimizer step = ``batch_size`` × ``gradient_accumulation_steps`` × processes.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
+
+    base_model: Name = Field("deepseek-r1-1.5b", description="a name in config/base_models.yaml")
+    dataset_path: str = Field("data/raw/sample_data.json", min_length=1, max_length=1024)
+    model_name: Name | None = Field(
+        None, description="publishes versions under this name (else the experiment's)"
+    )
+    experiment_name: Name = Field("experiment", description="names the run folder")
+    output_dir: str | None = Field(
+        None, description="run folder in the foreground (else results/<name>_<time>)"
+    )
+    train_samples: int | None = Field(None, ge=1, description="train on the first N training rows only")
+
+    objective: Literal["sft"] = "sft"
+    adaptation: Literal["lora"] = "lora"
+    strategy: Literal["single"] = "single"
+    lora: LoraSettings = LoraSettings()
+
+    max_length: int = Field(1024, ge=16, le=131_072, description="tokens of a row; longer ones are truncated")
+    learning_rate: float = Field(2e-4, gt=0, le=1)
+    lr_schedule: Literal["linear", "cosine", "constant"] = "cosine"
+    warmup_steps: int = Field(10, ge=0)
+    weight_decay: float = Field(0.0, ge=0, le=1)
+    max_grad_norm: float = Field(1.0, gt=0)
+    batch_size: int = Field(8, ge=1, le=4096, description="rows in one forward pass of one process")
+    gradient_accumulation_steps: int = Field(1, ge=1, le=4096)
+    gradient_checkpointing: bool = False
+    num_epochs: int = Field(3, ge=1, le=1000)
+    save_steps: int = Field(0, ge=0, description="a checkpoint every N optimizer steps; 0: each epoch")
+    logging_steps: int = Field(1, ge=1, description="a metrics event every N optimizer steps")
+    early_stopping_patience: int = Field(
+        0, ge=0, description="stop after N epochs without a better validation loss; 0: never"
+    )
+    early_stopping_threshold: float = Field(0.0, ge=0, description="how much better counts as better")
+    seed: int = Field(42, ge=0, lt=2**32)
+    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _flatten(cls, data: Any) -> Any:
+        """Lift ``model:`` to the top and flat LoRA keys into ``lora``; a key given twice is an error."""
+        if not isinstance(data, dict):
+            return data
+        flat = dict(data)
+        nested = flat.pop("model", None)
+        if nested is not None:
+            if not isinstance(nested, dict):
+                raise ValueError("model: must be a mapping of keys")
+            if twice := sorted(nested.keys() & flat.keys()):
+                raise ValueError(f"given twice, at the top and under model: {', '.join(twice)}")
+            flat |= nested
+        lora_keys = {key: flat.pop(key) for key in list(flat) if key in LoraSettings.model_fields}
+        if lora_keys:
+            block = flat.get("lora") or {}
+            if not isinstance(block, dict):
+                raise ValueError("lora: must be a mapping of keys")
+            if twice := sorted(block.keys() & lora_keys.keys()):
+                raise ValueError(f"given twice, at the top and under lora: {', '.join(twice)}")
+            flat["lora"] = {**block, **lora_keys}
+        return flat
+
+    @property
+    def published_name(self) -> str:
+        return self.model_name or self.experiment_name
+
+    def with_changes(self, **changes: Any) -> Self:
+        """A validated copy; ``model_copy`` alone would not validate."""
+        return type(self).model_validate({**self.model_dump(), **changes})

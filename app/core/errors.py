@@ -1,0 +1,79 @@
+"""The errors that services raise. The gateway alone turns them into HTTP (DESIGN: errors are an interface).
+
+``message`` and ``faults`` reach the client, so they name fields, rows and known choices, never a path of the host.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing wrong with an input: a field (``config.learning_rate``) or a place in data (``row 12: …``)."""
+
+    where: str
+    code: str
+    message: str
+
+
+class AppError(Exception):
+    """Something the caller should know. ``status`` is HTTP's; ``code`` is stable and machine-readable."""
+
+    status: ClassVar[int] = 500
+    default_code: ClassVar[str] = "internal_error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        faults: Sequence[Fault] = (),
+        retry_after: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code or self.default_code
+        self.faults = tuple(faults)
+        self.retry_after = retry_after  # seconds
+
+
+class Invalid(AppError):
+    status = 422
+    default_code = "invalid_request"
+
+
+class Unauthorized(AppError):
+    status = 401
+    default_code = "unauthorized"
+
+
+class Forbidden(AppError):
+    status = 403
+    default_code = "forbidden"
+
+
+class NotFound(AppError):
+    status = 404
+    default_code = "not_found"
+
+
+class Conflict(AppError):
+    status = 409
+    default_code = "conflict"
+
+
+class StaleAttempt(Conflict):
+    """A write by an attempt that no longer owns its job: refused, and the writer ends its trainer."""
+
+    default_code = "stale_attempt"
+
+
+class TooMany(AppError):
+    status = 429
+    default_code = "too_many_requests"
+
+
+class Unavailable(AppError):
+    status = 503
+    default_code = "unavailable"

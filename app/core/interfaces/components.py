@@ -1,0 +1,127 @@
+"""What works on data and models. Factories build these by name from the tables of bootstrap."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from app.core.entities.datasets import (
+    Conversation,
+    DatasetCheck,
+    Message,
+    PreparedDataset,
+    TokenizedRow,
+)
+from app.core.entities.models import BaseModelSpec, ModelVersion
+
+
+class DataFormat(ABC):
+    """Recognises one shape of row and converts it to a conversation."""
+
+    @abstractmethod
+    def recognises(self, row: Mapping[str, Any]) -> bool: ...
+
+    @abstractmethod
+    def convert(self, row: Mapping[str, Any]) -> Sequence[Message]:
+        """Raises ``Invalid`` with every fault of the row; ``where`` is relative to the row."""
+
+
+class DatasetStore(ABC):
+    """Raw files that clients may name, and the immutable cuts made of them."""
+
+    @abstractmethod
+    def check(self, dataset_path: str, *, trusted: bool = False) -> DatasetCheck:
+        """Structure of a file, every fault at once. ``Invalid`` for a path that is not a file under data/raw.
+
+        ``trusted`` (the foreground command) allows any path on the host.
+        """
+
+    @abstractmethod
+    def read(self, dataset_path: str, *, trusted: bool = False) -> Sequence[Conversation]:
+        """Rows of a sound file; ``Invalid`` with every fault otherwise."""
+
+    @abstractmethod
+    def prepare(self, dataset_path: str, digest: str, seed: int, *, trusted: bool = False) -> PreparedDataset:
+        """Split and write the cut once; found again by (digest, seed). ``Conflict`` if the file has changed."""
+
+    @abstractmethod
+    def rows(self, prepared: PreparedDataset, split: str) -> Sequence[Conversation]: ...
+
+
+class ChatTokenizer(ABC):
+    """One model's template and tokenizer, without torch. Training and serving render with the same methods."""
+
+    template_hash: str  # sha256 of the chat template's text
+    stop_token_ids: Sequence[int]
+
+    @abstractmethod
+    def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids up to where the assistant's next words begin."""
+
+    @abstractmethod
+    def encode_training(self, messages: Sequence[Message], max_length: int) -> TokenizedRow:
+        """The conversation with labels on the assistant's tokens and the end of turn.
+
+        Its ids begin with ``encode_prompt`` of the messages before the last answer. ``Invalid`` if the last
+        message is not the assistant's.
+        """
+
+    @abstractmethod
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text without special tokens."""
+
+    @abstractmethod
+    def split_reasoning(self, text: str) -> tuple[str | None, str]:
+        """(reasoning, answer) of generated text."""
+
+
+class BaseModelStore(ABC):
+    """Base models by name (config/base_models.yaml) and where they lie (models/base/NAME)."""
+
+    @abstractmethod
+    def specs(self) -> Sequence[BaseModelSpec]: ...
+
+    @abstractmethod
+    def spec(self, name: str) -> BaseModelSpec:
+        """``Invalid`` (unknown_base_model) that lists the known ones."""
+
+    @abstractmethod
+    def folder(self, name: str) -> Path:
+        """Where it lies; ``Unavailable`` (base_model_missing) with the three ways to get it if it does not."""
+
+    @abstractmethod
+    def present(self, name: str) -> bool: ...
+
+    @abstractmethod
+    def pull(self, name: str) -> Path:
+        """Lay it under models/base/NAME, whole or not at all. Reports progress on standard error."""
+
+    @abstractmethod
+    def tokenizer(self, name: str) -> ChatTokenizer: ...
+
+
+class ArtifactStore(ABC):
+    """Published artifacts, under models/registry. Folders appear whole, by rename."""
+
+    @abstractmethod
+    def publish(self, version_id: str, source: Path) -> str:
+        """Copy a run's artifacts; the answer is the folder's name. Again with the same id: the same folder."""
+
+    @abstractmethod
+    def folder(self, version: ModelVersion) -> Path:
+        """``Unavailable`` (artifacts_missing) if it is gone."""
+
+    @abstractmethod
+    def tokenizer(self, version: ModelVersion) -> ChatTokenizer: ...
+
+    @abstractmethod
+    def discard(self, artifacts: str) -> None:
+        """Remove what a lost attempt published and no row names."""
+
+
+class TextGenerator(ABC):
+    """Answers many prompts at once, in this process: for evaluation."""
+
+    @abstractmethod
+    def generate(self, prompts: Sequence[Sequence[int]], max_tokens: int) -> Iterable[Sequence[int]]:
+        """Greedy; new token ids a prompt, in order, as batches are done."""

@@ -1,0 +1,101 @@
+"""What runs things: queues, trainer processes, tokens, passwords, engines."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from app.core.entities.inference import Generation, GenerationRequest
+from app.core.entities.jobs import JobEvent
+
+
+class JobQueue(ABC):
+    """The doorbell. Losing a message costs a worker one poll interval."""
+
+    @abstractmethod
+    def ring(self, job_id: str) -> None:
+        """Say that a job waits. Never raises: the row is saved, and workers poll."""
+
+    @abstractmethod
+    def check(self) -> str | None:
+        """None when the broker answers, else one line that says what is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainerOutcome:
+    """How a trainer ended. ``result`` is what it wrote when it succeeded."""
+
+    kind: Literal["succeeded", "failed", "stopped", "crashed"]
+    code: str | None = None  # for failed: the error code; for crashed: trainer_failed or out_of_memory
+    message: str | None = None
+    result: Mapping[str, Any] | None = None
+
+
+class TrainerHandle(ABC):
+    """One running trainer process."""
+
+    @abstractmethod
+    def wait(self, seconds: float) -> bool:
+        """Until the trainer rings, ends, or time is up; True once it has ended."""
+
+    @abstractmethod
+    def new_events(self) -> Sequence[JobEvent]:
+        """Whole lines of events.ndjson not yet read."""
+
+    @abstractmethod
+    def renew(self, deadline: float) -> None:
+        """Let the trainer live until ``deadline`` (seconds of CLOCK_BOOTTIME, read before the row was written)."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Ask it to end at the next step."""
+
+    @abstractmethod
+    def kill(self) -> None:
+        """End it and every process of its session now; returns when they are gone."""
+
+    @abstractmethod
+    def outcome(self) -> TrainerOutcome:
+        """Once ``wait`` has said that it ended."""
+
+
+class TrainerLauncher(ABC):
+    """Starts trainer processes."""
+
+    @abstractmethod
+    def start(self, job_file: Mapping[str, Any], attempt_folder: Path, deadline: float) -> TrainerHandle:
+        """``job_file`` is the protocol's job file (docs/trainer-protocol.md), written whole before the start."""
+
+
+class TokenIssuer(ABC):
+    @abstractmethod
+    def issue(self, claims: Mapping[str, Any], seconds: int) -> str: ...
+
+    @abstractmethod
+    def verify(self, token: str) -> Mapping[str, Any]:
+        """``Unauthorized`` with code token_expired or token_invalid."""
+
+
+class PasswordHasher(ABC):
+    @abstractmethod
+    def hash(self, password: str) -> str: ...
+
+    @abstractmethod
+    def matches(self, password: str, password_hash: str) -> bool: ...
+
+
+class EngineClient(ABC):
+    """Speaks the inference wire to whatever engine serves a base model: ours or vLLM."""
+
+    @abstractmethod
+    def resident(self) -> Sequence[str]:
+        """Base models with an engine that answers, in the order of configuration."""
+
+    @abstractmethod
+    def generate(self, request: GenerationRequest) -> Generation:
+        """Attaches the adapter if it must. ``Unavailable`` (base_not_resident, engine_unavailable) otherwise."""
+
+    @abstractmethod
+    def stream(self, request: GenerationRequest) -> Iterator[str | Generation]:
+        """Pieces of text as they come, then the whole Generation."""

@@ -1,0 +1,129 @@
+"""What keeps things. Each method is one transaction; none is held open between calls."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+
+from app.core.entities.identity import Membership, Role, User
+from app.core.entities.jobs import Claim, FineTuningJob, JobError, JobEvent, JobState, Lease, Progress
+from app.core.entities.models import ModelSummary, ModelVersion
+
+
+class JobRepository(ABC):
+    """Jobs, their attempts and events. The row is the truth; a message is a doorbell.
+
+    Methods that take a ``fence`` raise ``StaleAttempt`` when the job has been claimed anew, released or
+    ended since, and change nothing.
+    """
+
+    @abstractmethod
+    def add(self, job: FineTuningJob) -> None: ...
+
+    @abstractmethod
+    def get(self, project_id: str, job_id: str) -> FineTuningJob | None: ...
+
+    @abstractmethod
+    def list(
+        self, project_id: str, *, state: JobState | None = None, limit: int = 20, after: str | None = None
+    ) -> Sequence[FineTuningJob]:
+        """Newest first; ``after`` is the id of the last job of the page before."""
+
+    @abstractmethod
+    def count_by_state(self) -> Mapping[JobState, int]:
+        """Over all projects, for monitoring; every state is a key."""
+
+    @abstractmethod
+    def request_cancel(self, project_id: str, job_id: str) -> FineTuningJob | None:
+        """Cancel a job no one holds at once, mark one that is held; a final one is left. None: no such job."""
+
+    @abstractmethod
+    def claim(self, owner: str, lease_seconds: float, job_id: str | None = None) -> Claim | None:
+        """Take the oldest job that waits (to be validated or to run) and that nobody holds; None if none.
+
+        A job in QUEUED moves to RUNNING and counts an attempt, one in VALIDATING_FILES keeps its state.
+        The fence grows. ``job_id`` narrows the choice to one job. Two callers never get the same job.
+        """
+
+    @abstractmethod
+    def renew(self, job_id: str, fence: int) -> bool:
+        """Count one heartbeat; the answer is whether the job's cancellation has been asked for."""
+
+    @abstractmethod
+    def ingest(self, job_id: str, fence: int, events: Sequence[JobEvent], progress: Progress | None) -> None:
+        """Keep events, idempotently on (job, fence, seq), and the newest progress."""
+
+    @abstractmethod
+    def set_run_folder(self, job_id: str, fence: int, run_folder: str) -> None: ...
+
+    @abstractmethod
+    def move(self, job_id: str, fence: int, to: JobState, error: JobError | None = None) -> None:
+        """Make a move of TRANSITIONS and let go of the job. ``Conflict`` for a move that is not in the table."""
+
+    @abstractmethod
+    def succeed(
+        self, job_id: str, fence: int, version: ModelVersion, metrics: Mapping[str, object]
+    ) -> ModelVersion:
+        """SUCCEEDED and its published version in one transaction; the answer carries the version's number."""
+
+    @abstractmethod
+    def leases(self) -> Sequence[Lease]:
+        """Every job that is held now."""
+
+    @abstractmethod
+    def release_lost(self, lease: Lease, max_attempts: int) -> JobState | None:
+        """Take a job from an owner whose heartbeat is still ``lease.heartbeat``: None if it moved since.
+
+        RUNNING goes back to QUEUED, to CANCELLED where that was asked for, or to FAILED (``poisoned``) after
+        ``max_attempts`` attempts; VALIDATING_FILES stays and is merely let go.
+        """
+
+    @abstractmethod
+    def events(self, project_id: str, job_id: str, *, after: int = 0, limit: int = 100) -> Sequence[JobEvent]:
+        """In order, numbered over the job's whole life; ``after`` is the last number seen."""
+
+
+class ModelVersionRepository(ABC):
+    """Published versions. They are added by ``JobRepository.succeed`` and never change."""
+
+    @abstractmethod
+    def get(self, project_id: str, version_id: str) -> ModelVersion | None: ...
+
+    @abstractmethod
+    def find(self, project_id: str, name: str, number: int | None = None) -> ModelVersion | None:
+        """The version of that number, or the newest."""
+
+    @abstractmethod
+    def models(self, project_id: str) -> Sequence[ModelSummary]:
+        """By name."""
+
+    @abstractmethod
+    def versions(self, project_id: str, name: str) -> Sequence[ModelVersion]:
+        """Newest first; empty if there is no such model."""
+
+
+class UserRepository(ABC):
+    """Users and memberships: global, not a project's."""
+
+    @abstractmethod
+    def add(self, user: User, project_id: str, role: Role) -> None:
+        """With its first membership. ``Conflict`` if the username is taken."""
+
+    @abstractmethod
+    def by_username(self, username: str) -> User | None: ...
+
+    @abstractmethod
+    def memberships(self, user_id: str) -> Sequence[Membership]:
+        """Oldest first; the first is the default project."""
+
+    @abstractmethod
+    def list(self) -> Sequence[User]: ...
+
+    @abstractmethod
+    def any(self) -> bool: ...
+
+
+class DatabaseHealth(ABC):
+    """Whether the database answers and its schema is this code's."""
+
+    @abstractmethod
+    def check(self) -> str | None:
+        """None when well, else one line that says what to do."""

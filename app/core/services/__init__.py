@@ -1,0 +1,30 @@
+"""What the application can do. Each service decides and delegates; components work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from app.core.services.datasets import DatasetService
+    from app.core.services.evaluation import EvaluationService
+    from app.core.services.execution import ExecutionService
+    from app.core.services.identity import IdentityService
+    from app.core.services.inference import InferenceService
+    from app.core.services.model_management import ModelManagementService
+    from app.core.services.monitoring import MonitoringService
+    from app.core.services.training import TrainingService
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """All of them, built by ``bootstrap.build_services``."""
+
+    identity: IdentityService
+    datasets: DatasetService
+    training: TrainingService
+    execution: ExecutionService
+    models: ModelManagementService
+    inference: InferenceService
+    evaluation: EvaluationService
+    monitoring: MonitoringService

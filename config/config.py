@@ -1,0 +1,151 @@
+"""Settings, read once when a process starts.
+
+Weakest first: ``default.yaml`` < the YAML of ``APP_ENV`` < ``.env`` < environment variables. A key that is not
+a field below, or whose value has the wrong type, stops the start with the key's name.
+"""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    YamlConfigSettingsSource,
+)
+
+CONFIG_DIR = Path(__file__).resolve().parent
+ROOT = CONFIG_DIR.parent
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class SettingsError(Exception):
+    """The start stops here: one line per faulty key."""
+
+
+class Settings(BaseSettings):
+    """Every field can be set by an environment variable of its name in capitals (``.env.example``)."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid", frozen=True, env_ignore_empty=True, env_file_encoding="utf-8"
+    )
+
+    app_env: Literal["development", "production"] = "development"
+
+    host: str = "127.0.0.1"
+    port: Port = 5000
+    web_workers: int = Field(1, ge=1, le=64)
+    web_threads: int = Field(16, ge=1, le=512)
+
+    instance_dir: Path = ROOT / "instance"
+    data_dir: Path = ROOT / "data"
+    models_dir: Path = ROOT / "models"
+    results_dir: Path = ROOT / "results"
+    base_models_file: Path = CONFIG_DIR / "base_models.yaml"
+    train_config_file: Path = CONFIG_DIR / "train_config.yaml"
+    logging_file: Path = CONFIG_DIR / "logging.yaml"
+
+    database_url: str | None = None  # None: SQLite in instance_dir
+    redis_url: str | None = None  # None: the filesystem broker in instance_dir
+
+    default_base_model: str | None = None  # None: what train_config_file says
+    engine_base_model: str = "smollm2-135m-instruct"
+    engine_precision: Literal["auto", "bf16", "fp32"] = "auto"
+    engines: dict[str, str] = {}  # base model → URL of an engine that somebody else runs (vLLM)
+    engine_secret: SecretStr | None = None  # None: run.py makes one for its own engine
+    engine_timeout: float = Field(120, gt=0)  # seconds a generation may take
+
+    worker_slots: int = Field(1, ge=1, le=64)  # jobs that a worker trains at once
+    poll_seconds: float = Field(1.0, gt=0)
+    lease_seconds: float = Field(30.0, ge=2)
+    max_attempts: int = Field(3, ge=1)
+    cpu_threads: int | None = Field(None, ge=1)  # None: the cores of this host, shared by engine and trainers
+
+    secret_key: SecretStr | None = None  # signs access tokens; None: made at the first start in instance_dir
+    token_seconds: int = Field(3600, ge=60, le=86_400)
+    admin_password: SecretStr | None = None
+    metrics_token: SecretStr | None = None
+    rate_limit: str = "600 per minute"  # a user, every route
+    login_rate_limit: str = "10 per minute"  # an address
+    max_body_bytes: int = Field(10 * 1024 * 1024, ge=1024)
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @field_validator("secret_key")
+    @classmethod
+    def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
+        # RFC 7518 § 3.2: a key at least as long as HS256's output.
+        if value is not None and len(value.get_secret_value().encode()) < 32:
+            raise ValueError("must have at least 32 bytes")
+        return value
+
+    @field_validator("instance_dir", "data_dir", "models_dir", "results_dir")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value if value.is_absolute() else ROOT / value
+
+    @property
+    def database_uri(self) -> str:
+        url = self.database_url or f"sqlite:///{self.instance_dir / 'app.db'}"
+        for old in ("postgres://", "postgresql://"):
+            if url.startswith(old):
+                return "postgresql+psycopg://" + url.removeprefix(old)
+        return url
+
+    @property
+    def cores(self) -> int:
+        return self.cpu_threads or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else [0])
+
+    @property
+    def engine_threads(self) -> int:
+        """OpenMP threads of one engine; with the trainers' they never add up to more than the cores."""
+        return max(1, self.cores // 2)
+
+    @property
+    def trainer_threads(self) -> int:
+        """OpenMP threads of one trainer that runs beside an engine."""
+        return max(1, (self.cores - self.engine_threads) // self.worker_slots)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        stage = os.environ.get("APP_ENV") or _dotenv_value("APP_ENV") or "development"
+        yaml_files = [CONFIG_DIR / "default.yaml", CONFIG_DIR / f"{stage}.yaml"]
+        return (
+            init_settings,
+            env_settings,
+            dotenv_settings,
+            YamlConfigSettingsSource(settings_cls, yaml_file=yaml_files),
+        )
+
+
+def _dotenv_path() -> Path:
+    return Path(os.environ.get("DOTENV_PATH") or ROOT / ".env")
+
+
+def _dotenv_value(key: str) -> str | None:
+    from dotenv import dotenv_values
+
+    path = _dotenv_path()
+    return dotenv_values(path).get(key) if path.is_file() else None
+
+
+def read_settings(**overrides: Any) -> Settings:
+    """Read them all. ``SettingsError`` names each faulty key, never its value."""
+    try:
+        return Settings(_env_file=_dotenv_path(), **overrides)
+    except ValidationError as error:
+        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False)]
+        raise SettingsError("configuration: " + "; ".join(lines)) from None
+    except yaml.YAMLError as error:
+        raise SettingsError(f"configuration: not YAML: {error}") from None
