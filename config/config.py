@@ -63,6 +63,7 @@ class Settings(BaseSettings):
     poll_seconds: float = Field(1.0, gt=0)
     lease_seconds: float = Field(30.0, ge=2)
     max_attempts: int = Field(3, ge=1)
+    trainer: Literal["torch", "double"] = "torch"  # double: a trainer without torch, for tests of jobs
     cpu_threads: int | None = Field(None, ge=1)  # None: the cores of this host, shared by engine and trainers
 
     secret_key: SecretStr | None = None  # signs access tokens; None: made at the first start in instance_dir

@@ -30,13 +30,9 @@ class TrainingConfig(BaseModel):
 
     base_model: Name = Field("deepseek-r1-1.5b", description="a name in config/base_models.yaml")
     dataset_path: str = Field("data/raw/sample_data.json", min_length=1, max_length=1024)
-    model_name: Name | None = Field(
-        None, description="publishes versions under this name (else the experiment's)"
-    )
+    model_name: Name | None = Field(None, description="publishes versions under this name (else the experiment's)")
     experiment_name: Name = Field("experiment", description="names the run folder")
-    output_dir: str | None = Field(
-        None, description="run folder in the foreground (else results/<name>_<time>)"
-    )
+    output_dir: str | None = Field(None, description="run folder in the foreground (else results/<name>_<time>)")
     train_samples: int | None = Field(None, ge=1, description="train on the first N training rows only")
 
     objective: Literal["sft"] = "sft"

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from app.core.entities.datasets import (
     TokenizedRow,
 )
 from app.core.entities.models import BaseModelSpec, ModelVersion
+from app.core.entities.training_config import TrainingConfig
 
 
 class DataFormat(ABC):
@@ -125,3 +127,48 @@ class TextGenerator(ABC):
     @abstractmethod
     def generate(self, prompts: Sequence[Sequence[int]], max_tokens: int) -> Iterable[Sequence[int]]:
         """Greedy; new token ids a prompt, in order, as batches are done."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainerJob:
+    """What a trainer is told: the job file of docs/trainer-protocol.md. Folders are absolute."""
+
+    job_id: str
+    attempt: int  # the claim's fence
+    runner: str
+    config: TrainingConfig
+    base_model_folder: Path
+    dataset_folder: Path  # holds train.jsonl, validation.jsonl, test.jsonl
+    run_folder: Path
+    threads: int
+
+
+class Reporter(ABC):
+    """A runner's only way out: what it says becomes events of the job."""
+
+    @abstractmethod
+    def message(self, text: str, level: str = "info") -> None: ...
+
+    @abstractmethod
+    def metrics(self, step: int, total_steps: int, figures: Mapping[str, float | None]) -> None:
+        """``figures``: loss, eval_loss, learning_rate, grad_norm, tokens_per_second, eta_seconds …"""
+
+    @abstractmethod
+    def should_stop(self) -> bool:
+        """Asked at each step; once true, the runner raises ``TrainingStopped``."""
+
+
+class TrainingStopped(Exception):
+    """The runner ended because it was asked to."""
+
+
+class TrainingRunner(ABC):
+    """Does the work of one trainer process."""
+
+    @abstractmethod
+    def run(self, job: TrainerJob, report: Reporter) -> Mapping[str, Any]:
+        """Trains; leaves config.yaml, metrics.json and artifacts/ in the run folder.
+
+        The answer: ``{"metrics": {…}, "template_hash": "…"}``. Raises ``AppError`` with a job's error code
+        (``invalid_data``, ``nan_loss``, ``out_of_memory`` …), or ``TrainingStopped``.
+        """
