@@ -6,23 +6,41 @@ only what it uses; the web process never loads torch.
 
 from __future__ import annotations
 
+import json
+import logging.config
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from pydantic import ValidationError
 
-from app.core.entities.training_config import TrainingConfig
-from app.core.errors import Fault, Invalid
+from app.core.entities.training_config import TrainingConfig, training_config
+from app.core.errors import AppError, Invalid
 from app.core.factories import ComponentFactory
+from app.core.interfaces.components import TrainingRunner
 from app.core.services import Services
+from app.utils.files import write_whole
 from config.config import Settings, SettingsError, read_settings
 
 if TYPE_CHECKING:
+    from flask import Flask
     from sqlalchemy.engine import Engine
 
-__all__ = ["Settings", "SettingsError", "build_services", "load_settings", "load_training_config"]
+__all__ = [
+    "Settings",
+    "SettingsError",
+    "build_celery",
+    "build_services",
+    "configure_logging",
+    "load_settings",
+    "load_training_config",
+    "one_line",
+    "prepare_instance",
+    "read_engine_addresses",
+    "training_config",
+    "write_engine_addresses",
+]
 
 DATA_FORMATS = ComponentFactory[Any](
     "data format",
@@ -41,7 +59,7 @@ BASE_MODEL_SOURCES = ComponentFactory[Any](
         "random": "app.implementations.models.sources:pull_random",
     },
 )
-RUNNERS = ComponentFactory[Any](
+RUNNERS = ComponentFactory[TrainingRunner](
     "trainer",
     {
         "torch": "app.implementations.training.runner:TorchRunner",
@@ -64,6 +82,7 @@ QUEUES = ComponentFactory[Any](
         "inline": "app.implementations.queue.inline:InlineQueue",
     },
 )
+BROKERS = ComponentFactory[Any]("broker", {"celery": "app.implementations.queue.broker:celery_app"})
 REPOSITORIES = ComponentFactory[Any](
     "repository",
     {
@@ -95,6 +114,7 @@ FACTORIES = (
     ADAPTATIONS,
     STRATEGIES,
     QUEUES,
+    BROKERS,
     REPOSITORIES,
     COMPONENTS,
 )
@@ -103,6 +123,63 @@ FACTORIES = (
 def load_settings(**overrides: Any) -> Settings:
     """Read settings; ``SettingsError`` names every faulty key."""
     return read_settings(**overrides)
+
+
+def configure_logging(settings: Settings) -> None:
+    """By ``settings.logging_file``, with ``settings.log_level`` at the root."""
+    scheme = yaml.safe_load(settings.logging_file.read_text("utf-8"))
+    scheme.setdefault("root", {})["level"] = settings.log_level
+    logging.config.dictConfig(scheme)
+
+
+def one_line(error: Exception) -> str:
+    """What a command says on standard error: the message, and the first faults."""
+    faults = error.faults if isinstance(error, AppError) else ()
+    shown = "; ".join(f"{fault.where}: {fault.message}" for fault in faults[:10])
+    more = f" (and {len(faults) - 10} more)" if len(faults) > 10 else ""
+    return " ".join(f"{error}: {shown}{more}".split()) if shown else " ".join(str(error).split())
+
+
+def prepare_instance(app: Flask) -> str | None:
+    """Before a server or a foreground run: the instance folder, the schema of an empty database, a first user.
+
+    Call it in one process, once. The answer is the password of ``admin`` if a random one had to be made: print
+    it. ``SettingsError`` with the command that mends it for an old schema.
+    """
+    from flask_migrate import upgrade
+    from sqlalchemy import inspect
+
+    from app.extensions import db
+
+    settings: Settings = app.extensions["settings"]
+    services: Services = app.extensions["services"]
+    settings.instance_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    settings.instance_dir.chmod(0o700)
+    with app.app_context():
+        # An unreachable database is not empty: the check below says what is wrong with it.
+        if services.monitoring.database_problem() and not inspect(db.engine).get_table_names():
+            upgrade()
+        if problem := services.monitoring.database_problem():
+            raise SettingsError(problem)
+        password = settings.admin_password
+        return services.identity.ensure_admin(password.get_secret_value() if password else None)
+
+
+ENGINES_FILE = "engines.json"
+
+
+def write_engine_addresses(instance_dir: Path, engines: Mapping[str, str], secret: str | None) -> None:
+    """Tell the other processes of this host where run.py's own engines listen (base model → URL). Mode 0600."""
+    write_whole(instance_dir / ENGINES_FILE, json.dumps({"engines": dict(engines), "secret": secret}))
+
+
+def read_engine_addresses(instance_dir: Path) -> tuple[dict[str, str], str | None]:
+    """What ``write_engine_addresses`` wrote; nothing when run.py does not run."""
+    try:
+        written = json.loads((instance_dir / ENGINES_FILE).read_text("utf-8"))
+    except FileNotFoundError:
+        return {}, None
+    return written["engines"], written["secret"]
 
 
 def load_training_config(path: Path, **changes: Any) -> TrainingConfig:
@@ -123,16 +200,16 @@ def load_training_config(path: Path, **changes: Any) -> TrainingConfig:
     return training_config({**merged, **changes}, where=str(path.name))
 
 
-def training_config(raw: dict[str, Any], where: str = "config") -> TrainingConfig:
-    """Validate; ``Invalid`` has a fault for each faulty key."""
-    try:
-        return TrainingConfig.model_validate(raw)
-    except ValidationError as error:
-        faults = [
-            Fault(".".join([where, *map(str, e["loc"])]), e["type"], e["msg"])
-            for e in error.errors(include_input=False, include_url=False)
-        ]
-        raise Invalid("the training config has faults", faults=faults) from None
+def build_runner(name: str) -> TrainingRunner:
+    """What trains in a trainer process."""
+    if name == "double":
+        return RUNNERS.create(name)
+    return RUNNERS.create(name, objectives=OBJECTIVES, adaptations=ADAPTATIONS, strategies=STRATEGIES)
+
+
+def build_celery(settings: Settings) -> Any:
+    """The Celery app that workers consume with: the one that the queue sends with."""
+    return BROKERS.create("celery", redis_url=settings.redis_url, instance_dir=settings.instance_dir)
 
 
 def build_services(settings: Settings, engine: Engine, *, inline: bool = False) -> Services:
@@ -163,10 +240,11 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
         max_bytes=settings.max_body_bytes,
     )
     artifacts = COMPONENTS.create("artifacts", folder=settings.models_dir / "registry")
+    own_engines, own_secret = read_engine_addresses(settings.instance_dir)
     engines = COMPONENTS.create(
         "engine_client",
-        engines=settings.engines,
-        secret=settings.engine_secret.get_secret_value() if settings.engine_secret else None,
+        engines={**own_engines, **settings.engines},
+        secret=settings.engine_secret.get_secret_value() if settings.engine_secret else own_secret,
         timeout=settings.engine_timeout,
     )
     queue = (
@@ -218,6 +296,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
             generators=lambda **arguments: COMPONENTS.create("text_generator", **arguments),
             states_fact=COMPONENTS.load("facts_matcher"),
             results_dir=settings.results_dir,
+            threads=settings.cores,
         ),
         monitoring=MonitoringService(
             database=repository("health"), queue=queue, engines=engines, jobs=repository("jobs")

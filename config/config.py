@@ -12,10 +12,11 @@ import yaml
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
+    InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    YamlConfigSettingsSource,
 )
+from pydantic_settings.exceptions import SettingsError as SourceError
 
 CONFIG_DIR = Path(__file__).resolve().parent
 ROOT = CONFIG_DIR.parent
@@ -84,6 +85,14 @@ class Settings(BaseSettings):
             raise ValueError("must have at least 32 bytes")
         return value
 
+    @field_validator("rate_limit", "login_rate_limit")
+    @classmethod
+    def _readable(cls, value: str) -> str:
+        from limits import parse_many
+
+        parse_many(value)  # raises ValueError; the limiter itself would only log it, and limit nothing
+        return value
+
     @field_validator("instance_dir", "data_dir", "models_dir", "results_dir")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
@@ -121,13 +130,26 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         stage = os.environ.get("APP_ENV") or _dotenv_value("APP_ENV") or "development"
-        yaml_files = [CONFIG_DIR / "default.yaml", CONFIG_DIR / f"{stage}.yaml"]
         return (
             init_settings,
             env_settings,
             dotenv_settings,
-            YamlConfigSettingsSource(settings_cls, yaml_file=yaml_files),
+            InitSettingsSource(settings_cls, _yaml_values("default.yaml") | _yaml_values(f"{stage}.yaml")),
         )
+
+
+def _yaml_values(name: str) -> dict[str, Any]:
+    path = CONFIG_DIR / name
+    if not path.is_file():
+        return {}
+    try:
+        with path.open(encoding="utf-8") as stream:  # PyYAML's errors quote a string, which may be secret
+            values = yaml.safe_load(stream)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"configuration: {name}: not YAML: {error}") from None
+    if not isinstance(values, dict | None):
+        raise SettingsError(f"configuration: {name}: must be a mapping of keys")
+    return values or {}
 
 
 def _dotenv_path() -> Path:
@@ -148,5 +170,5 @@ def read_settings(**overrides: Any) -> Settings:
     except ValidationError as error:
         lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False)]
         raise SettingsError("configuration: " + "; ".join(lines)) from None
-    except yaml.YAMLError as error:
-        raise SettingsError(f"configuration: not YAML: {error}") from None
+    except SourceError as error:  # a value that must be JSON; the message names the key alone
+        raise SettingsError(f"configuration: {error}") from None

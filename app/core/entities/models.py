@@ -64,7 +64,7 @@ class Reference:
 
     @classmethod
     def parse(cls, text: str) -> "Reference":
-        match = _REFERENCE.match(text)
+        match = _REFERENCE.fullmatch(text)  # `$` alone would let a newline pass
         if match is None:
             raise Invalid(f"{text[:80]!r} is not a model reference: write name or name:3")
         number = match["number"]

@@ -1,10 +1,27 @@
 """The training config: defined here once; YAML, HTTP, CLI and console derive from it."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+from app.core.errors import Fault, Invalid
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+ModuleName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.]{1,128}$")]
+ModuleNames = Annotated[
+    tuple[ModuleName, ...],
+    Field(min_length=1, max_length=64),
+    BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),  # JSON has no tuples
+]
 
 
 class LoraSettings(BaseModel):
@@ -14,10 +31,10 @@ class LoraSettings(BaseModel):
 
     r: int = Field(16, ge=1, le=512, description="rank of the update")
     lora_alpha: float = Field(32, gt=0, le=4096, description="the update is scaled by lora_alpha / r")
-    target_modules: Literal["all-linear"] | tuple[str, ...] = Field(
+    target_modules: Literal["all-linear"] | ModuleNames = Field(
         "all-linear", description="names of the linear layers that get an update, or all-linear"
     )
-    lora_dropout: float = Field(0.05, ge=0, lt=1, description="dropout before A, in training only")
+    lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout before A, in training only")
 
 
 class TrainingConfig(BaseModel):
@@ -64,25 +81,7 @@ class TrainingConfig(BaseModel):
     @classmethod
     def _flatten(cls, data: Any) -> Any:
         """Lift ``model:`` to the top and flat LoRA keys into ``lora``; a key given twice is an error."""
-        if not isinstance(data, dict):
-            return data
-        flat = dict(data)
-        nested = flat.pop("model", None)
-        if nested is not None:
-            if not isinstance(nested, dict):
-                raise ValueError("model: must be a mapping of keys")
-            if twice := sorted(nested.keys() & flat.keys()):
-                raise ValueError(f"given twice, at the top and under model: {', '.join(twice)}")
-            flat |= nested
-        lora_keys = {key: flat.pop(key) for key in list(flat) if key in LoraSettings.model_fields}
-        if lora_keys:
-            block = flat.get("lora") or {}
-            if not isinstance(block, dict):
-                raise ValueError("lora: must be a mapping of keys")
-            if twice := sorted(block.keys() & lora_keys.keys()):
-                raise ValueError(f"given twice, at the top and under lora: {', '.join(twice)}")
-            flat["lora"] = {**block, **lora_keys}
-        return flat
+        return _flat(data) if isinstance(data, Mapping) else data
 
     @property
     def published_name(self) -> str:
@@ -91,3 +90,59 @@ class TrainingConfig(BaseModel):
     def with_changes(self, **changes: Any) -> Self:
         """A validated copy; ``model_copy`` alone would not validate."""
         return type(self).model_validate({**self.model_dump(), **changes})
+
+
+def _flat(data: Mapping[str, Any]) -> dict[str, Any]:
+    flat = dict(data)
+    nested = flat.pop("model", None)
+    if nested is not None:
+        if not isinstance(nested, dict):
+            raise ValueError("model: must be a mapping of keys")
+        if twice := sorted(nested.keys() & flat.keys()):
+            raise ValueError(f"given twice, at the top and under model: {', '.join(twice)}")
+        flat |= nested
+    lora_keys = {key: flat.pop(key) for key in list(flat) if key in LoraSettings.model_fields}
+    if lora_keys:
+        block = flat.get("lora", {})
+        if not isinstance(block, dict):
+            raise ValueError("lora: must be a mapping of keys")
+        if twice := sorted(block.keys() & lora_keys.keys()):
+            raise ValueError(f"given twice, at the top and under lora: {', '.join(twice)}")
+        flat["lora"] = {**block, **lora_keys}
+    return flat
+
+
+def training_config(
+    raw: Mapping[str, Any],
+    where: str = "config",
+    *,
+    over: TrainingConfig | None = None,
+    strict: bool = False,
+) -> TrainingConfig:
+    """Validate ``raw``, laid over the values of ``over``. ``Invalid`` has a fault for each faulty key.
+
+    ``strict`` wants JSON's own types: neither "8" nor true is a number.
+    """
+    try:
+        values = _laid_over(over, raw) if over else raw
+        return TrainingConfig.model_validate(values, strict=strict)
+    except ValidationError as error:
+        faults = [
+            Fault(".".join([where, *_keys(e["loc"], e["type"])]), e["type"], e["msg"])
+            for e in error.errors(include_input=False, include_url=False)
+        ]
+    except ValueError as error:
+        faults = [Fault(where, "value_error", str(error))]
+    raise Invalid("the training config has faults", faults=faults)
+
+
+def _laid_over(config: TrainingConfig, raw: Mapping[str, Any]) -> dict[str, Any]:
+    flat = _flat(raw)
+    if isinstance(flat.get("lora"), Mapping):
+        flat["lora"] = {**config.lora.model_dump(), **flat["lora"]}
+    return {**config.model_dump(), **flat}
+
+
+def _keys(location: tuple[int | str, ...], kind: str) -> list[str]:
+    """Without what pydantic adds for the members of a union: ``literal['all-linear']``."""
+    return [str(part) for part in location if kind == "extra_forbidden" or "[" not in str(part)]

@@ -20,6 +20,8 @@ from app.core.entities.training_config import TrainingConfig
 class DataFormat(ABC):
     """Recognises one shape of row and converts it to a conversation."""
 
+    columns: frozenset[str]  # those it reads; a row's other columns are kept beside the conversation
+
     @abstractmethod
     def recognises(self, row: Mapping[str, Any]) -> bool: ...
 
@@ -107,7 +109,7 @@ class ArtifactStore(ABC):
 
     @abstractmethod
     def publish(self, version_id: str, source: Path) -> str:
-        """Copy a run's artifacts; the answer is the folder's name. Again with the same id: the same folder."""
+        """Copy a run's artifacts; the answer is the folder's name: the id. Again with the same id: the same folder."""
 
     @abstractmethod
     def folder(self, version: ModelVersion) -> Path:
@@ -118,15 +120,15 @@ class ArtifactStore(ABC):
 
     @abstractmethod
     def discard(self, artifacts: str) -> None:
-        """Remove what a lost attempt published and no row names."""
+        """Remove what a lost attempt published, if it did, and no row names."""
 
 
 class TextGenerator(ABC):
     """Answers many prompts at once, in this process: for evaluation."""
 
     @abstractmethod
-    def generate(self, prompts: Sequence[Sequence[int]], max_tokens: int) -> Iterable[Sequence[int]]:
-        """Greedy; new token ids a prompt, in order, as batches are done."""
+    def generate(self, prompts: Sequence[Sequence[int]], max_tokens: int) -> Iterable[tuple[int, Sequence[int]]]:
+        """Greedy; (place in ``prompts``, new token ids) as they are done, in any order."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,10 @@ from typing import Any, Literal
 
 from app.core.entities.inference import Generation, GenerationRequest
 from app.core.entities.jobs import JobEvent
+from app.core.errors import Fault
+
+
+DOORBELL = "training.ring"  # the message's name, where a queue sends messages; its argument is a job's id
 
 
 class JobQueue(ABC):
@@ -27,9 +31,10 @@ class TrainerOutcome:
     """How a trainer ended. ``result`` is what it wrote when it succeeded."""
 
     kind: Literal["succeeded", "failed", "stopped", "crashed"]
-    code: str | None = None  # for failed: the error code; for crashed: trainer_failed or out_of_memory
+    code: str | None = None  # failed: the error code; crashed: trainer_failed, out_of_memory or lease_ended
     message: str | None = None
     result: Mapping[str, Any] | None = None
+    faults: tuple[Fault, ...] = ()
 
 
 class TrainerHandle(ABC):

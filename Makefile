@@ -1,0 +1,43 @@
+RUN := .venv/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow lint format serve clean
+
+help:
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+# The first Python on the PATH that runs and is new enough. Another: make install PYTHON=/path/to/python
+install:  ## set up .venv; quick when nothing has changed
+	@for python in $(or $(PYTHON),python3 python3.11 python3.12 python3.13 python3.14 python); do \
+		if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+			exec $$python deploy/install.py; \
+		fi; \
+	done; echo "make install: no Python 3.11 or newer: looked for $${python} and the like on the PATH" >&2; exit 1
+
+demo: install  ## the main job: fine-tune the starter model, compare it, publish it, ask it
+	@$(RUN) -m app.scripts.demo
+
+# One OpenMP thread: the models are tiny, and the processes that a test starts share the cores with it.
+test: install  ## all tests but the slow ones, with coverage
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -m "not slow" --cov
+
+test-slow: install  ## the tests that take minutes
+	$(RUN) -m pytest -m slow
+
+lint: install  ## formatting, rules, types, layers
+	$(RUN) -m ruff format --check
+	$(RUN) -m ruff check
+	$(RUN) -m mypy
+	.venv/bin/lint-imports --no-logo
+
+format: install  ## format the code and fix what ruff can fix
+	$(RUN) -m ruff format
+	$(RUN) -m ruff check --fix
+
+serve: install  ## the service: web, worker and engine on http://127.0.0.1:5000
+	@$(RUN) run.py
+
+clean:  ## remove what the tools left; models, data, results and .venv stay
+	rm -rf build dist *.egg-info htmlcov coverage.xml .coverage .coverage.*
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find app config tests deploy -name __pycache__ -type d -prune -exec rm -rf {} +

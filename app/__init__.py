@@ -1,0 +1,82 @@
+"""LLM Finetuning. Importing this opens nothing and loads no framework: ``create_app`` does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+    from app.bootstrap import Settings
+    from app.core.services import Services
+
+
+def create_app(
+    settings: Settings | None = None, services: Services | None = None, *, inline: bool = False
+) -> Flask:
+    """The Flask application; ``app.extensions`` has its ``settings`` and its ``services``.
+
+    Without arguments it is some command's start: a fault of the configuration ends that command with one line.
+    ``inline`` is the foreground, which waits for no worker.
+    """
+    from app import bootstrap
+    from app.core.errors import AppError
+
+    try:
+        return _create_app(settings or bootstrap.load_settings(), services, inline)
+    except (bootstrap.SettingsError, AppError) as error:
+        if settings is not None:
+            raise
+        raise SystemExit(f"Error: {bootstrap.one_line(error)}") from None
+
+
+def _create_app(settings: Settings, services: Services | None, inline: bool) -> Flask:
+    from pathlib import Path
+
+    from flask import Flask
+
+    from app import bootstrap
+    from app.cli import init_cli
+    from app.extensions import db, migrate
+
+    bootstrap.configure_logging(settings)
+    app = Flask(__name__)
+    app.config |= {
+        "SQLALCHEMY_DATABASE_URI": settings.database_uri,
+        "MAX_CONTENT_LENGTH": settings.max_body_bytes,
+    }
+    db.init_app(app)
+    migrate.init_app(app, db, directory=str(Path(app.root_path) / "migrations"))
+    if services is None:
+        settings.instance_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with app.app_context():
+            services = bootstrap.build_services(settings, db.engine, inline=inline)
+    app.extensions |= {"settings": settings, "services": services}
+    _init_http(app, settings, services)
+    init_cli(app)
+    return app
+
+
+def _init_http(app: Flask, settings: Settings, services: Services) -> None:
+    from app.api.routes import LOGIN_ENDPOINT, init_api
+    from app.gateway.errors import init_errors
+    from app.gateway.headers import init_headers
+    from app.gateway.json_answers import StrictJSONProvider
+    from app.gateway.limits import init_limits
+    from app.gateway.metrics import init_metrics
+    from app.gateway.request_ids import init_request_ids
+
+    app.json = StrictJSONProvider(app)
+    init_request_ids(app)  # first: whatever answers carries the id
+    init_headers(app)
+    init_errors(app)
+    metrics_token = settings.metrics_token
+    init_metrics(app, services.monitoring, metrics_token.get_secret_value() if metrics_token else None)
+    init_api(app, rate_limit=settings.rate_limit, login_rate_limit=settings.login_rate_limit)
+    init_limits(
+        app,
+        rate_limit=settings.rate_limit,
+        login_rate_limit=settings.login_rate_limit,
+        login_endpoint=LOGIN_ENDPOINT,
+        redis_url=settings.redis_url,
+    )

@@ -1,0 +1,57 @@
+"""What stands at the top of the API page."""
+
+DESCRIPTION = """\
+Fine-tune open language models on your own conversations, and ask the result.
+
+## Authenticate
+
+Get a token, and send it with every request. Here, press **Authorize** and paste it.
+
+```sh
+TOKEN=$(curl -s http://127.0.0.1:5000/api/v1/auth/token \\
+  -H 'Content-Type: application/json' \\
+  -d '{{"username": "admin", "password": "…"}}' | sed 's/.*"access_token":"\\([^"]*\\)".*/\\1/')
+```
+
+A **viewer** may read and predict, a **developer** may train and cancel as well, an **admin** may do all.
+Users are made on the host: `flask users create NAME --role developer --password-stdin`.
+
+## Train, watch, ask
+
+```sh
+curl http://127.0.0.1:5000/api/v1/train -H "Authorization: Bearer $TOKEN" \\
+  -H 'Content-Type: application/json' \\
+  -d '{{"dataset_path": "data/raw/sample_data.json", "config": {{"num_epochs": 3}}}}'
+curl http://127.0.0.1:5000/api/v1/train/status/ftjob-… -H "Authorization: Bearer $TOKEN"
+curl http://127.0.0.1:5000/api/v1/predict -H "Authorization: Bearer $TOKEN" \\
+  -H 'Content-Type: application/json' \\
+  -d '{{"text": "How long do I have to return an item?", "model": "support-assistant"}}'
+```
+
+## Errors
+
+`application/problem+json` (RFC 9457), with every fault at once in `errors`. `code` is stable; `request_id` is
+also in the header `X-Request-ID` and in the service's log.
+
+| status | code | what to do |
+| --- | --- | --- |
+| 400 | `malformed_json`, `json_too_deep`, `duplicate_key`, `invalid_text` | send one JSON object in UTF-8 |
+| 401 | `unauthorized`, `token_invalid`, `token_expired`, `invalid_credentials` | get a new token |
+| 403 | `forbidden` | ask an admin for the role |
+| 404 | `not_found`, `job_not_found`, `model_not_found` | look at the id: another project's are not found either |
+| 405 | `method_not_allowed` | the header `Allow` lists the methods |
+| 409 | `conflict`, `job_is_final` | the thing has moved on: read it again |
+| 413 | `body_too_large` | send less |
+| 415 | `unsupported_media_type` | send `Content-Type: application/json` |
+| 422 | `invalid_request` | mend what `errors` lists |
+| 429 | `rate_limited` | wait for `Retry-After` seconds |
+| 500 | `internal_error` | give the request id to the operator |
+| 503 | `unavailable`, `base_not_resident`, `engine_unavailable`, `base_model_missing` | try again later |
+
+## Rate limits
+
+{rate_limit} for each user over all routes, and {login_rate_limit} for each address at the log-in. The headers
+`RateLimit-Policy` and `RateLimit` say what is left (`r`) and when it starts anew (`t`, seconds).
+
+Prometheus reads `/metrics`: openly from this host, from elsewhere with the service's `METRICS_TOKEN`.
+"""

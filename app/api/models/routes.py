@@ -1,0 +1,57 @@
+"""Published models."""
+
+from typing import Any
+
+from app.api.models.schemas import ModelListSchema, ModelSchema, ModelVersionListSchema
+from app.core.entities.identity import Role
+from app.core.entities.models import ModelSummary
+from app.extensions import current_services
+from app.gateway.authentication import current_principal, require
+from app.gateway.openapi import Blueprint
+
+blueprint = Blueprint("models", __name__, url_prefix="/api/v1/models", description="Published models")
+
+MODEL = {
+    "name": "support-assistant",
+    "base_model": "smollm2-135m-instruct",
+    "versions": 1,
+    "latest": 1,
+    "updated_at": "2026-11-22T09:41:07+00:00",
+    "metrics": {"eval_loss": 0.21},
+}
+VERSION = {
+    "reference": "support-assistant:1",
+    "name": "support-assistant",
+    "number": 1,
+    "base_model": "smollm2-135m-instruct",
+    "job_id": "ftjob-0123456789abcdef01234567",
+    "metrics": {"eval_loss": 0.21},
+    "created_at": "2026-11-22T09:41:07+00:00",
+}
+
+
+@blueprint.get("")
+@require(Role.VIEWER)
+@blueprint.response(200, ModelListSchema, example={"data": [MODEL]})
+@blueprint.errors()
+def list_models() -> dict[str, Any]:
+    """List the project's models, by name"""
+    return {"data": current_services().models.models(current_principal())}
+
+
+@blueprint.get("/<name>")
+@require(Role.VIEWER)
+@blueprint.response(200, ModelSchema, example=MODEL)
+@blueprint.errors(404)
+def show_model(name: str) -> ModelSummary:
+    """Show one model"""
+    return current_services().models.model(current_principal(), name)
+
+
+@blueprint.get("/<name>/versions")
+@require(Role.VIEWER)
+@blueprint.response(200, ModelVersionListSchema, example={"data": [VERSION]})
+@blueprint.errors(404)
+def list_versions(name: str) -> dict[str, Any]:
+    """List a model's versions, newest first"""
+    return {"data": current_services().models.versions(current_principal(), name)}

@@ -1,0 +1,32 @@
+"""Every route, on one flask-smorest Api."""
+
+from flask import Flask
+
+from app.api.auth.routes import blueprint as auth
+from app.api.docs.description import DESCRIPTION
+from app.api.docs.routes import blueprint as docs
+from app.api.infer.routes import blueprint as infer
+from app.api.models.routes import blueprint as models
+from app.api.monitor.routes import blueprint as monitor
+from app.api.train.routes import blueprint as train
+from app.api.train.schemas import document_training_config
+from app.gateway.openapi import Api
+
+LOGIN_ENDPOINT = "auth.token"
+
+
+def init_api(app: Flask, *, rate_limit: str, login_rate_limit: str) -> None:
+    description = DESCRIPTION.format(rate_limit=rate_limit, login_rate_limit=login_rate_limit)
+    app.config |= {
+        "API_TITLE": "LLM Finetuning",
+        "API_VERSION": "1.0",
+        "OPENAPI_VERSION": "3.1.0",
+        "OPENAPI_URL_PREFIX": "/",
+        "API_SPEC_OPTIONS": {"info": {"description": description}},
+    }
+    api = Api(app)
+    api.spec.components.security_scheme("bearer", {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"})
+    document_training_config(api)
+    for blueprint in (auth, train, infer, models, monitor):
+        api.register_blueprint(blueprint)
+    app.register_blueprint(docs)

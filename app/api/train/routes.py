@@ -1,0 +1,113 @@
+"""Fine-tuning jobs."""
+
+from typing import Any
+
+from app.api.train.schemas import (
+    AcceptedSchema,
+    EventListSchema,
+    EventQuerySchema,
+    JobListSchema,
+    JobQuerySchema,
+    JobSchema,
+    TrainSchema,
+)
+from app.core.entities.identity import Role
+from app.core.entities.jobs import FineTuningJob
+from app.core.services.training import JobPage
+from app.extensions import current_services
+from app.gateway.authentication import current_principal, require
+from app.gateway.openapi import Blueprint
+
+blueprint = Blueprint("train", __name__, url_prefix="/api/v1/train", description="Fine-tuning jobs")
+
+EXAMPLE = {
+    "dataset_path": "data/raw/sample_data.json",
+    "base_model": "smollm2-135m-instruct",
+    "config": {"num_epochs": 3, "learning_rate": 0.001, "lora": {"r": 8}},
+}
+
+ACCEPTED = {
+    "task_id": "ftjob-0123456789abcdef01234567",
+    "status": "validating_files",
+    "name": "support-assistant",
+    "base_model": "smollm2-135m-instruct",
+    "created_at": "2026-11-22T09:30:00+00:00",
+}
+JOB = {
+    **ACCEPTED,
+    "status": "running",
+    "step": 40,
+    "total_steps": 180,
+    "loss": 0.83,
+    "learning_rate": 0.00092,
+    "tokens_per_second": 512.0,
+    "eta_seconds": 210.0,
+    "error": None,
+}
+EVENT = {
+    "seq": 7,
+    "type": "metrics",
+    "level": "info",
+    "message": "step 40 of 180",
+    "created_at": "2026-11-22T09:32:10+00:00",
+    "data": {"step": 40, "loss": 0.83},
+}
+
+
+@blueprint.post("")
+@require(Role.DEVELOPER)
+@blueprint.arguments(TrainSchema, example=EXAMPLE)
+@blueprint.response(202, AcceptedSchema, example=ACCEPTED)
+@blueprint.errors(400, 413)
+def submit(body: dict[str, Any]) -> FineTuningJob:
+    """Start a fine-tuning job
+
+    What `config` leaves out comes from the service's `train_config.yaml`; its keys may stand under `model` as
+    well, and LoRA's at the top. `output_dir` cannot be set here. A request with faults starts nothing, and the
+    answer lists all of them.
+    """
+    config = body.pop("config")
+    named = {key: value for key, value in body.items() if value is not None}
+    return current_services().training.submit(current_principal(), {**config, **named})
+
+
+@blueprint.get("")
+@require(Role.VIEWER)
+@blueprint.arguments(JobQuerySchema, location="query")
+@blueprint.response(200, JobListSchema, example={"data": [JOB], "next": None})
+@blueprint.errors()
+def list_jobs(query: dict[str, Any]) -> JobPage:
+    """List jobs, newest first"""
+    return current_services().training.list(current_principal(), **query)
+
+
+@blueprint.get("/status/<task_id>")
+@require(Role.VIEWER)
+@blueprint.response(200, JobSchema, example=JOB)
+@blueprint.errors(404)
+def status(task_id: str) -> FineTuningJob:
+    """See how far a job is"""
+    return current_services().training.get(current_principal(), task_id)
+
+
+@blueprint.post("/<task_id>/cancel")
+@require(Role.DEVELOPER)
+@blueprint.response(200, JobSchema, example=JOB)
+@blueprint.errors(404, 409)
+def cancel(task_id: str) -> FineTuningJob:
+    """Cancel a job
+
+    One that trains ends at its next step; `cancel_requested` says that it has been asked to. Asking again is no
+    error.
+    """
+    return current_services().training.cancel(current_principal(), task_id)
+
+
+@blueprint.get("/<task_id>/events")
+@require(Role.VIEWER)
+@blueprint.arguments(EventQuerySchema, location="query")
+@blueprint.response(200, EventListSchema, example={"data": [EVENT]})
+@blueprint.errors(404)
+def events(query: dict[str, Any], task_id: str) -> dict[str, Any]:
+    """Read what a job has said and measured, in order"""
+    return {"data": current_services().training.events(current_principal(), task_id, **query)}

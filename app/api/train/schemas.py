@@ -1,0 +1,147 @@
+"""Bodies and queries of /api/v1/train."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import marshmallow as ma
+
+from app.core.entities.jobs import JobState
+from app.core.entities.training_config import TrainingConfig, training_config
+from app.core.errors import Invalid
+from app.extensions import current_services
+from app.gateway.authentication import current_principal
+from app.gateway.openapi import Api, FaultSchema
+
+_DEFAULTS = TrainingConfig()
+
+
+class TrainingConfigField(ma.fields.Field):  # type: ignore[type-arg]
+    """Keys of TrainingConfig, validated by it; what comes out is what the client wrote."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Mapping[str, Any]:
+        if not isinstance(value, dict):
+            raise ma.ValidationError("Not a JSON object.")
+        try:
+            training_config(value, over=_DEFAULTS, strict=True)
+        except Invalid as error:
+            raise ma.ValidationError(list(error.faults)) from None
+        return value
+
+
+def document_training_config(api: Api) -> None:
+    """TrainingConfig as a component, and TrainingConfigField as a reference to it."""
+    schema = TrainingConfig.model_json_schema(ref_template="#/components/schemas/{model}")
+    for name, definition in schema.pop("$defs").items():
+        api.spec.components.schema(name, definition)
+    api.spec.components.schema("TrainingConfig", schema)
+
+    def reference(_converter: Any, field: ma.fields.Field, **_kwargs: Any) -> dict[str, str]:  # type: ignore[type-arg]
+        is_config = isinstance(field, TrainingConfigField)
+        return {"$ref": "#/components/schemas/TrainingConfig"} if is_config else {}
+
+    api.ma_plugin.converter.add_attribute_function(reference)
+
+
+class TrainSchema(ma.Schema):
+    class Meta:
+        unknown = ma.RAISE
+
+    dataset_path = ma.fields.String(
+        required=True,
+        validate=ma.validate.Length(1, 1024),
+        metadata={"description": "a file under data/raw", "example": "data/raw/sample_data.json"},
+    )
+    base_model = ma.fields.String(
+        allow_none=True,
+        validate=ma.validate.Length(1, 64),
+        metadata={"description": "a base model's name; without it, the service's default"},
+    )
+    config = TrainingConfigField(
+        load_default=dict, metadata={"description": "over the service's train_config.yaml"}
+    )
+
+    @ma.validates_schema(skip_on_field_errors=False)
+    def _once(self, data: Mapping[str, Any], **_kwargs: Any) -> None:
+        config = data.get("config", {})
+        twice = [key for key in ("dataset_path", "base_model") if key in config and data.get(key) is not None]
+        if twice:
+            raise ma.ValidationError({key: ["Given twice, here and under config."] for key in twice})
+
+    def handle_error(self, error: ma.ValidationError, data: Any, **_kwargs: Any) -> None:
+        """A fault in the body does not hide those of what it names: the client mends all of them at once."""
+        if not isinstance(data, dict):
+            return
+        config = data.get("config")
+        sound = {key: data[key] for key in ("dataset_path", "base_model") if key in data.keys() - error.messages}
+        faults = current_services().training.named_faults(
+            current_principal(), {**(config if isinstance(config, dict) else {}), **sound}
+        )
+        error.messages_dict.setdefault("_schema", []).extend(faults)
+
+
+class AcceptedSchema(ma.Schema):
+    task_id = ma.fields.String(attribute="id", metadata={"example": "ftjob-0123456789abcdef01234567"})
+    status = ma.fields.Enum(JobState, by_value=True, attribute="state")
+    name = ma.fields.String(metadata={"description": "the experiment"})
+    base_model = ma.fields.String()
+    created_at = ma.fields.AwareDateTime()
+
+
+class JobErrorSchema(ma.Schema):
+    code = ma.fields.String(metadata={"example": "invalid_data"})
+    message = ma.fields.String()
+    errors = ma.fields.List(ma.fields.Nested(FaultSchema), attribute="faults")
+
+
+class JobSchema(AcceptedSchema):
+    step = ma.fields.Integer(attribute="progress.step", metadata={"description": "optimizer steps done"})
+    total_steps = ma.fields.Integer(attribute="progress.total_steps", allow_none=True)
+    loss = ma.fields.Float(attribute="progress.loss", allow_none=True)
+    eval_loss = ma.fields.Float(attribute="progress.eval_loss", allow_none=True)
+    learning_rate = ma.fields.Float(attribute="progress.learning_rate", allow_none=True)
+    tokens_per_second = ma.fields.Float(attribute="progress.tokens_per_second", allow_none=True)
+    eta_seconds = ma.fields.Float(
+        attribute="progress.eta_seconds", allow_none=True, metadata={"description": "time left, an estimate"}
+    )
+    error = ma.fields.Nested(
+        JobErrorSchema, allow_none=True, metadata={"description": "why it failed, with every fault"}
+    )
+    cancel_requested = ma.fields.Boolean()
+    attempts = ma.fields.Integer()
+    dataset_path = ma.fields.String(attribute="config.dataset_path")
+    dataset_digest = ma.fields.String(metadata={"description": "sha256 of the file when the job was sent"})
+    config = ma.fields.Dict(metadata={"description": "the whole training config"})
+    metrics = ma.fields.Dict()
+    model_version_id = ma.fields.String(allow_none=True, metadata={"description": "what it published"})
+    created_by = ma.fields.String(allow_none=True)
+    started_at = ma.fields.AwareDateTime(allow_none=True)
+    finished_at = ma.fields.AwareDateTime(allow_none=True)
+
+
+class JobQuerySchema(ma.Schema):
+    status = ma.fields.Enum(JobState, by_value=True, attribute="state", load_default=None)
+    limit = ma.fields.Integer(load_default=20, validate=ma.validate.Range(1, 100))
+    after = ma.fields.String(load_default=None, metadata={"description": "`next` of the page before"})
+
+
+class JobListSchema(ma.Schema):
+    data = ma.fields.List(ma.fields.Nested(JobSchema), attribute="jobs")
+    next = ma.fields.String(allow_none=True, metadata={"description": "null on the last page"})
+
+
+class EventQuerySchema(ma.Schema):
+    after = ma.fields.Integer(load_default=0, validate=ma.validate.Range(0, 2**62))
+    limit = ma.fields.Integer(load_default=100, validate=ma.validate.Range(1, 1000))
+
+
+class EventSchema(ma.Schema):
+    seq = ma.fields.Integer(metadata={"description": "send the last one as `after` to go on from there"})
+    type = ma.fields.String(metadata={"enum": ["message", "metrics"]})
+    level = ma.fields.String(metadata={"enum": ["info", "warn", "error"]})
+    message = ma.fields.String()
+    created_at = ma.fields.AwareDateTime()
+    data = ma.fields.Dict()
+
+
+class EventListSchema(ma.Schema):
+    data = ma.fields.List(ma.fields.Nested(EventSchema))

@@ -1,0 +1,181 @@
+"""The ``flask`` commands. They run on the host, as its operator, in the default project."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+from flask.cli import AppGroup, with_appcontext
+
+from app.bootstrap import SettingsError, one_line
+from app.core.entities.identity import DEFAULT_PROJECT_ID, Principal, Role
+from app.core.entities.jobs import FineTuningJob, JobState
+from app.core.errors import AppError
+from app.extensions import current_services
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+    from app.core.services import Services
+
+OPERATOR = Principal(user_id="operator", username="operator", project_id=DEFAULT_PROJECT_ID, role=Role.ADMIN)
+
+
+class Command(click.Command):
+    """A failure is one line on standard error and exit status 1; a usage error is click's, with 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (AppError, SettingsError) as error:
+            raise click.ClickException(one_line(error)) from None
+
+
+class Commands(Command, AppGroup):
+    pass
+
+
+users = Commands("users", help="People who may call the service.")
+train = Commands("train", help="Fine-tuning jobs.")
+models = Commands("models", help="Published models and base models.")
+
+
+def init_cli(app: Flask) -> None:
+    for group in (users, train, models):
+        app.cli.add_command(group)
+    app.cli.add_command(predict)
+
+
+def _services() -> Services:
+    """Those that need the database, once it is there."""
+    services = current_services()
+    services.monitoring.require_database()
+    return services
+
+
+@users.command("create")
+@click.argument("name")
+@click.option("--role", type=click.Choice([role.value for role in Role]), required=True)
+@click.option("--password-stdin", is_flag=True, help="Read the password from the first line of standard input.")
+def create_user(name: str, role: str, password_stdin: bool) -> None:
+    """Make a user NAME. Without --password-stdin it asks for the password."""
+    services = _services()
+    if password_stdin:
+        password = sys.stdin.readline().rstrip("\r\n")
+    else:
+        password = click.prompt("Password", hide_input=True, confirmation_prompt=True)
+    user = services.identity.create_user(name, password, Role(role))
+    click.echo(f"created {user.username} ({role})")
+
+
+@users.command("list")
+def list_users() -> None:
+    """List users and their roles."""
+    for user, memberships in _services().identity.users():
+        roles = ", ".join(f"{m.role.value} of {m.project_id}" for m in memberships)
+        click.echo(f"{user.username:24} {roles:32} {user.created_at:%Y-%m-%d %H:%M}")
+
+
+@train.command("submit")
+@click.option("--dataset-path", help="A file under data/raw.")
+@click.option("--base-model", help="A name that `flask models list` shows.")
+@click.option(
+    "--set", "changes", metavar="KEY=VALUE", multiple=True, help="Any key of the training config; may be repeated."
+)
+def submit(dataset_path: str | None, base_model: str | None, changes: tuple[str, ...]) -> None:
+    """Queue a job for a worker, and print its id."""
+    named = {"dataset_path": dataset_path, "base_model": base_model}
+    overrides = dict(map(_change, changes)) | {key: value for key, value in named.items() if value is not None}
+    click.echo(_services().training.submit(OPERATOR, overrides).id)
+
+
+@train.command("status")
+@click.argument("task_id")
+def job_status(task_id: str) -> None:
+    """Show how far the job TASK_ID is."""
+    job = _services().training.get(OPERATOR, task_id)
+    click.echo(_line(job))
+    for name in ("loss", "eval_loss", "learning_rate", "tokens_per_second", "eta_seconds"):
+        if (value := getattr(job.progress, name)) is not None:
+            click.echo(f"  {name}: {value:.6g}")
+    if job.error:
+        click.echo(f"  error: {job.error.code}: {job.error.message}")
+        for fault in job.error.faults:
+            click.echo(f"    {fault.where}: {fault.message}")
+
+
+@train.command("list")
+@click.option("--state", type=click.Choice([state.value for state in JobState]))
+@click.option("--limit", type=click.IntRange(1, 100), default=20, show_default=True)
+def list_jobs(state: str | None, limit: int) -> None:
+    """List jobs, newest first."""
+    page = _services().training.list(OPERATOR, state=JobState(state) if state else None, limit=limit)
+    for job in page.jobs:
+        click.echo(_line(job))
+
+
+@train.command("cancel")
+@click.argument("task_id")
+def cancel(task_id: str) -> None:
+    """Cancel the job TASK_ID; one that trains ends at its next step."""
+    click.echo(_line(_services().training.cancel(OPERATOR, task_id)))
+
+
+@models.command("list")
+def list_models() -> None:
+    """List published models and base models."""
+    services = _services()
+    click.echo("published:")
+    for model in services.models.models(OPERATOR):
+        click.echo(f"  {model.name}:{model.latest}  {model.versions} versions, on {model.base_model}")
+    click.echo("base models:")
+    for spec, present in services.models.bases():
+        here = "on disk" if present else f"not here: flask models pull {spec.name}"
+        click.echo(f"  {spec.name:24} {here:44} {spec.description}")
+
+
+@models.command("show")
+@click.argument("name")
+def show_model(name: str) -> None:
+    """Show the versions of the model NAME, newest first."""
+    for version in _services().models.versions(OPERATOR, name):
+        click.echo(f"{version.reference}  on {version.base_model}, {version.created_at:%Y-%m-%d %H:%M} UTC")
+        for key, value in version.metrics.items():
+            click.echo(f"  {key}: {value}")
+
+
+@click.command("predict", cls=Command)
+@click.argument("text")
+@click.option("--model", help="A reference, name or name:3; without it the resident base model answers.")
+@click.option("--max-length", type=click.IntRange(1, 2048), default=128, show_default=True, help="New tokens.")
+@click.option("--temperature", type=click.FloatRange(0, 2), default=0.0, show_default=True)
+@with_appcontext
+def predict(text: str, model: str | None, max_length: int, temperature: float) -> None:
+    """Ask a model TEXT, through the engine that `python run.py` has started."""
+    if not text.strip():
+        raise click.UsageError("TEXT is blank")
+    click.echo(_services().inference.predict(OPERATOR, text, max_length, temperature, model).text)
+
+
+@models.command("pull")
+@click.argument("name")
+def pull_base_model(name: str) -> None:
+    """Lay the base model NAME under models/base."""
+    click.echo(current_services().models.pull(name))
+
+
+def _change(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise click.UsageError(f"--set wants KEY=VALUE, not {text!r}")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
+
+
+def _line(job: FineTuningJob) -> str:
+    steps = f"{job.progress.step}/{job.progress.total_steps or '?'}"
+    return f"{job.id}  {job.state.value:16} {steps:>11}  {job.name}  {job.created_at:%Y-%m-%d %H:%M} UTC"

@@ -1,0 +1,135 @@
+"""Scores a base model or a published version on held-out questions."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from app.core.entities.datasets import Conversation
+from app.core.entities.evaluation import EvaluationReport, ScoredAnswer
+from app.core.entities.identity import DEFAULT_PROJECT_ID
+from app.core.entities.models import Reference
+from app.core.errors import Invalid, NotFound
+from app.core.interfaces.components import (
+    ArtifactStore,
+    BaseModelStore,
+    ChatTokenizer,
+    DatasetStore,
+    TextGenerator,
+)
+from app.core.interfaces.storage import ModelVersionRepository
+from app.utils.files import write_whole
+
+MAX_NEW_TOKENS = 48  # an answer that states a fact is a sentence
+
+FactMatcher = Callable[[str, Sequence[Sequence[str]]], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """What is to be scored. ``key`` names it for ever; a base model has no adapter."""
+
+    name: str
+    key: str
+    base_model: str
+    adapter_folder: Path | None
+    tokenizer: ChatTokenizer
+
+
+class EvaluationService:
+    """``generators`` builds a TextGenerator: that is when torch is loaded, in the calling process."""
+
+    def __init__(
+        self,
+        versions: ModelVersionRepository,
+        bases: BaseModelStore,
+        datasets: DatasetStore,
+        artifacts: ArtifactStore,
+        generators: Callable[..., TextGenerator],
+        states_fact: FactMatcher,
+        results_dir: Path,
+        threads: int,
+    ) -> None:
+        self._versions = versions
+        self._bases = bases
+        self._datasets = datasets
+        self._artifacts = artifacts
+        self._generators = generators
+        self._states_fact = states_fact
+        self._folder = results_dir / "evaluations"
+        self._threads = threads
+
+    def evaluate(
+        self,
+        model: str,
+        dataset_path: str,
+        *,
+        split: str = "test",
+        seed: int = 42,
+        on_progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> EvaluationReport:
+        """Ask ``model`` (``name``, ``name:3`` or a base model) the questions of a split, on the host's behalf.
+
+        Rows need ``keys``: the figures and names that a right answer states. Model and data are immutable, so
+        a report that was written once is read again. ``Invalid`` lists the faults of the data.
+        """
+        check = self._datasets.check(dataset_path, trusted=True)
+        if check.faults:
+            raise Invalid(f"{dataset_path} has faults", code="invalid_data", faults=check.faults)
+        subject = self._subject(model)
+        place = self._folder / f"{subject.key}-{check.digest[:12]}-{split}.json"
+        if place.is_file():
+            return _read(place)
+        prepared = self._datasets.prepare(dataset_path, check.digest, seed, trusted=True)
+        rows = [row for row in self._datasets.rows(prepared, split) if row.extra.get("keys")]
+        if not rows:
+            raise Invalid(f"no row of the split {split!r} has keys to be scored by", code="nothing_to_score")
+        on_progress(0, len(rows))
+        report = EvaluationReport(subject.name, check.digest, split, self._answers(subject, rows, on_progress))
+        self._folder.mkdir(parents=True, exist_ok=True)
+        write_whole(place, json.dumps(asdict(report), ensure_ascii=False, indent=1))
+        return report
+
+    def _subject(self, model: str) -> _Subject:
+        reference = Reference.parse(model)
+        version = self._versions.find(DEFAULT_PROJECT_ID, reference.name, reference.number)
+        if version is not None:
+            folder, tokenizer = self._artifacts.folder(version), self._artifacts.tokenizer(version)
+            return _Subject(version.reference, version.id, version.base_model, folder, tokenizer)
+        if reference.number is None and reference.name in {spec.name for spec in self._bases.specs()}:
+            return _Subject(model, model, model, None, self._bases.tokenizer(model))
+        raise NotFound(f"no model {model!r}: neither a published version nor a base model")
+
+    def _answers(
+        self, subject: _Subject, rows: Sequence[Conversation], on_progress: Callable[[int, int], None]
+    ) -> Sequence[ScoredAnswer]:
+        generator = self._generators(
+            base_folder=self._bases.folder(subject.base_model),
+            adapter_folder=subject.adapter_folder,
+            stop_token_ids=subject.tokenizer.stop_token_ids,
+            threads=self._threads,
+        )
+        prompts = [subject.tokenizer.encode_prompt(row.messages[:-1]) for row in rows]
+        answers: dict[int, ScoredAnswer] = {}
+        for place, ids in generator.generate(prompts, MAX_NEW_TOKENS):
+            _, text = subject.tokenizer.split_reasoning(subject.tokenizer.decode(ids))
+            answers[place] = self._score(rows[place], text)
+            on_progress(len(answers), len(rows))
+        return [answers[place] for place in range(len(rows))]
+
+    def _score(self, row: Conversation, answer: str) -> ScoredAnswer:
+        return ScoredAnswer(
+            row=row.row,
+            group=str(row.extra.get("language", "all")),
+            category=str(row.extra.get("category", "all")),
+            question=row.messages[-2]["content"],
+            expected=row.messages[-1]["content"],
+            answer=answer,
+            correct=self._states_fact(answer, row.extra["keys"]),
+        )
+
+
+def _read(place: Path) -> EvaluationReport:
+    raw: Mapping[str, Any] = json.loads(place.read_text("utf-8"))
+    return EvaluationReport(**{**raw, "answers": [ScoredAnswer(**answer) for answer in raw["answers"]]})

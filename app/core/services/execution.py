@@ -1,0 +1,169 @@
+"""Carries jobs from the queue to their end. The row is the truth; whoever claims it holds it for a lease."""
+
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from app.core.entities.jobs import Claim, JobError, JobEvent, JobState
+from app.core.entities.training_config import TrainingConfig
+from app.core.errors import AppError, StaleAttempt
+from app.core.interfaces.components import ArtifactStore, BaseModelStore, DatasetStore
+from app.core.interfaces.operations import TrainerLauncher
+from app.core.interfaces.storage import JobRepository
+from app.core.services.attempt import Attempt
+from app.core.services.heartbeat import Heartbeat, Reaper
+from app.core.services.preflight import check_job
+from app.core.services.run_folders import folder_name, make_run_folder
+from app.utils.clock import boottime
+from app.utils.files import write_whole
+
+log = logging.getLogger(__name__)
+LONGEST_WAIT = 0.5  # seconds between two looks at whether to stop
+
+OnEvent = Callable[[JobEvent], None]
+
+
+class ExecutionService:
+    """``threads`` is what each trainer may use. Safe to call from many threads."""
+
+    def __init__(
+        self,
+        jobs: JobRepository,
+        datasets: DatasetStore,
+        bases: BaseModelStore,
+        artifacts: ArtifactStore,
+        launcher: TrainerLauncher,
+        results_dir: Path,
+        lease_seconds: float,
+        poll_seconds: float,
+        max_attempts: int,
+        threads: int,
+    ) -> None:
+        self._jobs = jobs
+        self._datasets = datasets
+        self._bases = bases
+        self._artifacts = artifacts
+        self._launcher = launcher
+        self._results = results_dir
+        self._lease_seconds = lease_seconds
+        # Each renewal also asks whether to cancel, so it is not left to a third of a long lease.
+        self._beat_seconds = min(poll_seconds, lease_seconds / 3)
+        self._poll_seconds = min(poll_seconds, LONGEST_WAIT)
+        self._max_attempts = max_attempts
+        self._threads = threads
+        self._reaper = Reaper(jobs, max_attempts)
+        self._draining = threading.Event()
+
+    def run_next(self, owner: str, job_id: str | None = None, on_event: OnEvent | None = None) -> bool:
+        """Claim a job that waits and carry it as far as it goes; False if there is none, or when draining.
+
+        One that was to be validated is queued or failed, and waits to be claimed again; one that was queued is
+        trained. ``on_event`` hears what its trainer says. ``Unavailable`` if the database does not answer.
+        """
+        if self._draining.is_set():
+            return False
+        read_before = boottime()
+        claim = self._jobs.claim(owner, self._lease_seconds, job_id)
+        if claim is None:
+            return False
+        log.info("job %s: claimed by %s in %s, attempt %d", claim.job.id, owner, claim.job.state, claim.fence)
+        with Heartbeat(self._jobs, claim, read_before, self._beat_seconds) as heartbeat:
+            try:
+                self._carry(claim, heartbeat, on_event)
+            except StaleAttempt as error:
+                log.warning("job %s: attempt %d walks away: %s", claim.job.id, claim.fence, error)
+        return True
+
+    def watch_leases(self) -> None:
+        """One look at who holds what: jobs whose owner is lost are let go. To be called each poll interval."""
+        self._reaper.scan()
+
+    def drain(self) -> None:
+        """Claim no more, stop trainers and give their jobs back. Returns at once; ``run_next`` does it."""
+        self._draining.set()
+
+    def _carry(self, claim: Claim, heartbeat: Heartbeat, on_event: OnEvent | None) -> None:
+        try:
+            config = TrainingConfig.model_validate(claim.job.config)
+            if claim.job.state is JobState.VALIDATING_FILES:
+                self._validate(claim, config, heartbeat)
+            else:
+                self._train(claim, config, heartbeat, on_event)
+        except StaleAttempt:
+            raise
+        except KeyboardInterrupt:  # in the foreground; a worker's slot gets none
+            with suppress(AppError):
+                self._jobs.move(claim.job.id, claim.fence, JobState.CANCELLED)
+            raise
+        except AppError as error:
+            self._fail(claim, heartbeat, JobError(error.code, error.message, error.faults))
+        except Exception:
+            log.exception("job %s: attempt %d failed", claim.job.id, claim.fence)
+            message = "the worker failed: its log says why"
+            self._fail(claim, heartbeat, JobError("internal_error", message))
+
+    def _fail(self, claim: Claim, heartbeat: Heartbeat, error: JobError) -> None:
+        log.info("job %s: failed: %s: %s", claim.job.id, error.code, error.message)
+        heartbeat.persist(lambda: self._jobs.move(claim.job.id, claim.fence, JobState.FAILED, error))
+
+    def _validate(self, claim: Claim, config: TrainingConfig, heartbeat: Heartbeat) -> None:
+        def go_on() -> bool:
+            return not (self._draining.is_set() or heartbeat.lost or heartbeat.cancel_requested)
+
+        digest = claim.job.dataset_digest
+        check_job(config, digest, self._datasets, self._bases, trusted=_trusted(claim), go_on=go_on)
+        if heartbeat.cancel_requested:
+            heartbeat.persist(lambda: self._jobs.move(claim.job.id, claim.fence, JobState.CANCELLED))
+        elif self._draining.is_set():
+            self._let_go(claim)
+        else:
+            heartbeat.persist(lambda: self._jobs.move(claim.job.id, claim.fence, JobState.QUEUED))
+
+    def _let_go(self, claim: Claim) -> None:
+        """Leave a job in VALIDATING_FILES to the next worker. If a heartbeat comes between, the lease runs out."""
+        for lease in self._jobs.leases():
+            if (lease.job_id, lease.fence) == (claim.job.id, claim.fence):
+                self._jobs.release_lost(lease, self._max_attempts)
+
+    def _train(self, claim: Claim, config: TrainingConfig, heartbeat: Heartbeat, on_event: OnEvent | None) -> None:
+        job = claim.job
+        trusted = _trusted(claim)
+        base = self._bases.folder(config.base_model)
+        prepared = self._datasets.prepare(config.dataset_path, job.dataset_digest, config.seed, trusted=trusted)
+        run_folder = make_run_folder(self._results, job, config, trusted=trusted)
+        name = folder_name(self._results, run_folder)
+        heartbeat.persist(lambda: self._jobs.set_run_folder(job.id, claim.fence, name))
+        plain = config.model_dump(mode="json")
+        write_whole(run_folder / "config.yaml", yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+        job_file: dict[str, Any] = {
+            "job_id": job.id,
+            "attempt": claim.fence,
+            "config": plain,
+            "base_model_folder": str(base),
+            "dataset_folder": prepared.folder,
+            "run_folder": str(run_folder),
+            "threads": self._threads,
+        }
+        attempt = Attempt(
+            self._jobs,
+            self._artifacts,
+            self._launcher,
+            claim,
+            config,
+            heartbeat,
+            self._draining,
+            self._poll_seconds,
+            self._max_attempts,
+            on_event,
+        )
+        attempt.run(job_file, run_folder)
+
+
+def _trusted(claim: Claim) -> bool:
+    """A job of the foreground, submitted by nobody over HTTP, may name any path of the host."""
+    return claim.job.created_by is None

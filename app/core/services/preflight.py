@@ -1,0 +1,53 @@
+"""What a job is checked for before it is queued: all that needs the tokenizer."""
+
+from collections.abc import Callable, Iterator
+
+from app.core.entities.datasets import SPLITS, Conversation, PreparedDataset
+from app.core.entities.training_config import TrainingConfig
+from app.core.errors import AppError, Fault, Invalid
+from app.core.interfaces.components import BaseModelStore, ChatTokenizer, DatasetStore
+
+
+def check_job(
+    config: TrainingConfig,
+    digest: str,
+    datasets: DatasetStore,
+    bases: BaseModelStore,
+    *,
+    trusted: bool,
+    go_on: Callable[[], bool],
+) -> None:
+    """``Unavailable`` (base_model_missing), ``Conflict`` if the file has changed, or ``Invalid`` (invalid_data).
+
+    The last lists every fault of every row. Asked before each row, ``go_on`` ends the check early.
+    """
+    bases.folder(config.base_model)
+    prepared = datasets.prepare(config.dataset_path, digest, config.seed, trusted=trusted)
+    tokenizer = bases.tokenizer(config.base_model)
+    faults = list(_empty(prepared))
+    for split in SPLITS:
+        for conversation in datasets.rows(prepared, split):
+            if not go_on():
+                return
+            faults.extend(_row(conversation, tokenizer, config.max_length))
+    if faults:
+        count = f"{len(faults)} fault{'s' if len(faults) > 1 else ''}"
+        raise Invalid(f"the data cannot be trained on: {count}", code="invalid_data", faults=faults)
+
+
+def _empty(prepared: PreparedDataset) -> Iterator[Fault]:
+    if not prepared.counts.get("train"):
+        yield Fault("dataset", "no_training_rows", "no row is left to train on: add rows")
+
+
+def _row(conversation: Conversation, tokenizer: ChatTokenizer, max_length: int) -> Iterator[Fault]:
+    where = f"row {conversation.row}"
+    try:
+        tokens = tokenizer.encode_training(conversation.messages, max_length)
+    except AppError as error:
+        for fault in error.faults or (Fault("", error.code, error.message),):
+            yield Fault(f"{where}: {fault.where}" if fault.where else where, fault.code, fault.message)
+        return
+    if all(label == -100 for label in tokens.labels):
+        message = f"no token of the answer is within max_length ({max_length} tokens): shorten the row or raise it"
+        yield Fault(where, "no_trained_token", message)

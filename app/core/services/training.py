@@ -1,0 +1,155 @@
+"""Fine-tuning jobs, as those who ask for them see them."""
+
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from app.core.entities.datasets import DatasetCheck
+from app.core.entities.identity import DEFAULT_PROJECT_ID, Principal
+from app.core.entities.jobs import FINAL_STATES, FineTuningJob, JobEvent, JobState
+from app.core.entities.training_config import TrainingConfig, training_config
+from app.core.errors import Conflict, Fault, Invalid, NotFound
+from app.core.interfaces.components import BaseModelStore, DatasetStore
+from app.core.interfaces.operations import JobQueue
+from app.core.interfaces.storage import JobRepository
+
+JOB_ID = re.compile(r"ftjob-[0-9a-f]{24}")
+
+
+@dataclass(frozen=True, slots=True)
+class JobPage:
+    """``next`` is the ``after`` of the page that follows, None on the last."""
+
+    jobs: Sequence[FineTuningJob]
+    next: str | None
+
+
+class TrainingService:
+    """A principal of None is the foreground command on the host: the default project, any path of the host."""
+
+    def __init__(
+        self,
+        jobs: JobRepository,
+        datasets: DatasetStore,
+        bases: BaseModelStore,
+        queue: JobQueue,
+        defaults: TrainingConfig,
+    ) -> None:
+        self._jobs = jobs
+        self._datasets = datasets
+        self._bases = bases
+        self._queue = queue
+        self._defaults = defaults
+
+    def submit(self, principal: Principal | None, overrides: Mapping[str, Any]) -> FineTuningJob:
+        """Save a job that trains with the defaults and ``overrides`` over them, and ring for a worker.
+
+        ``overrides`` has the keys of TrainingConfig, flat or under ``model``, with JSON's own types. ``Invalid``
+        with every fault of the config, the base model's name and the data; then nothing is saved.
+        """
+        # A client cannot say where on the host a run's files go, and the defaults' place is for one run only.
+        defaults = self._defaults if principal is None else self._defaults.with_changes(output_dir=None)
+        faults: list[Fault] = []
+        config: TrainingConfig | None = None
+        try:
+            config = training_config(overrides, over=defaults, strict=True)
+        except Invalid as error:
+            faults.extend(error.faults)
+        check, named_faults = self._check_named(principal, config.model_dump() if config else overrides)
+        faults.extend(named_faults)
+        if faults or config is None or check is None:
+            raise Invalid("the request has faults: nothing was started", faults=faults)
+        job = FineTuningJob(
+            id=f"ftjob-{secrets.token_hex(12)}",
+            project_id=_project(principal),
+            name=config.experiment_name,
+            state=JobState.VALIDATING_FILES,
+            base_model=config.base_model,
+            config=config.model_dump(mode="json"),
+            dataset_digest=check.digest,
+            created_by=principal.user_id if principal else None,
+            created_at=datetime.now(UTC),
+        )
+        self._jobs.add(job)
+        self._queue.ring(job.id)
+        return job
+
+    def named_faults(self, principal: Principal | None, overrides: Mapping[str, Any]) -> Sequence[Fault]:
+        """What is wrong with the base model, the data and the place that a request names."""
+        return self._check_named(principal, overrides)[1]
+
+    def get(self, principal: Principal | None, job_id: str) -> FineTuningJob:
+        """``NotFound`` for another project's job too."""
+        job = self._jobs.get(_project(principal), _known(job_id))
+        if job is None:
+            raise _no_job(job_id)
+        return job
+
+    def list(
+        self,
+        principal: Principal | None,
+        *,
+        state: JobState | None = None,
+        limit: int = 20,
+        after: str | None = None,
+    ) -> JobPage:
+        """Newest first, from the job after ``after`` on."""
+        if after is not None and not JOB_ID.fullmatch(after):
+            raise Invalid("after is not the id of a job", faults=[Fault("after", "not_a_job_id", "not a job id")])
+        jobs = self._jobs.list(_project(principal), state=state, limit=limit + 1, after=after)
+        return JobPage(jobs[:limit], jobs[limit - 1].id if len(jobs) > limit else None)
+
+    def cancel(self, principal: Principal | None, job_id: str) -> FineTuningJob:
+        """Again is no error; ``Conflict`` once the job has succeeded or failed."""
+        job = self._jobs.request_cancel(_project(principal), _known(job_id))
+        if job is None:
+            raise _no_job(job_id)
+        if job.state in FINAL_STATES - {JobState.CANCELLED}:
+            raise Conflict(f"the job has {job.state.value}: there is nothing to cancel", code="job_is_final")
+        return job
+
+    def events(
+        self, principal: Principal | None, job_id: str, *, after: int = 0, limit: int = 100
+    ) -> Sequence[JobEvent]:
+        """In order, from the number after ``after`` on."""
+        job = self.get(principal, job_id)
+        return self._jobs.events(job.project_id, job.id, after=after, limit=limit)
+
+    def _check_named(
+        self, principal: Principal | None, config: Mapping[str, Any]
+    ) -> tuple[DatasetCheck | None, Sequence[Fault]]:
+        """The check of the data, if it could be found, and every fault. A key of the wrong type is passed over."""
+        base_model, dataset_path = config.get("base_model"), config.get("dataset_path")
+        faults: list[Fault] = []
+        if principal is not None and config.get("output_dir") is not None:
+            faults.append(Fault("config.output_dir", "not_allowed", "only the foreground command may set it"))
+        check: DatasetCheck | None = None
+        if isinstance(base_model, str):
+            try:
+                self._bases.spec(base_model)
+            except Invalid as error:
+                faults.append(Fault("base_model", error.code, error.message))
+        if isinstance(dataset_path, str):
+            try:
+                check = self._datasets.check(dataset_path, trusted=principal is None)
+                faults.extend(check.faults)
+            except Invalid as error:
+                faults.extend(error.faults or [Fault("dataset_path", error.code, error.message)])
+        return check, faults
+
+
+def _project(principal: Principal | None) -> str:
+    return principal.project_id if principal else DEFAULT_PROJECT_ID
+
+
+def _known(job_id: str) -> str:
+    if not JOB_ID.fullmatch(job_id):
+        raise _no_job(job_id)
+    return job_id
+
+
+def _no_job(job_id: str) -> NotFound:
+    return NotFound(f"no job {job_id[:80]!r} in this project", code="job_not_found")

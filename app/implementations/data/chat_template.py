@@ -1,0 +1,133 @@
+"""A model's own chat template, rendered as transformers renders it, without transformers.
+
+The environment follows ``transformers.utils.chat_template_utils``: block trimming, loop controls, ``tojson`` that
+escapes nothing, ``raise_exception``, ``strftime_now``, and a sandbox: a template is code by who made the model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jinja2 import TemplateError, TemplateSyntaxError, nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from app.core.entities.datasets import Message
+from app.core.errors import Invalid
+
+# What a template can raise by itself, given odd messages: it is a small program.
+_TEMPLATE_FAULTS = (
+    TemplateError,
+    TypeError,
+    ValueError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    RecursionError,
+)
+
+
+class _Refused(TemplateError):
+    """The template called ``raise_exception``: its own words on why it takes no such conversation."""
+
+
+class _Generation(Extension):
+    """``{% generation %}`` marks the assistant's text for transformers; here it only has to be let through."""
+
+    tags = {"generation"}  # noqa: RUF012  (jinja declares it so)
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return list(parser.parse_statements(("name:endgeneration",), drop_needle=True))
+
+
+def _raise_exception(message: str) -> NoReturn:
+    raise _Refused(message)
+
+
+def _to_json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, **options)
+
+
+def _strftime_now(pattern: str) -> str:
+    return datetime.now().strftime(pattern)
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,  # the output is a prompt, not HTML
+        extensions=[_Generation, loopcontrols],
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals["raise_exception"] = _raise_exception
+    environment.globals["strftime_now"] = _strftime_now
+    return environment
+
+
+def unsupported(message: str) -> Invalid:
+    return Invalid(message, code="template_not_supported")
+
+
+class ChatTemplate:
+    """Compiled once; safe in many threads. ``Invalid`` (template_not_supported) if it is no Jinja."""
+
+    def __init__(self, text: str, variables: Mapping[str, Any]) -> None:
+        self.text = text
+        self.hash = hashlib.sha256(text.encode()).hexdigest()
+        self._variables = dict(variables)
+        try:
+            self._template = _environment().from_string(text)
+        except TemplateSyntaxError as error:
+            raise unsupported(f"the chat template is not valid Jinja (line {error.lineno})") from None
+
+    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
+        """The conversation as the model reads it; ``Invalid`` if the template takes no such conversation."""
+        plain = [{"role": message["role"], "content": message["content"]} for message in messages]
+        try:
+            return self._template.render(
+                messages=plain,
+                add_generation_prompt=add_generation_prompt,
+                tools=None,
+                documents=None,
+                **self._variables,
+            )
+        except _Refused as refusal:
+            why = f": {str(refusal.message)[:200]}"
+        except _TEMPLATE_FAULTS:
+            why = ""
+        raise Invalid(
+            f"the model's chat template does not take this conversation{why}", code="chat_not_renderable"
+        )
+
+
+def load_chat_template(folder: Path, config: Mapping[str, Any]) -> ChatTemplate:
+    """From chat_template.jinja, else tokenizer_config.json (a text, or a list of named ones)."""
+    file = folder / "chat_template.jinja"
+    text = file.read_text("utf-8") if file.is_file() else config.get("chat_template")
+    if isinstance(text, list):
+        text = next((entry.get("template") for entry in text if entry.get("name") == "default"), None)
+    if not isinstance(text, str):
+        raise unsupported(
+            "the model has no chat template: put one into chat_template.jinja beside its tokenizer.json"
+        )
+    return ChatTemplate(text, special_tokens(config))
+
+
+def special_tokens(config: Mapping[str, Any]) -> dict[str, str]:
+    """``bos_token`` and the like of tokenizer_config.json, which writes each as a text or as an object."""
+    found: dict[str, str] = {}
+    for key in ("bos_token", "eos_token", "unk_token", "pad_token"):
+        value = config.get(key)
+        if isinstance(value, dict):
+            value = value.get("content")
+        if isinstance(value, str):
+            found[key] = value
+    return found

@@ -1,0 +1,206 @@
+"""Conversations to token ids and labels, by the model's own tokenizer and chat template, without torch.
+
+Training and serving go through the same pieces. A conversation is cut where the assistant begins and ends, and
+each piece is encoded by itself, so that no token spans a cut: what serving sends as a prompt is, id for id, the
+beginning of what training saw.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from app.core.entities.datasets import Message, TokenizedRow
+from app.core.errors import Invalid, Unavailable
+from app.core.interfaces.components import ChatTokenizer
+from app.implementations.data.chat_template import ChatTemplate, load_chat_template, special_tokens, unsupported
+
+IGNORED = -100  # the label of a token without loss: torch's default ignore_index
+THINK, END_THINK = "<think>", "</think>"
+
+_QUESTION: Message = {"role": "user", "content": "question"}
+_ANSWER: Message = {"role": "assistant", "content": "answer"}
+
+Piece = tuple[str, bool]  # text, and whether the assistant said it
+
+
+class FolderChatTokenizer(ChatTokenizer):
+    """Reads tokenizer.json, tokenizer_config.json, generation_config.json and the chat template of a folder.
+
+    Control tokens in a message's content (``<|im_end|>`` typed by a user) are encoded as plain text: only the
+    template opens and closes turns. Raises ``Unavailable`` (tokenizer_unreadable) for a damaged folder and
+    ``Invalid`` (template_not_supported) for one without a usable chat template. Safe in many threads.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        config = _read_json(folder / "tokenizer_config.json")
+        try:
+            self._tokenizer: Tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        except Exception:  # noqa: BLE001  (tokenizers raises nothing narrower)
+            raise _unreadable("tokenizer.json") from None
+        self._template = load_chat_template(folder, config)
+        self.template_hash = self._template.hash
+        prompt, self._ending = _probe(self._template)
+        self._opens_thinking = prompt.rstrip().endswith(THINK)
+
+        added = {token.content: i for i, token in self._tokenizer.get_added_tokens_decoder().items()}
+        stops = _eos_ids(_read_json(folder / "generation_config.json"))
+        stops |= {added[text] for text in (special_tokens(config).get("eos_token"), self._ending) if text in added}
+        self.stop_token_ids: Sequence[int] = sorted(stops)
+        self._control = self._control_tokens()
+
+    def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
+        guarded, mark = self._guard(messages)
+        ids, _ = self._encode(self._prompt(guarded), mark)
+        return ids
+
+    def encode_training(self, messages: Sequence[Message], max_length: int) -> TokenizedRow:
+        """See the interface. ``row`` of the answer is 0: the caller knows it. Longer rows lose their end."""
+        if not messages or messages[-1]["role"] != "assistant":
+            raise Invalid("the last message must be the assistant's", code="no_answer")
+        guarded, mark = self._guard(messages)
+        prompt = self._prompt(guarded[:-1])
+        completion = self._completion(guarded, "".join(text for text, _ in prompt))
+        ids, labels = self._encode([*prompt, (completion, True)], mark)
+        while labels[-1] == IGNORED:  # the line break after the end of the last turn
+            ids.pop()
+            labels.pop()
+        return TokenizedRow(0, ids[:max_length], labels[:max_length], truncated=max(0, len(ids) - max_length))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self._tokenizer.decode(list(ids), skip_special_tokens=True)
+
+    def split_reasoning(self, text: str) -> tuple[str | None, str]:
+        """``(None, text)`` where the model does not think aloud; an unfinished thought has the answer ``""``."""
+        if not self._opens_thinking and not text.lstrip().startswith(THINK):
+            return None, text
+        reasoning, _, answer = text.lstrip().removeprefix(THINK).partition(END_THINK)
+        return reasoning.strip(), answer.strip()
+
+    def _prompt(self, messages: Sequence[Message]) -> list[Piece]:
+        """Everything up to where the assistant's next words begin, its earlier words as pieces of their own.
+
+        Where the template renders a finished turn otherwise than it began it (DeepSeek-R1 and Qwen3 drop the
+        thoughts of earlier turns), the history is one piece that nobody is trained on.
+        """
+        whole = self._template.render(messages, add_generation_prompt=True)
+        pieces: list[Piece] = []
+        done = ""
+        for place, message in enumerate(messages):
+            if message["role"] != "assistant":
+                continue
+            opened = self._template.render(messages[:place], add_generation_prompt=True)
+            closed = self._template.render(messages[: place + 1], add_generation_prompt=False)
+            if not opened.startswith(done) or not closed.startswith(opened):
+                return [(whole, False)]
+            pieces += [(opened[len(done) :], False), (closed[len(opened) :], True)]
+            done = closed
+        if not whole.startswith(done):
+            return [(whole, False)]
+        return [*pieces, (whole[len(done) :], False)]
+
+    def _completion(self, messages: Sequence[Message], prompt: str) -> str:
+        """What the model should say after ``prompt``: the last message and the end of the turn."""
+        whole = self._template.render(messages, add_generation_prompt=False)
+        if whole.startswith(prompt):
+            return whole[len(prompt) :]
+        if prompt.rstrip().endswith(THINK):
+            reasoning, answer = _thought_and_answer(messages[-1]["content"])
+            return f"{reasoning}\n{END_THINK}\n\n{answer}{self._ending}"
+        raise unsupported(
+            "the model's chat template is not supported: an answer, once given, is not rendered as the "
+            "continuation of its generation prompt, so there is no telling which tokens to train on"
+        )
+
+    def _encode(self, pieces: Sequence[Piece], mark: str | None) -> tuple[list[int], list[int]]:
+        """Ids and labels. The assistant's pieces are supervised up to and including the end of the turn."""
+        ids: list[int] = []
+        labels: list[int] = []
+        for text, supervised in pieces:
+            parts = text.split(mark) if mark else [text]
+            new = [i for part in parts for i in self._encode_text(part)]
+            kept = self._turn_length(new) if supervised else 0
+            ids += new
+            labels += new[:kept] + [IGNORED] * (len(new) - kept)
+        return ids, labels
+
+    def _encode_text(self, text: str) -> list[int]:
+        try:
+            return self._tokenizer.encode(text, add_special_tokens=False).ids
+        except TypeError:  # what tokenizers says of a lone surrogate
+            raise Invalid("the text is not valid Unicode", code="invalid_text") from None
+
+    def _turn_length(self, ids: Sequence[int]) -> int:
+        for place in range(len(ids) - 1, -1, -1):
+            if ids[place] in self.stop_token_ids:
+                return place + 1
+        raise unsupported(
+            "the model's chat template is not supported: it ends the assistant's turn with no special token, so "
+            "the model could not learn where to stop"
+        )
+
+    def _control_tokens(self) -> re.Pattern[str]:
+        """Added tokens that steer a conversation: special ones, stops, and those that the template writes."""
+        texts = {
+            token.content
+            for i, token in self._tokenizer.get_added_tokens_decoder().items()
+            if token.special or i in self.stop_token_ids or token.content in self._template.text
+        } - {THINK, END_THINK, ""}
+        longest_first = sorted(texts, key=lambda text: (-len(text), text))
+        return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+
+    def _guard(self, messages: Sequence[Message]) -> tuple[Sequence[Message], str | None]:
+        """Messages with a mark inside each control token that a content spells; the text is cut at the marks."""
+        contents = [message["content"] for message in messages]
+        if not any(map(self._control.search, contents)):
+            return messages, None
+        mark = next(sign for sign in map(chr, range(0xF0000, 0xFFFFE)) if not any(sign in c for c in contents))
+        guarded: list[Message] = [
+            {
+                "role": message["role"],
+                "content": self._control.sub(lambda found: found[0][0] + mark + found[0][1:], message["content"]),
+            }
+            for message in messages
+        ]
+        return guarded, mark
+
+
+def _probe(template: ChatTemplate) -> tuple[str, str]:
+    """(generation prompt of one question, what the template writes after an answer)."""
+    try:
+        prompt = template.render([_QUESTION], add_generation_prompt=True)
+        whole = template.render([_QUESTION, _ANSWER], add_generation_prompt=False)
+    except Invalid as error:
+        raise unsupported(f"the model's chat template is not supported: {error.message}") from None
+    return prompt, whole.rpartition(_ANSWER["content"])[2].strip()
+
+
+def _thought_and_answer(content: str) -> tuple[str, str]:
+    before, closed, after = content.partition(END_THINK)
+    if not closed:
+        return "", content
+    return before.strip().removeprefix(THINK).strip(), after.strip()
+
+
+def _eos_ids(generation_config: Mapping[str, Any]) -> set[int]:
+    eos = generation_config.get("eos_token_id")
+    return {i for i in (eos if isinstance(eos, list) else [eos]) if isinstance(i, int)}
+
+
+def _read_json(file: Path) -> Mapping[str, Any]:
+    try:
+        found = json.loads(file.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError):
+        raise _unreadable(file.name) from None
+    return found if isinstance(found, dict) else {}
+
+
+def _unreadable(name: str) -> Unavailable:
+    return Unavailable(f"the model's {name} cannot be read: pull the model anew", code="tokenizer_unreadable")

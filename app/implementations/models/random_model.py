@@ -1,0 +1,143 @@
+"""Tiny models with random weights: for tests, and to see the whole path run in seconds. They answer nonsense.
+
+Same architecture classes, files, special tokens and chat template as the families they stand for: ``llama`` with
+ChatML (SmolLM2), ``qwen2`` with a template that thinks first (DeepSeek-R1-Distill-Qwen).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from app.core.errors import Invalid
+
+_SEED = 0
+_VOCABULARY = 512
+
+# What the tokenizer's merges are learnt from: the words of a support desk.
+_TEXT = """Hello, how can I help you today? Please tell me your order number and I will look into it.
+The order was shipped on Monday and should arrive within three working days. You can return an item
+within thirty days of delivery, and we refund the price to the card that you paid with. What is the
+warranty on this product? It is two years from the day of purchase. Is there anything else that you
+would like to know about shipping, payment, invoices, accounts, or opening hours? Thank you, goodbye.
+"""
+
+_CHATML = """{%- for message in messages -%}
+{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\n' }}{%- endif -%}
+"""
+
+# As DeepSeek-R1's own: the system prompt first, earlier thoughts dropped, and a thought opened for the answer.
+_THINKING = """{%- for message in messages if message['role'] == 'system' -%}
+{%- if loop.first -%}{{ bos_token + message['content'] }}{%- endif -%}
+{%- else -%}{{ bos_token }}
+{%- endfor -%}
+{%- for message in messages -%}
+{%- if message['role'] == 'user' -%}{{ '<｜User｜>' + message['content'] }}
+{%- elif message['role'] == 'assistant' -%}
+{{ '<｜Assistant｜>' + message['content'].split('</think>')[-1] + eos_token }}
+{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{ '<｜Assistant｜><think>\n' }}{%- endif -%}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Preset:
+    bos: str
+    eos: str
+    special: tuple[str, ...]  # skipped when decoding
+    plain: tuple[str, ...]  # one token each, but text when decoding
+    template: str
+
+
+_PRESETS = {
+    "llama": _Preset("<|im_start|>", "<|im_end|>", ("<|endoftext|>", "<|im_start|>", "<|im_end|>"), (), _CHATML),
+    "qwen2": _Preset(
+        "<｜begin▁of▁sentence｜>",
+        "<｜end▁of▁sentence｜>",
+        ("<｜end▁of▁sentence｜>", "<｜begin▁of▁sentence｜>"),
+        ("<｜User｜>", "<｜Assistant｜>", "<think>", "</think>"),
+        _THINKING,
+    ),
+}
+
+
+def write_random_model(preset_name: str, target: Path) -> None:
+    """Weights (about 0.1 M parameters, float32, seeded), tokenizer, template and generation config."""
+    tokenizer = write_random_tokenizer(preset_name, target)
+    preset = _PRESETS[preset_name]
+    _write_weights(
+        preset_name,
+        target,
+        vocab_size=_VOCABULARY,
+        bos_token_id=tokenizer.token_to_id(preset.bos),
+        eos_token_id=tokenizer.token_to_id(preset.eos),
+        pad_token_id=tokenizer.token_to_id(preset.eos),
+    )
+
+
+def write_random_tokenizer(preset_name: str, target: Path) -> Tokenizer:
+    """tokenizer.json, tokenizer_config.json and chat_template.jinja, without torch. ``Invalid``: unknown preset."""
+    if preset_name not in _PRESETS:
+        raise Invalid(f"unknown preset {preset_name!r}; known: {', '.join(sorted(_PRESETS))}")
+    preset = _PRESETS[preset_name]
+    tokenizer = _tokenizer(preset)
+    tokenizer.save(str(target / "tokenizer.json"))
+    (target / "chat_template.jinja").write_text(preset.template, "utf-8")
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": preset.bos,
+        "eos_token": preset.eos,
+        "pad_token": preset.eos,
+        "model_max_length": 2048,
+        "clean_up_tokenization_spaces": False,
+    }
+    (target / "tokenizer_config.json").write_text(json.dumps(settings, indent=2, ensure_ascii=False), "utf-8")
+    return tokenizer
+
+
+def _tokenizer(preset: _Preset) -> Tokenizer:
+    """Byte-level BPE: any text is encoded, and decoded to itself."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=_VOCABULARY - len(preset.plain),
+        special_tokens=list(preset.special),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([_TEXT], trainer)
+    tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in preset.plain])
+    return tokenizer
+
+
+def _write_weights(preset_name: str, target: Path, **tokens: int | None) -> None:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+
+    families: dict[str, tuple[Any, Any]] = {
+        "llama": (LlamaConfig, LlamaForCausalLM),
+        "qwen2": (Qwen2Config, Qwen2ForCausalLM),
+    }
+    config_class, model_class = families[preset_name]
+    config = config_class(
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+        **tokens,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_SEED)
+        model = model_class(config).to(torch.float32)
+    model.save_pretrained(target)

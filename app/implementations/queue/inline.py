@@ -1,0 +1,11 @@
+"""No doorbell: the foreground runs its job itself."""
+
+from app.core.interfaces.operations import JobQueue
+
+
+class InlineQueue(JobQueue):
+    def ring(self, job_id: str) -> None:
+        """Nobody waits for it."""
+
+    def check(self) -> str | None:
+        return None

@@ -1,0 +1,213 @@
+"""Trainer processes, by the protocol of docs/trainer-protocol.md."""
+
+import json
+import logging
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from app.core.entities.jobs import JobEvent
+from app.core.entities.trainer import TrainerExit
+from app.core.errors import Fault
+from app.core.interfaces.operations import TrainerHandle, TrainerLauncher, TrainerOutcome
+from app.implementations.queue.process_tree import kill_session
+from app.utils.files import write_whole
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+LOG_CHARACTERS = 600  # of logs.txt in the worker's log, when a trainer crashes
+OUT_OF_MEMORY = (
+    "the system ended the trainer for want of memory: "
+    "lower batch_size or max_length, or set gradient_checkpointing"
+)
+ROOT = Path(__file__).resolve().parents[3]  # where `python -m app…` finds the package
+
+log = logging.getLogger(__name__)
+
+
+class ProcessTrainerLauncher(TrainerLauncher):
+    """``runner`` is a name of bootstrap's table of trainers."""
+
+    def __init__(self, runner: str) -> None:
+        self._runner = runner
+
+    def start(self, job_file: Mapping[str, Any], attempt_folder: Path, deadline: float) -> TrainerHandle:
+        path = attempt_folder / "job.json"
+        whole = {**job_file, "runner": self._runner, "deadline": deadline}
+        write_whole(path, json.dumps(whole, ensure_ascii=False, indent=2))
+        logs = Path(job_file["run_folder"]) / "logs.txt"
+        ring_in, ring_out = os.pipe()
+        control_in, control_out = os.pipe()
+        # Taken before the start, so that whatever the kernel kills from here on counts.
+        oom_kills = _oom_kills()
+        try:
+            with logs.open("ab") as output:
+                process = subprocess.Popen(
+                    [
+                        *(sys.executable, "-m", "app.processes.trainer", str(path)),
+                        *("--ring", str(ring_out), "--control", str(control_in)),
+                    ],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    pass_fds=(ring_out, control_in),
+                    start_new_session=True,
+                    env=_environment(int(job_file["threads"])),
+                )
+        except BaseException:
+            os.close(ring_in)
+            os.close(control_out)
+            raise
+        finally:
+            os.close(ring_out)
+            os.close(control_in)
+        return ProcessTrainerHandle(process, ring_in, control_out, attempt_folder, logs, oom_kills)
+
+
+class ProcessTrainerHandle(TrainerHandle):
+    """The worker's end of one trainer. ``renew`` may be called from another thread than the rest."""
+
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        ring: int,
+        control: int,
+        attempt_folder: Path,
+        logs: Path,
+        oom_kills: int | None,
+    ) -> None:
+        self._process = process
+        self._ring = open(ring, "rb", buffering=0)  # noqa: SIM115 - closed with the handle
+        self._control = open(control, "wb", buffering=0)  # noqa: SIM115
+        os.set_blocking(ring, False)
+        os.set_blocking(control, False)
+        self._control_lock = threading.Lock()
+        self._folder = attempt_folder
+        self._logs = logs
+        self._oom_kills = oom_kills
+        self._read_to = 0  # bytes of events.ndjson
+        self._killed = False
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def wait(self, seconds: float) -> bool:
+        until = time.monotonic() + seconds
+        readable, _, _ = select.select([self._ring], [], [], seconds)
+        if readable and self._ring.read(65536) == b"":  # closed: the trainer ends or has ended
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(max(0.0, until - time.monotonic()))
+        return self._process.poll() is not None
+
+    def new_events(self) -> Sequence[JobEvent]:
+        try:
+            with (self._folder / "events.ndjson").open("rb") as file:
+                file.seek(self._read_to)
+                data = file.read()
+        except FileNotFoundError:
+            return []
+        whole = data[: data.rfind(b"\n") + 1]
+        self._read_to += len(whole)
+        return [_event(json.loads(line)) for line in whole.splitlines()]
+
+    def renew(self, deadline: float) -> None:
+        self._say(f"renew {deadline!r}\n")
+
+    def stop(self) -> None:
+        self._say("stop\n")
+
+    def kill(self) -> None:
+        if self._ring.closed:
+            return
+        self._killed = self._process.poll() is None
+        kill_session(self._process.pid)
+        self._process.wait()
+        self._ring.close()
+        with self._control_lock:
+            self._control.close()
+
+    def outcome(self) -> TrainerOutcome:
+        status = self._process.wait()
+        if status in (TrainerExit.SUCCEEDED, TrainerExit.FAILED):
+            with suppress(OSError, ValueError, KeyError):
+                return self._written(status)
+        if status == TrainerExit.STOPPED:
+            return TrainerOutcome("stopped")
+        if status in (TrainerExit.ABANDONED, -signal.SIGALRM):
+            return TrainerOutcome("crashed", "lease_ended", "the lease of the attempt ran out")
+        return self._crash(status)
+
+    def _written(self, status: int) -> TrainerOutcome:
+        written = json.loads((self._folder / "result.json").read_text("utf-8"))
+        if status == TrainerExit.SUCCEEDED:
+            return TrainerOutcome("succeeded", result=written["result"])
+        faults = tuple(Fault(**fault) for fault in written["faults"])
+        return TrainerOutcome("failed", written["code"], written["message"], faults=faults)
+
+    def _crash(self, status: int) -> TrainerOutcome:
+        oom_kills = _oom_kills()
+        if (
+            status == -signal.SIGKILL
+            and not self._killed
+            and oom_kills is not None
+            and oom_kills != self._oom_kills
+        ):
+            return TrainerOutcome("crashed", "out_of_memory", OUT_OF_MEMORY)
+        how = f"by {signal.Signals(-status).name}" if status < 0 else f"with exit status {status}"
+        # Its last words may hold paths and exceptions: for the operator, not for the client.
+        log.error("the trainer in %s ended %s; its log ends: %s", self._folder, how, _tail(self._logs))
+        return TrainerOutcome("crashed", "trainer_failed", f"the trainer ended {how}; see the run's logs.txt")
+
+    def _say(self, line: str) -> None:
+        # A trainer that is frozen does not read: a full pipe is left to its lease.
+        with self._control_lock, suppress(BrokenPipeError, BlockingIOError):
+            if not self._control.closed:
+                self._control.write(line.encode())
+
+
+def _environment(threads: int) -> dict[str, str]:
+    before = os.environ.get("PYTHONPATH")
+    return {
+        **os.environ,
+        **dict.fromkeys(THREAD_VARIABLES, str(threads)),
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{before}" if before else str(ROOT),
+        "PYTHONUNBUFFERED": "1",
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+
+
+def _event(line: Mapping[str, Any]) -> JobEvent:
+    return JobEvent(
+        seq=line["seq"],
+        type=line["type"],
+        level=line["level"],
+        message=line["message"],
+        created_at=datetime.fromisoformat(line["created_at"]),
+        data=line["data"],
+    )
+
+
+def _oom_kills() -> int | None:
+    """How many processes this host has ended for want of memory since it started; None where it does not say."""
+    try:
+        counters = dict(line.split() for line in Path("/proc/vmstat").read_text("ascii").splitlines())
+        return int(counters["oom_kill"])
+    except (OSError, KeyError, ValueError):
+        return None
+
+
+def _tail(logs: Path) -> str:
+    try:
+        return logs.read_bytes()[-LOG_CHARACTERS:].decode("utf-8", "replace").strip()
+    except OSError:
+        return ""

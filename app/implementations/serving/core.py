@@ -1,0 +1,99 @@
+"""The core: torch, sampling and the loop. No HTTP and no text.
+
+Busy Python beside the loop made a step a hundred times slower, so it lives in another process.
+"""
+
+import logging
+
+from app.implementations.serving.adapter_files import AdapterRefused
+from app.implementations.serving.adapters import Adapters
+from app.implementations.serving.channel import Channel
+from app.implementations.serving.messages import (
+    Answer,
+    Attach,
+    Cancel,
+    Detach,
+    Evicted,
+    Failed,
+    Message,
+    Ready,
+    Submit,
+    Token,
+    Turn,
+)
+from app.implementations.serving.model import BaseModel
+from app.implementations.serving.sequences import Running, Schedule
+
+logger = logging.getLogger(__name__)
+
+
+class Core:
+    """Every sequence that runs advances by one token a turn; between turns, messages are read."""
+
+    def __init__(self, model: BaseModel, channel: Channel, most_running: int = 64) -> None:
+        self._model = model
+        self._channel = channel
+        self._adapters = Adapters(model)
+        self._schedule = Schedule(most_running)
+
+    def run(self) -> None:
+        """Until the front closes its end: raises ``FrontGone``."""
+        model = self._model
+        self._channel.send(
+            Ready(
+                model.context, model.vocabulary, model.end_ids, model.device.type, str(model.dtype).split(".")[-1]
+            )
+        )
+        while True:
+            for message in self._channel.receive(wait=self._schedule.idle):
+                self._handle(message)
+            if not self._schedule.idle:
+                self._turn()
+            for name in self._adapters.collect(self._schedule.adapters_in_use()):
+                self._channel.send(Evicted(name))
+
+    def _handle(self, message: Message) -> None:
+        match message:
+            case Submit():
+                self._submit(message)
+            case Cancel(id=request_id):
+                self._schedule.remove([request_id])
+            case Attach(id=request_id, name=name, folder=folder):
+                self._channel.send(Answer(request_id, self._attach(name, folder)))
+            case Detach(id=request_id, name=name):
+                known = self._adapters.detach(name)
+                self._channel.send(Answer(request_id, None if known else "no such adapter is loaded"))
+            case _:
+                logger.error("the front sent a %s", type(message).__name__)
+
+    def _attach(self, name: str, folder: str) -> str | None:
+        try:
+            self._adapters.attach(name, folder)
+        except AdapterRefused as refusal:
+            return str(refusal)
+        return None
+
+    def _submit(self, request: Submit) -> None:
+        # Resolved here and not at its first turn: an adapter that somebody waits for is not evicted.
+        adapter = self._adapters.get(request.adapter) if request.adapter else None
+        if request.adapter and adapter is None:
+            self._channel.send(Failed(request.id, 404, "the adapter has been unloaded"))
+        else:
+            self._schedule.add(Running.start(request, adapter, self._model))
+
+    def _turn(self) -> None:
+        tokens = [token for sequence in self._schedule.turn() if (token := self._advance(sequence)) is not None]
+        self._schedule.remove(token.id for token in tokens if token.finish)
+        self._channel.send(Turn(tokens, self._schedule.running, self._schedule.waiting))
+
+    def _advance(self, sequence: Running) -> Token | None:
+        """None where it failed: that ends this request and no other."""
+        try:
+            self._adapters.select(sequence.adapter)
+            return sequence.advance(self._model)
+        except Exception:
+            logger.exception("request %d failed", sequence.request.id)
+            self._schedule.remove([sequence.request.id])
+            reason = "the engine failed on this request; its log says why"
+            self._channel.send(Failed(sequence.request.id, 500, reason))
+            return None

@@ -1,0 +1,43 @@
+"""The core's process: its settings before torch is imported, and its end with the front."""
+
+import ctypes
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from app.implementations.serving.channel import Channel, FrontGone
+from app.implementations.serving.messages import Precision
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def run_core(socket_fd: int, folder: Path, precision: Precision, threads: int) -> None:
+    """Serve the base model in ``folder`` over the inherited socket until the front is gone."""
+    _live_no_longer_than_the_front()
+    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    channel = Channel(socket.socket(fileno=socket_fd))
+
+    import torch
+    from transformers.utils import logging as transformers_logging
+
+    from app.implementations.serving.core import Core
+    from app.implementations.serving.model import BaseModel
+
+    transformers_logging.disable_progress_bar()
+    torch.set_num_threads(threads)
+    try:
+        Core(BaseModel(folder, precision), channel).run()
+    except FrontGone:
+        sys.exit(0)
+
+
+def _live_no_longer_than_the_front() -> None:
+    if sys.platform == "linux":
+        # Of use when the front is killed during a long step; without it, the socket's end is read after the step.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # A Ctrl-C or an operator's signal reaches the whole process group: the front decides when the core ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

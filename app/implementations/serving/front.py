@@ -1,0 +1,192 @@
+"""The front: HTTP, authentication and text. No torch; the core does the rest."""
+
+import asyncio
+import hmac
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from app.implementations.serving.completions import Completion, events, whole
+from app.implementations.serving.core_link import CoreFailure, CoreLink, Sampling, Ticket
+from app.implementations.serving.engine_metrics import EngineMetrics
+from app.implementations.serving.http_server import Request, Response
+from app.implementations.serving.messages import Ready
+from app.implementations.serving.wire import (
+    CompletionBody,
+    LoadAdapterBody,
+    UnloadAdapterBody,
+    WireError,
+    parse,
+    to_json,
+)
+
+LONG_TEXT = 4096  # characters; beyond this, tokenizing is worth a thread
+
+Route = Callable[[Request, Ready], Awaitable[Response]]
+
+
+class Front:
+    """The routes. ``draining`` refuses what is new while the rest ends."""
+
+    def __init__(
+        self, base_model: str, tokenizer: Tokenizer, link: CoreLink, secret: str | None, most_requests: int
+    ) -> None:
+        self.draining = False
+        self._base_model = base_model
+        self._tokenizer = tokenizer
+        self._link = link
+        self._secret = secret
+        self._most_requests = most_requests
+        self._metrics = EngineMetrics(base_model, link)
+        self._routes: Mapping[tuple[str, str], Route] = {
+            ("POST", "/v1/completions"): self._complete,
+            ("GET", "/v1/models"): self._models,
+            ("POST", "/v1/load_lora_adapter"): self._load_adapter,
+            ("POST", "/v1/unload_lora_adapter"): self._unload_adapter,
+            ("GET", "/metrics"): self._show_metrics,
+        }
+
+    async def handle(self, request: Request) -> Response:
+        try:
+            response = await self._dispatch(request)
+        except WireError as error:
+            response = error.response()
+        except CoreFailure as failure:
+            code = "model_not_found" if failure.status == 404 else "engine_failed"
+            response = WireError(failure.status, failure.message, code=code).response()
+        if request.path == "/v1/completions":
+            self._metrics.count(response.status)
+        return response
+
+    async def _dispatch(self, request: Request) -> Response:
+        if request.path == "/health" and request.method in ("GET", "HEAD"):
+            return self._health()
+        self._authenticate(request)
+        route = self._routes.get((request.method, request.path))
+        if route is None:
+            if any(path == request.path for _, path in self._routes):
+                raise WireError(405, f"{request.method} is not a method of {request.path}")
+            raise WireError(404, "no such route", code="unknown_url")
+        if self._link.ready is None or self.draining:
+            raise WireError(503, self._state(), code="engine_unavailable", retry_after=2)
+        return await route(request, self._link.ready)
+
+    def _state(self) -> str:
+        if self.draining:
+            return "stopping"
+        return "ok" if self._link.ready else "loading"
+
+    def _health(self) -> Response:
+        body = {"status": self._state(), "model": self._base_model}
+        return Response(200 if body["status"] == "ok" else 503, to_json(body))
+
+    def _authenticate(self, request: Request) -> None:
+        if self._secret is None:
+            return
+        given = request.headers.get("authorization", "")
+        if not hmac.compare_digest(given.encode("latin-1"), f"Bearer {self._secret}".encode()):
+            raise WireError(401, "the engine's secret is missing or wrong", code="invalid_api_key")
+
+    async def _complete(self, request: Request, ready: Ready) -> Response:
+        body = parse(CompletionBody, _json_of(request))
+        adapter = self._adapter_named(body.model)
+        prompt_ids = await self._prompt_ids(body.prompt, ready)
+        if self._link.active >= self._most_requests:
+            raise WireError(429, "too many requests wait already", code="queue_full", retry_after=1)
+        ticket = self._link.submit(prompt_ids, _sampling(body, len(prompt_ids), ready), adapter)
+        completion = Completion(body.model, len(prompt_ids), self._tokenizer, body.logprobs is not None)
+        try:
+            return await self._answer(body, completion, ticket)
+        except BaseException:
+            ticket.close()
+            raise
+
+    async def _answer(self, body: CompletionBody, completion: Completion, ticket: Ticket) -> Response:
+        def close() -> None:
+            ticket.close()
+            self._metrics.count_tokens(completion.prompt_tokens, completion.completion_tokens)
+
+        if not body.stream:
+            return Response(200, to_json(await whole(completion, ticket)), close=close)
+        first = await ticket.tokens()  # before the status goes out: this request may yet fail
+        include_usage = body.stream_options is not None and body.stream_options.include_usage
+        stream = events(completion, ticket, first, include_usage)
+        return Response(200, stream, "text/event-stream; charset=utf-8", [("cache-control", "no-store")], close)
+
+    def _adapter_named(self, model: str) -> str | None:
+        if model == self._base_model:
+            return None
+        if model not in self._link.adapters:
+            raise WireError(404, f"the model {model!r} does not exist", code="model_not_found", param="model")
+        return model
+
+    async def _prompt_ids(self, prompt: str | list[int], ready: Ready) -> list[int]:
+        if isinstance(prompt, str):
+            if len(prompt) > LONG_TEXT:
+                encoding = await asyncio.to_thread(self._tokenizer.encode, prompt)
+            else:
+                encoding = self._tokenizer.encode(prompt)
+            prompt = encoding.ids
+        if not prompt:
+            raise WireError(400, "the prompt has no tokens", code="invalid_request", param="prompt")
+        if max(prompt) >= ready.vocabulary:
+            message = f"prompt: ids must be below {ready.vocabulary}, the size of the vocabulary"
+            raise WireError(400, message, code="invalid_request", param="prompt")
+        if len(prompt) >= ready.context:
+            message = (
+                f"the prompt has {len(prompt)} tokens; the model's context is {ready.context}, answer included"
+            )
+            raise WireError(400, message, code="context_length_exceeded", param="prompt")
+        return prompt
+
+    async def _models(self, request: Request, ready: Ready) -> Response:
+        base = {"id": self._base_model, "object": "model", "created": 0, "owned_by": "engine"}
+        adapters = [
+            {
+                "id": name,
+                "object": "model",
+                "created": int(since),
+                "owned_by": "engine",
+                "parent": self._base_model,
+            }
+            for name, since in self._link.adapters.items()
+        ]
+        data = [{**base, "max_model_len": ready.context}, *adapters]
+        return Response(200, to_json({"object": "list", "data": data}))
+
+    async def _load_adapter(self, request: Request, ready: Ready) -> Response:
+        body = parse(LoadAdapterBody, _json_of(request))
+        if body.lora_name == self._base_model:
+            raise WireError(400, "lora_name is the base model's name", code="invalid_request", param="lora_name")
+        if "\0" in body.lora_path or not Path(body.lora_path).is_absolute():
+            raise WireError(400, "lora_path must be an absolute path", code="invalid_request", param="lora_path")
+        if fault := await self._link.attach(body.lora_name, body.lora_path):
+            raise WireError(400, f"the adapter was refused: {fault}", code="adapter_refused", param="lora_path")
+        return Response(200, b"Success: the adapter is loaded.", "text/plain; charset=utf-8")
+
+    async def _unload_adapter(self, request: Request, ready: Ready) -> Response:
+        body = parse(UnloadAdapterBody, _json_of(request))
+        if fault := await self._link.detach(body.lora_name):
+            raise WireError(404, fault, code="model_not_found", param="lora_name")
+        return Response(200, b"Success: the adapter is unloaded.", "text/plain; charset=utf-8")
+
+    async def _show_metrics(self, request: Request, ready: Ready) -> Response:
+        return Response(200, self._metrics.exposition(), "text/plain; version=0.0.4; charset=utf-8")
+
+
+def _sampling(body: CompletionBody, prompt_tokens: int, ready: Ready) -> Sampling:
+    stops = [*(body.stop_token_ids or ()), *(() if body.ignore_eos else ready.end_ids)]
+    # An answer that would pass the context ends there, with the reason "length".
+    room = ready.context - prompt_tokens
+    logprobs = None if body.logprobs is None else min(body.logprobs, ready.vocabulary)
+    return Sampling(min(body.max_tokens, room), body.temperature, body.top_p, body.seed, stops, logprobs)
+
+
+def _json_of(request: Request) -> bytes:
+    if request.body is None:
+        raise WireError(413, "the body is too large", code="body_too_large")
+    # A web page may post text/plain to loopback without asking; JSON it may not (CORS preflight).
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise WireError(400, "the content type must be application/json", code="invalid_request")
+    return request.body

@@ -1,0 +1,124 @@
+"""What front and core say to each other: one JSON array a line, ``["Submit", {…}]``.
+
+JSON and not pickle, so that neither process ever runs what the other sends. Ids are the front's and never reused.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+FinishReason = Literal["stop", "length"]
+Precision = Literal["auto", "bf16", "fp32"]
+LARGEST_LINE = 64 * 1024 * 1024  # bytes; a prompt of a million ids is about 8 MB
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """front → core: generate. ``logprobs`` is how many alternatives to report a token; None: no logprobs."""
+
+    id: int
+    prompt_ids: Sequence[int]
+    max_tokens: int
+    temperature: float
+    top_p: float
+    seed: int | None
+    stop_token_ids: Sequence[int]  # with the model's own end-of-sequence ids, unless they are to be ignored
+    logprobs: int | None
+    adapter: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """front → core: nobody waits for this one any more."""
+
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attach:
+    """front → core: load an adapter; answered by ``Answer``."""
+
+    id: int
+    name: str
+    folder: str
+
+
+@dataclass(frozen=True, slots=True)
+class Detach:
+    """front → core: unload an adapter; answered by ``Answer``."""
+
+    id: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """core → front, once: the model is loaded."""
+
+    context: int  # the most tokens of prompt and answer together
+    vocabulary: int  # ids are below this
+    end_ids: Sequence[int]
+    device: str
+    precision: str
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One new token. ``top`` is (id, logprob) of the most likely ones, best first."""
+
+    id: int
+    token: int
+    finish: FinishReason | None = None
+    logprob: float | None = None
+    top: Sequence[tuple[int, float]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """core → front: what one turn of the loop made, and how many sequences run and wait after it."""
+
+    tokens: Sequence[Token]
+    running: int
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """core → front: this request ends without an answer. ``status`` is HTTP's."""
+
+    id: int
+    status: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """core → front: how an ``Attach`` or ``Detach`` went; ``fault`` is None when it was done."""
+
+    id: int
+    fault: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Evicted:
+    """core → front: this adapter made room for another."""
+
+    name: str
+
+
+Message = Submit | Cancel | Attach | Detach | Ready | Turn | Failed | Answer | Evicted
+_KINDS = {kind.__name__: kind for kind in (Submit, Cancel, Attach, Detach, Ready, Turn, Failed, Answer, Evicted)}
+
+
+def encode(message: Message) -> bytes:
+    return json.dumps([type(message).__name__, asdict(message)], separators=(",", ":")).encode() + b"\n"
+
+
+def decode(line: bytes) -> Message:
+    kind, fields = json.loads(line)
+    if kind == "Turn":
+        tokens = [Token(**{**t, "top": [(i, p) for i, p in t["top"]]}) for t in fields["tokens"]]
+        return Turn(tokens, fields["running"], fields["waiting"])
+    message: Message = _KINDS[kind](**fields)
+    return message

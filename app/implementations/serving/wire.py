@@ -1,0 +1,105 @@
+"""The bodies of the inference wire: what vLLM's ``/v1/completions`` and adapter routes take and answer.
+
+A field that this engine does not act on is refused, not ignored: an answer that disregards it would be wrong.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from app.implementations.serving.http_server import Response
+
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+MOST_LOGPROBS = 20  # vLLM's default limit
+MOST_FAULTS = 10  # a list of a million wrong ids has a million faults
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class StreamOptions(_Body):
+    include_usage: bool = False
+
+
+class CompletionBody(_Body):
+    """``prompt`` is text or token ids. Temperature 0 is greedy; ``max_tokens`` counts new tokens."""
+
+    model: str = Field(min_length=1, max_length=256)
+    prompt: str | list[TokenId] = Field(min_length=1)
+    max_tokens: int = Field(16, ge=1, lt=2**31)
+    temperature: float = Field(1.0, ge=0, le=1000)
+    top_p: float = Field(1.0, gt=0, le=1)
+    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    stop_token_ids: list[TokenId] | None = Field(None, max_length=1024)
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    logprobs: int | None = Field(None, ge=0, le=MOST_LOGPROBS)
+    ignore_eos: bool = False
+    n: Literal[1] = 1
+    user: str | None = None  # says who asks; changes nothing
+
+
+class LoadAdapterBody(_Body):
+    lora_name: str = Field(min_length=1, max_length=256)
+    lora_path: str = Field(min_length=1, max_length=4096)
+
+
+class UnloadAdapterBody(_Body):
+    lora_name: str = Field(min_length=1, max_length=256)
+
+
+class WireError(Exception):
+    """Answered with OpenAI's envelope."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        retry_after: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.code = code
+        self.param = param
+        self.retry_after = retry_after  # seconds
+
+    def envelope(self) -> dict[str, Any]:
+        kind = {401: "authentication_error", 429: "rate_limit_error"}.get(
+            self.status, "invalid_request_error" if self.status < 500 else "server_error"
+        )
+        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+
+    def response(self) -> Response:
+        headers = [("retry-after", str(self.retry_after))] if self.retry_after else []
+        if self.status == 401:
+            headers.append(("www-authenticate", "Bearer"))
+        return Response(self.status, to_json(self.envelope()), headers=headers)
+
+
+def to_json(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+B = TypeVar("B", bound=_Body)
+
+
+def parse(kind: type[B], body: bytes) -> B:
+    """Raises ``WireError`` 400 with every fault."""
+    try:
+        return kind.model_validate_json(body)
+    except ValidationError as error:
+        faults = error.errors(include_url=False, include_input=False, include_context=False)
+        first = str(faults[0]["loc"][0]) if faults[0]["loc"] else None
+        raise WireError(400, "; ".join(_sentences(faults)), code="invalid_request", param=first) from None
+
+
+def _sentences(faults: Sequence[Any]) -> list[str]:
+    told = [f"{'.'.join(map(str, f['loc'])) or 'body'}: {f['msg']}" for f in faults[:MOST_FAULTS]]
+    return [*told, f"and {len(faults) - MOST_FAULTS} more"] if len(faults) > MOST_FAULTS else told

@@ -1,0 +1,70 @@
+"""LoRA by PEFT (Hu et al. 2021, arXiv:2106.09685)."""
+
+import warnings
+from pathlib import Path
+
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
+
+from app.core.entities.training_config import LoraSettings
+from app.core.errors import Fault, Invalid
+
+
+class LoraAdaptation:
+    """Freezes the base model and adds an update to its linear layers."""
+
+    def __init__(self, settings: LoraSettings) -> None:
+        self.settings = settings
+
+    def prepare(self, model: nn.Module, base_model: str) -> PeftModel:
+        """The model with adapters in its own precision: masters are the optimizer's.
+
+        Adapters are made after seeding, so equal seeds give equal adapters. ``Invalid`` when
+        ``target_modules`` names no linear layer of this model.
+        """
+        self._check_targets(model)
+        wanted = self.settings.target_modules
+        config = LoraConfig(
+            r=self.settings.r,
+            lora_alpha=self.settings.lora_alpha,
+            lora_dropout=self.settings.lora_dropout,
+            target_modules=wanted if isinstance(wanted, str) else list(wanted),
+            task_type="CAUSAL_LM",
+        )
+        adapted = get_peft_model(model, config, autocast_adapter_dtype=False)
+        # What is written beside the weights must name the base model, not a folder of this host.
+        adapted.peft_config["default"].base_model_name_or_path = base_model
+        return adapted
+
+    def save(self, model: PeftModel, folder: Path) -> None:
+        """``adapter_model.safetensors`` and ``adapter_config.json`` as PEFT writes them."""
+        with warnings.catch_warnings():
+            # PEFT asks the hub about the vocabulary of a base model that is a local name.
+            warnings.filterwarnings("ignore", message="Could not find a config file")
+            model.save_pretrained(str(folder), save_embedding_layers=False)
+        (folder / "README.md").unlink(missing_ok=True)  # PEFT's model card is a form to fill in
+
+    def _check_targets(self, model: nn.Module) -> None:
+        if isinstance(self.settings.target_modules, str):
+            return
+        linear = {name.rsplit(".", 1)[-1] for name, m in model.named_modules() if isinstance(m, nn.Linear)}
+        unknown = [name for name in self.settings.target_modules if name.rsplit(".", 1)[-1] not in linear]
+        if unknown:
+            raise Invalid(
+                "target_modules name layers that this base model lacks",
+                code="invalid_config",
+                faults=[
+                    Fault("config.lora.target_modules", "unknown", f"{name}; known: {', '.join(sorted(linear))}")
+                    for name in unknown
+                ],
+            )
+
+
+def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters that learn, by name, in a stable order."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def count_parameters(model: nn.Module) -> tuple[int, int]:
+    """(trainable, all)."""
+    return sum(p.numel() for p in trainable(model).values()), sum(p.numel() for p in model.parameters())

@@ -1,0 +1,105 @@
+"""A trainer without torch: the double of the protocol, for tests of everything around it.
+
+The experiment's name says what it does:
+
+``double-fails``    raises ``nan_loss`` after the first step
+``double-invalid``  raises ``invalid_data`` with two faults
+``double-raises``   an exception nobody foresaw
+``double-memory``   runs out of memory
+``double-crashes``  ends without a word after the first step
+``double-slow``     ten steps a second, until done or asked to stop
+``double-hangs``    never ends and does not listen
+``double-busy``     never ends, inside C code that holds the interpreter's lock
+``double-forks``    hangs, with a child in a session of its own
+
+A name that only begins so (``double-slow-3``) does the same; any other succeeds at once. A step is an epoch.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from app.core.errors import AppError, Fault, Invalid
+from app.core.interfaces.components import Reporter, TrainerJob, TrainingRunner, TrainingStopped
+from app.utils.clock import boottime
+from app.utils.files import write_whole
+
+SLOW_STEP_SECONDS = 0.1
+
+
+class ScriptedRunner(TrainingRunner):
+    """Leaves what a real run leaves. ``marks.txt`` beside the run folder counts attempts outside the database:
+
+    ``start|end JOB ATTEMPT BOOTTIME PID`` a line.
+    """
+
+    def run(self, job: TrainerJob, report: Reporter) -> Mapping[str, Any]:
+        _mark(job, "start")
+        report.message("the double begins")
+        steps = job.config.num_epochs
+        for step in range(1, steps + 1):
+            if report.should_stop():
+                _mark(job, "end")
+                raise TrainingStopped
+            loss = 2.0 / step
+            figures = {"loss": loss, "learning_rate": job.config.learning_rate, "tokens_per_second": 100.0}
+            report.metrics(step, steps, {**figures, "eta_seconds": 0.0})
+            _act(job.config.experiment_name)
+        metrics = {"train_loss": 2.0 / steps, "eval_loss": 2.0 / steps, "input_tokens": 10 * steps}
+        _leave(job, metrics)
+        _mark(job, "end")
+        return {"metrics": metrics, "template_hash": sha256(b"double").hexdigest()}
+
+
+def _act(name: str) -> None:
+    forever = threading.Event()
+    match name.removeprefix("double-").partition("-")[0]:
+        case "fails":
+            raise AppError("the loss is not a number at step 1", code="nan_loss")
+        case "invalid":
+            faults = [Fault(f"row {row}", "no_answer", "has no answer") for row in (1, 2)]
+            raise Invalid("the data has faults", code="invalid_data", faults=faults)
+        case "raises":
+            raise ValueError("a secret of the host")
+        case "memory":
+            raise MemoryError
+        case "crashes":
+            os._exit(70)
+        case "slow":
+            forever.wait(SLOW_STEP_SECONDS)
+        case "hangs":
+            forever.wait()
+        case "busy":
+            sum(range(10**15))
+        case "forks":
+            child = [sys.executable, "-c", "import threading; threading.Event().wait()"]
+            subprocess.Popen(child, start_new_session=True).wait()
+
+
+def _leave(job: TrainerJob, metrics: Mapping[str, Any]) -> None:
+    artifacts = job.run_folder / "artifacts"
+    artifacts.mkdir(exist_ok=True)
+    write_whole(artifacts / "adapter_config.json", json.dumps({"peft_type": "LORA", "r": job.config.lora.r}))
+    write_whole(job.run_folder / "config.yaml", yaml.safe_dump(job.config.model_dump(mode="json")))
+    write_whole(job.run_folder / "metrics.json", json.dumps(metrics))
+
+
+def _mark(job: TrainerJob, word: str) -> None:
+    line = f"{word} {job.job_id} {job.attempt} {boottime()!r} {os.getpid()}\n"
+    descriptor = os.open(_marks(job), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        os.write(descriptor, line.encode())
+    finally:
+        os.close(descriptor)
+
+
+def _marks(job: TrainerJob) -> Path:
+    return job.run_folder.parent / "marks.txt"

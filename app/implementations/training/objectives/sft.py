@@ -1,0 +1,32 @@
+"""Supervised fine-tuning: cross-entropy of the assistant's tokens."""
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from app.implementations.training.batches import IGNORED, PackedBatch
+
+
+class SftObjective(nn.Module):
+    """Batch → the summed loss of its supervised tokens; the caller divides by the step's count of them.
+
+    The head is applied to the positions that predict a supervised token and to no other: for a chat row
+    the logits are the largest tensor of the step.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: PackedBatch) -> torch.Tensor:
+        causal_lm = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        hidden = causal_lm.model(
+            input_ids=batch.input_ids,
+            position_ids=batch.position_ids,
+            segments=batch.segments,
+            use_cache=False,
+        ).last_hidden_state
+        targets = batch.labels[0, 1:]
+        supervised = targets != IGNORED
+        logits = causal_lm.lm_head(hidden[0, :-1][supervised])
+        return cross_entropy(logits.float(), targets[supervised], reduction="sum")

@@ -1,0 +1,162 @@
+"""One training run in a trainer process: model, data, loop, and what it leaves in the run folder."""
+
+import json
+import platform
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+import yaml
+from transformers import AutoModelForCausalLM
+
+from app.core.entities.datasets import TokenizedRow
+from app.core.factories import ComponentFactory
+from app.core.interfaces.components import Reporter, TrainerJob, TrainingRunner
+from app.implementations.data.store import read_split
+from app.implementations.data.tokenization import FolderChatTokenizer
+from app.implementations.training import packed_attention
+from app.implementations.training.adaptations.lora import LoraAdaptation, count_parameters, trainable
+from app.implementations.training.devices import peak_memory_bytes, pick_device, pick_precision
+from app.implementations.training.loop import Counters, TrainingFailed, TrainingLoop, perplexity
+from app.implementations.training.optimizer import MasterAdamW
+from app.utils.files import sync_folder, write_whole
+
+# What a version needs beside its weights to render a conversation as in training.
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "generation_config.json",
+)
+
+
+class TorchRunner(TrainingRunner):
+    """Method = objective × adaptation × strategy, each built by its name in the config."""
+
+    def __init__(
+        self,
+        objectives: ComponentFactory[Any],
+        adaptations: ComponentFactory[Any],
+        strategies: ComponentFactory[Any],
+    ) -> None:
+        self.objectives, self.adaptations, self.strategies = objectives, adaptations, strategies
+
+    def run(self, job: TrainerJob, report: Reporter) -> Mapping[str, Any]:
+        """See the interface."""
+        config = job.config
+        torch.set_num_threads(job.threads)
+        device = pick_device(config.device)
+        precision = pick_precision(config.precision, device)
+        write_whole(
+            job.run_folder / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+        )
+
+        tokenizer = FolderChatTokenizer(job.base_model_folder)
+        train = _tokenize(job, tokenizer, "train", config.train_samples)
+        validation = _tokenize(job, tokenizer, "validation", None)
+        if not train:
+            raise TrainingFailed("no row has a token to train on", code="invalid_data")
+
+        report.message(f"loading {config.base_model} on {device.type} in {str(precision).removeprefix('torch.')}")
+        torch.manual_seed(config.seed)
+        model = _load_base(job.base_model_folder, precision)
+        adaptation = self.adaptations.create(config.adaptation, settings=config.lora)
+        adapted = adaptation.prepare(model, config.base_model)
+        if config.gradient_checkpointing:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        strategy = self.strategies.create(config.strategy)
+        objective = strategy.wrap(self.objectives.create(config.objective, model=adapted), device)
+        learning, everything = count_parameters(adapted)
+        report.message(
+            f"training {learning:,} of {everything:,} parameters on {len(train)} rows, "
+            f"validating on {len(validation)}"
+        )
+
+        optimizer = MasterAdamW(trainable(adapted), config.weight_decay)
+        started = time.perf_counter()
+        counters = TrainingLoop(
+            config,
+            objective,
+            optimizer,
+            strategy,
+            device,
+            train,
+            validation,
+            job.run_folder / "checkpoints",
+            report,
+        ).run()
+
+        for name, parameter in optimizer.parameters.items():
+            parameter.data = optimizer.masters[name].detach()  # published in float32, as they were trained
+        metrics = _metrics(counters, time.perf_counter() - started, device) | {
+            "trainable_parameters": learning,
+            "device": device.type,
+            "precision": str(precision).removeprefix("torch."),
+            "threads": job.threads,
+            "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+            "machine": platform.machine(),
+        }
+        _leave_artifacts(job, adaptation, adapted)
+        write_whole(job.run_folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+        return {"metrics": metrics, "template_hash": tokenizer.template_hash}
+
+
+def _tokenize(
+    job: TrainerJob, tokenizer: FolderChatTokenizer, split: str, limit: int | None
+) -> Sequence[TokenizedRow]:
+    rows = []
+    for conversation in read_split(job.dataset_folder, split)[:limit]:
+        row = tokenizer.encode_training(conversation.messages, job.config.max_length)
+        if any(label >= 0 for label in row.labels[1:]):
+            rows.append(TokenizedRow(conversation.row, row.input_ids, row.labels, row.truncated))
+    return rows
+
+
+def _load_base(folder: Path, precision: torch.dtype) -> torch.nn.Module:
+    model = AutoModelForCausalLM.from_pretrained(
+        str(folder),
+        dtype=precision,
+        attn_implementation=packed_attention.NAME,
+        local_files_only=True,
+        use_safetensors=True,
+    )
+    model.requires_grad_(False)
+    return model
+
+
+def _metrics(counters: Counters, runtime: float, device: torch.device) -> dict[str, Any]:
+    """Losses are means of a supervised token; times in seconds; memory in bytes."""
+    loss = counters.eval_loss
+    return {
+        "train_loss": counters.loss_sum / max(1, counters.trained_tokens),
+        "eval_loss": loss,
+        "perplexity": perplexity(loss) if loss is not None else None,
+        "best_eval_loss": counters.best_eval_loss,
+        "best_step": counters.best_step,
+        "evaluations": counters.history,
+        "train_runtime": runtime,
+        "input_tokens": counters.input_tokens,
+        "trained_tokens": counters.trained_tokens,
+        "tokens_per_second": counters.tokens_per_second,
+        "peak_memory_bytes": peak_memory_bytes(device),
+    }
+
+
+def _leave_artifacts(job: TrainerJob, adaptation: LoraAdaptation, adapted: Any) -> None:
+    """``artifacts/``: adapter, tokenizer and template, whole or not at all."""
+    building, target = job.run_folder / ".artifacts.tmp", job.run_folder / "artifacts"
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir()
+    adaptation.save(adapted, building)
+    for name in TOKENIZER_FILES:
+        if (job.base_model_folder / name).is_file():
+            shutil.copyfile(job.base_model_folder / name, building / name)
+    sync_folder(building)
+    shutil.rmtree(target, ignore_errors=True)
+    building.replace(target)
+    sync_folder(job.run_folder)

@@ -1,0 +1,90 @@
+"""``python -m app.processes.engine --base_model NAME --port N``: the inference server of one base model.
+
+Exit status: 0 ended by a signal, 1 the core was lost or the port is taken, 2 usage, 3 the base model is missing.
+"""
+
+import argparse
+import ipaddress
+import logging
+import sys
+
+from app.bootstrap import BASE_MODEL_SOURCES, COMPONENTS, Settings, SettingsError, load_settings
+from app.core.errors import AppError, Unavailable
+
+USAGE, BASE_MODEL_MISSING = 2, 3
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m app.processes.engine", description=__doc__)
+    parser.add_argument("--base_model", required=True, help="a name in config/base_models.yaml")
+    parser.add_argument("--port", type=_port, required=True)
+    parser.add_argument("--host", default="127.0.0.1", help="beyond loopback, ENGINE_SECRET must be set")
+    parser.add_argument("--threads", type=_threads, help="OpenMP threads (default: half of the cores)")
+    parser.add_argument("--precision", choices=("auto", "bf16", "fp32"), help="default: ENGINE_PRECISION")
+    arguments = parser.parse_args(argv)
+    try:
+        settings = load_settings()
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return USAGE
+    if settings.engine_secret is None and not _is_loopback(arguments.host):
+        print(f"--host {arguments.host} is not loopback: set ENGINE_SECRET", file=sys.stderr)
+        return USAGE
+    return _run(arguments, settings)
+
+
+def _run(arguments: argparse.Namespace, settings: Settings) -> int:
+    bases = COMPONENTS.create(
+        "base_models",
+        catalogue=settings.base_models_file,
+        folder=settings.models_dir / "base",
+        sources=BASE_MODEL_SOURCES,
+    )
+    try:
+        folder = bases.folder(arguments.base_model)
+    except Unavailable as error:
+        print(error.message, file=sys.stderr)
+        return BASE_MODEL_MISSING
+    except AppError as error:
+        print(error.message, file=sys.stderr)
+        return USAGE
+
+    from app.implementations.serving.engine import EngineOptions, run_engine
+
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    return run_engine(
+        EngineOptions(
+            base_model=arguments.base_model,
+            folder=folder,
+            host=arguments.host,
+            port=arguments.port,
+            threads=arguments.threads or settings.engine_threads,
+            precision=arguments.precision or settings.engine_precision,
+            secret=settings.engine_secret.get_secret_value() if settings.engine_secret else None,
+        )
+    )
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError("must be between 0 and 65535")
+    return port
+
+
+def _threads(text: str) -> int:
+    threads = int(text)
+    if threads < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return threads
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

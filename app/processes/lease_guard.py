@@ -1,0 +1,77 @@
+"""What ends a trainer whose worker no longer vouches for it."""
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+from typing import Any
+
+from app.core.entities.trainer import TrainerExit
+from app.utils.clock import boottime
+
+CLOCK_BOOTTIME = 7  # linux/time.h
+TIMER_ABSTIME = 1
+
+
+class _Timespec(ctypes.Structure):
+    _fields_ = (("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long))
+
+
+class _Itimerspec(ctypes.Structure):
+    _fields_ = (("interval", _Timespec), ("value", _Timespec))
+
+
+class DeadlineTimer:
+    """A kernel timer whose signal is left at its default: to end the process.
+
+    No code of ours has to run when the deadline comes, so it comes also while C code holds the interpreter's
+    lock, and first thing after the process was frozen. On Linux it counts time asleep (timer_create(2) on
+    CLOCK_BOOTTIME); elsewhere it is setitimer(2).
+    """
+
+    def __init__(self) -> None:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
+        self._libc: Any = None
+        if sys.platform == "linux":
+            self._libc = ctypes.CDLL(None, use_errno=True)
+            self._timer = ctypes.c_void_p()
+            # No sigevent: the timer sends SIGALRM.
+            self._checked(self._libc.timer_create(CLOCK_BOOTTIME, None, ctypes.byref(self._timer)))
+
+    def set(self, deadline: float) -> None:
+        """End the process at ``deadline`` (``boottime()``), at once if it is past."""
+        if self._libc is None:
+            signal.setitimer(signal.ITIMER_REAL, max(1e-6, deadline - boottime()))
+            return
+        seconds, fraction = divmod(max(deadline, 1e-9), 1)
+        value = _Itimerspec(_Timespec(0, 0), _Timespec(int(seconds), int(fraction * 1e9)))
+        self._checked(self._libc.timer_settime(self._timer, TIMER_ABSTIME, ctypes.byref(value), None))
+
+    @staticmethod
+    def _checked(status: int) -> None:
+        if status != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+
+
+class LeaseGuard:
+    """Reads the control pipe: ``renew DEADLINE``, ``stop``, and its end, which ends the process."""
+
+    def __init__(self, control: int, deadline: float, stop: threading.Event) -> None:
+        self._timer = DeadlineTimer()
+        self._timer.set(deadline)
+        self._control = control
+        self._stop = stop
+        threading.Thread(target=self._listen, name="lease", daemon=True).start()
+
+    def _listen(self) -> None:
+        with open(self._control, encoding="ascii") as lines:  # noqa: PTH123 - a descriptor
+            for line in lines:
+                word, _, argument = line.strip().partition(" ")
+                if word == "renew":
+                    self._timer.set(float(argument))
+                elif word == "stop":
+                    self._stop.set()
+        os._exit(TrainerExit.ABANDONED)

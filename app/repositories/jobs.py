@@ -1,0 +1,196 @@
+"""Jobs, their attempts and events, in a SQL database."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+
+from sqlalchemy import Engine, func, select, tuple_
+from sqlalchemy.orm import Session
+
+from app.core.entities.jobs import (
+    FINAL_STATES,
+    Claim,
+    FineTuningJob,
+    JobError,
+    JobEvent,
+    JobState,
+    Lease,
+    Progress,
+)
+from app.core.entities.models import ModelVersion
+from app.core.errors import Conflict
+from app.core.interfaces.storage import JobRepository
+from app.repositories.database import Database
+from app.repositories.job_rules import check_move, poisoned, stale, unknown_page
+from app.repositories.mapping import error_json, event_entity, event_row, job_entity, job_row, version_row
+from app.repositories.tables import JobEventRow, JobRow, ModelVersionRow, ProjectRow
+
+WAITING = (JobState.VALIDATING_FILES, JobState.QUEUED)
+
+
+class SqlJobRepository(JobRepository):
+    """Whoever changes a job has locked its row first: FOR UPDATE on PostgreSQL, the whole database on SQLite."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._database = Database(engine)
+
+    def add(self, job: FineTuningJob) -> None:
+        with self._database.write() as session:
+            session.add(job_row(job))
+
+    def get(self, project_id: str, job_id: str) -> FineTuningJob | None:
+        with self._database.read() as session:
+            row = session.scalar(select(JobRow).where(JobRow.project_id == project_id, JobRow.id == job_id))
+            return None if row is None else job_entity(row)
+
+    def list(
+        self, project_id: str, *, state: JobState | None = None, limit: int = 20, after: str | None = None
+    ) -> Sequence[FineTuningJob]:
+        place = tuple_(JobRow.created_at, JobRow.id)
+        query = select(JobRow).where(JobRow.project_id == project_id)
+        if state is not None:
+            query = query.where(JobRow.state == state)
+        with self._database.read() as session:
+            if after is not None:
+                last = session.scalar(select(JobRow).where(JobRow.project_id == project_id, JobRow.id == after))
+                if last is None:
+                    raise unknown_page(after)
+                query = query.where(place < (last.created_at, last.id))
+            rows = session.scalars(query.order_by(JobRow.created_at.desc(), JobRow.id.desc()).limit(limit))
+            return [job_entity(row) for row in rows]
+
+    def count_by_state(self) -> Mapping[JobState, int]:
+        with self._database.read() as session:
+            rows = session.execute(select(JobRow.state, func.count()).group_by(JobRow.state))
+            counts = dict(rows.all())
+        return {state: counts.get(state, 0) for state in JobState}
+
+    def request_cancel(self, project_id: str, job_id: str) -> FineTuningJob | None:
+        with self._database.write() as session:
+            query = select(JobRow).where(JobRow.project_id == project_id, JobRow.id == job_id)
+            row = session.scalar(query.with_for_update())
+            if row is None:
+                return None
+            if row.state not in FINAL_STATES:
+                row.cancel_requested = True
+                if row.owner is None:
+                    _move(row, JobState.CANCELLED)
+            return job_entity(row)
+
+    def claim(self, owner: str, lease_seconds: float, job_id: str | None = None) -> Claim | None:
+        query = select(JobRow).where(
+            JobRow.state.in_(WAITING), JobRow.owner.is_(None), JobRow.cancel_requested.is_(False)
+        )
+        if job_id is not None:
+            query = query.where(JobRow.id == job_id)
+        query = query.order_by(JobRow.created_at, JobRow.id).limit(1).with_for_update(skip_locked=True)
+        with self._database.write() as session:
+            row = session.scalar(query)
+            if row is None:
+                return None
+            if row.state == JobState.QUEUED:
+                _move(row, JobState.RUNNING)
+                row.attempts += 1
+                row.started_at = row.started_at or datetime.now(UTC)
+            row.owner, row.lease_seconds = owner, lease_seconds
+            row.fence += 1
+            row.heartbeat = 0
+            return Claim(job_entity(row), row.fence, owner, lease_seconds)
+
+    def renew(self, job_id: str, fence: int) -> bool:
+        with self._database.write() as session:
+            row = _held(session, job_id, fence)
+            row.heartbeat += 1
+            return row.cancel_requested
+
+    def ingest(self, job_id: str, fence: int, events: Sequence[JobEvent], progress: Progress | None) -> None:
+        with self._database.write() as session:
+            row = _held(session, job_id, fence)
+            fresh = {event.seq: event for event in events}
+            if fresh:
+                of_attempt = (JobEventRow.job_id == job_id, JobEventRow.fence == fence)
+                known = select(JobEventRow.seq).where(*of_attempt, JobEventRow.seq.between(min(fresh), max(fresh)))
+                for seq in session.scalars(known):
+                    fresh.pop(seq, None)
+            for seq in sorted(fresh):
+                row.last_event += 1
+                session.add(event_row(fresh[seq], row, row.last_event))
+            if progress is not None:
+                row.progress = asdict(progress)
+
+    def set_run_folder(self, job_id: str, fence: int, run_folder: str) -> None:
+        with self._database.write() as session:
+            _held(session, job_id, fence).run_folder = run_folder
+
+    def move(self, job_id: str, fence: int, to: JobState, error: JobError | None = None) -> None:
+        with self._database.write() as session:
+            row = _held(session, job_id, fence)
+            _move(row, to)
+            if to is JobState.QUEUED and row.cancel_requested:
+                _move(row, JobState.CANCELLED)
+            row.error = None if error is None else error_json(error)
+            row.owner = None
+
+    def succeed(
+        self, job_id: str, fence: int, version: ModelVersion, metrics: Mapping[str, object]
+    ) -> ModelVersion:
+        with self._database.write() as session:
+            row = _held(session, job_id, fence)
+            if (version.project_id, version.job_id) != (row.project_id, row.id):
+                raise Conflict("a job publishes under its own id, in its own project")
+            _move(row, JobState.SUCCEEDED)
+            numbered = replace(version, number=_next_number(session, row.project_id, version.name))
+            session.add(version_row(numbered))
+            row.model_version_id, row.metrics, row.owner = version.id, dict(metrics), None
+            return numbered
+
+    def leases(self) -> Sequence[Lease]:
+        columns = select(JobRow.id, JobRow.fence, JobRow.heartbeat, JobRow.lease_seconds)
+        with self._database.read() as session:
+            rows = session.execute(columns.where(JobRow.owner.is_not(None)).order_by(JobRow.id))
+            return [Lease(*row) for row in rows]
+
+    def release_lost(self, lease: Lease, max_attempts: int) -> JobState | None:
+        with self._database.write() as session:
+            row = session.get(JobRow, lease.job_id, with_for_update=True)
+            if row is None or row.owner is None or (row.fence, row.heartbeat) != (lease.fence, lease.heartbeat):
+                return None
+            row.owner = None
+            if row.cancel_requested:
+                _move(row, JobState.CANCELLED)
+            elif row.state == JobState.RUNNING and row.attempts >= max_attempts:
+                _move(row, JobState.FAILED)
+                row.error = error_json(poisoned(row.attempts))
+            elif row.state == JobState.RUNNING:
+                _move(row, JobState.QUEUED)
+            return JobState(row.state)
+
+    def events(self, project_id: str, job_id: str, *, after: int = 0, limit: int = 100) -> Sequence[JobEvent]:
+        of_job = (JobEventRow.project_id == project_id, JobEventRow.job_id == job_id)
+        query = select(JobEventRow).where(*of_job, JobEventRow.number > after)
+        with self._database.read() as session:
+            return [event_entity(row) for row in session.scalars(query.order_by(JobEventRow.number).limit(limit))]
+
+
+def _held(session: Session, job_id: str, fence: int) -> JobRow:
+    row = session.get(JobRow, job_id, with_for_update=True)
+    if row is None or row.owner is None or row.fence != fence:
+        raise stale(job_id)
+    return row
+
+
+def _move(row: JobRow, to: JobState) -> None:
+    check_move(JobState(row.state), to)
+    row.state = to.value
+    if to in FINAL_STATES:
+        row.finished_at = datetime.now(UTC)
+
+
+def _next_number(session: Session, project_id: str, name: str) -> int:
+    """Until this transaction ends no other numbers a version of this project.
+
+    FOR NO KEY UPDATE, as a plain FOR UPDATE would wait for every insert that refers to the project.
+    """
+    session.execute(select(ProjectRow.id).where(ProjectRow.id == project_id).with_for_update(key_share=True))
+    of_model = (ModelVersionRow.project_id == project_id, ModelVersionRow.name == name)
+    return (session.scalar(select(func.max(ModelVersionRow.number)).where(*of_model)) or 0) + 1

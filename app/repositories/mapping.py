@@ -1,0 +1,69 @@
+"""Rows to entities and back."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from typing import Any
+
+from app.core.entities.identity import User
+from app.core.entities.jobs import FineTuningJob, JobError, JobEvent, JobState, Progress
+from app.core.entities.models import ModelVersion
+from app.core.errors import Fault
+from app.repositories.tables import JobEventRow, JobRow, ModelVersionRow, UserRow
+
+
+def job_row(job: FineTuningJob) -> JobRow:
+    values = _values(job)
+    values["progress"] = asdict(job.progress)
+    values["error"] = None if job.error is None else error_json(job.error)
+    return JobRow(**values)
+
+
+def job_entity(row: JobRow) -> FineTuningJob:
+    values = _columns(FineTuningJob, row)
+    values["state"] = JobState(row.state)
+    values["progress"] = Progress(**row.progress)
+    values["error"] = None if row.error is None else _error(row.error)
+    return FineTuningJob(**values)
+
+
+def event_row(event: JobEvent, job: JobRow, number: int) -> JobEventRow:
+    return JobEventRow(job_id=job.id, project_id=job.project_id, fence=job.fence, number=number, **_values(event))
+
+
+def event_entity(row: JobEventRow) -> JobEvent:
+    """Numbered over the job's life: its ``seq`` is the row's ``number``."""
+    return JobEvent(**{**_columns(JobEvent, row), "seq": row.number})
+
+
+def version_row(version: ModelVersion) -> ModelVersionRow:
+    return ModelVersionRow(**_values(version))
+
+
+def version_entity(row: ModelVersionRow) -> ModelVersion:
+    return ModelVersion(**_columns(ModelVersion, row))
+
+
+def user_row(user: User) -> UserRow:
+    return UserRow(**_values(user))
+
+
+def user_entity(row: UserRow) -> User:
+    return User(**_columns(User, row))
+
+
+def error_json(error: JobError) -> dict[str, Any]:
+    return asdict(error)
+
+
+def _error(value: Mapping[str, Any]) -> JobError:
+    faults = tuple(Fault(**fault) for fault in value["faults"])
+    return JobError(value["code"], value["message"], faults)
+
+
+def _values(entity: Any) -> dict[str, Any]:
+    """The entity's fields, which are columns of the same name."""
+    return {field.name: getattr(entity, field.name) for field in fields(entity)}
+
+
+def _columns(entity: type[Any], row: Any) -> dict[str, Any]:
+    return {field.name: getattr(row, field.name) for field in fields(entity)}

@@ -1,0 +1,114 @@
+"""The tables. Every table of tenant data has its project's id; users and projects are global."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from sqlalchemy import ForeignKey, Index, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.extensions import Base
+from app.repositories.types import Json, Text, UtcTime
+
+Str = Annotated[str, mapped_column(Text)]
+Time = Annotated[datetime, mapped_column(UtcTime)]
+JsonObject = Annotated[dict[str, Any], mapped_column(Json)]
+Id = Annotated[str, mapped_column(Text, primary_key=True)]
+
+
+class ProjectRow(Base):
+    __tablename__ = "projects"
+
+    id: Mapped[Id]
+    name: Mapped[Str] = mapped_column(unique=True)
+    created_at: Mapped[Time]
+
+
+class UserRow(Base):
+    __tablename__ = "users"
+
+    id: Mapped[Id]
+    username: Mapped[Str] = mapped_column(unique=True)
+    password_hash: Mapped[Str]
+    created_at: Mapped[Time]
+
+
+class MembershipRow(Base):
+    __tablename__ = "memberships"
+
+    user_id: Mapped[Str] = mapped_column(ForeignKey("users.id"), primary_key=True)
+    project_id: Mapped[Str] = mapped_column(ForeignKey("projects.id"), primary_key=True, index=True)
+    role: Mapped[Str]
+    created_at: Mapped[Time]
+
+
+class JobRow(Base):
+    """A fine-tuning job and the attempt that holds it: ``owner`` is null when nobody does."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        Index(None, "project_id", "created_at", "id"),  # list
+        Index(None, "state", "created_at", "id"),  # claim
+    )
+
+    id: Mapped[Id]
+    project_id: Mapped[Str] = mapped_column(ForeignKey("projects.id"))
+    name: Mapped[Str]
+    state: Mapped[Str]
+    base_model: Mapped[Str]
+    config: Mapped[JsonObject]
+    dataset_digest: Mapped[Str]
+    created_by: Mapped[Str | None]
+    created_at: Mapped[Time]
+    started_at: Mapped[Time | None]
+    finished_at: Mapped[Time | None]
+    run_folder: Mapped[Str | None]
+    progress: Mapped[JsonObject]
+    error: Mapped[JsonObject | None]
+    # Without a foreign key: model_versions.job_id points back here, and a circle cannot be made in one order.
+    model_version_id: Mapped[Str | None]
+    cancel_requested: Mapped[bool] = mapped_column(default=False)
+    attempts: Mapped[int] = mapped_column(default=0)
+    metrics: Mapped[JsonObject]
+
+    owner: Mapped[Str | None] = mapped_column(index=True)
+    fence: Mapped[int] = mapped_column(default=0)
+    heartbeat: Mapped[int] = mapped_column(default=0)
+    lease_seconds: Mapped[float] = mapped_column(default=0.0)
+    last_event: Mapped[int] = mapped_column(default=0)  # the newest number in job_events
+
+
+class JobEventRow(Base):
+    """``seq`` counts within an attempt (``fence``), ``number`` over the job's whole life."""
+
+    __tablename__ = "job_events"
+    __table_args__ = (UniqueConstraint("job_id", "fence", "seq"),)
+
+    job_id: Mapped[Str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    project_id: Mapped[Str] = mapped_column(ForeignKey("projects.id"), index=True)
+    fence: Mapped[int]
+    seq: Mapped[int]
+    type: Mapped[Str]
+    level: Mapped[Str]
+    message: Mapped[Str]
+    created_at: Mapped[Time]
+    data: Mapped[JsonObject]
+
+
+class ModelVersionRow(Base):
+    __tablename__ = "model_versions"
+    __table_args__ = (UniqueConstraint("project_id", "name", "number"),)
+
+    id: Mapped[Id]
+    project_id: Mapped[Str] = mapped_column(ForeignKey("projects.id"))
+    name: Mapped[Str]
+    number: Mapped[int]
+    base_model: Mapped[Str]
+    template_hash: Mapped[Str]
+    artifacts: Mapped[Str]
+    job_id: Mapped[Str | None] = mapped_column(ForeignKey("jobs.id"), unique=True)
+    dataset_digest: Mapped[Str]
+    config: Mapped[JsonObject]
+    metrics: Mapped[JsonObject]
+    created_by: Mapped[Str | None]
+    created_at: Mapped[Time]

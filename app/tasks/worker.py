@@ -1,0 +1,94 @@
+"""The worker: a thread for each slot carries jobs, a doorbell wakes them, another thread watches leases.
+
+The message is a doorbell only. Its task does no work, so Celery's pool never holds a job, and a slot that no
+message wakes looks for itself each poll interval.
+"""
+
+import logging
+import os
+import socket
+import threading
+from typing import Any
+
+from celery import Celery, signals
+from flask import Flask
+
+from app.core.errors import Unavailable
+from app.core.interfaces.operations import DOORBELL
+from app.extensions import current_services
+
+GRACE_SECONDS = 7.0  # for slots to stop their trainers, within the supervisor's eight
+
+log = logging.getLogger(__name__)
+
+
+def make_celery(app: Flask, celery: Celery, *, slots: int, poll_seconds: float) -> Celery:
+    """Give the Celery app its task, and a worker that runs it the slots."""
+    worker = Worker(app, slots, poll_seconds)
+
+    @celery.task(name=DOORBELL)
+    def ring(job_id: str) -> None:
+        worker.ring()
+
+    # Not worker_ready, which waits for the broker: jobs are found by polling without it.
+    signals.worker_init.connect(worker.start, weak=False)
+    signals.worker_shutting_down.connect(worker.drain, weak=False)
+    signals.worker_shutdown.connect(worker.join, weak=False)
+    return celery
+
+
+class Worker:
+    """Its methods take and ignore the arguments of Celery's signals."""
+
+    def __init__(self, app: Flask, slots: int, poll_seconds: float) -> None:
+        self._app = app
+        self._poll_seconds = poll_seconds
+        self._doorbell = threading.Event()
+        self._ending = threading.Event()
+        slot_threads = [threading.Thread(target=self._slot, args=(n,), name=f"slot {n}") for n in range(slots)]
+        self._threads = [*slot_threads, threading.Thread(target=self._watch, name="leases")]
+        with app.app_context():
+            self._execution = current_services().execution
+
+    def ring(self) -> None:
+        self._doorbell.set()
+
+    def start(self, **_: Any) -> None:
+        for thread in self._threads:
+            thread.daemon = True
+            thread.start()
+
+    def drain(self, **_: Any) -> None:
+        """In a signal handler: it only sets marks."""
+        self._execution.drain()
+        self._ending.set()
+        self._doorbell.set()
+
+    def join(self, **_: Any) -> None:
+        self.drain()
+        for thread in self._threads:
+            thread.join(GRACE_SECONDS)
+
+    def _slot(self, number: int) -> None:
+        owner = f"{socket.gethostname()}:{os.getpid()}:{number}"
+        with self._app.app_context():
+            while not self._ending.is_set():
+                try:
+                    while self._execution.run_next(owner):
+                        pass
+                except Unavailable as error:
+                    log.warning("%s: %s", owner, error)
+                except Exception:
+                    log.exception("%s", owner)
+                self._doorbell.wait(self._poll_seconds)
+                self._doorbell.clear()
+
+    def _watch(self) -> None:
+        with self._app.app_context():
+            while not self._ending.wait(self._poll_seconds):
+                try:
+                    self._execution.watch_leases()
+                except Unavailable as error:
+                    log.warning("leases: %s", error)
+                except Exception:
+                    log.exception("leases")

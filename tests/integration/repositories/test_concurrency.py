@@ -1,0 +1,126 @@
+"""Many threads at one database."""
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import pytest
+
+from app.core.entities.jobs import JobEvent, JobState
+from app.core.errors import StaleAttempt
+from app.repositories.mapping import job_row
+
+THREADS = 8
+JOBS = 400
+
+
+@pytest.fixture
+def together():
+    """Runs a function in THREADS threads that start at one moment; answers what each returned."""
+    barrier = Barrier(THREADS)
+
+    def start(function, number):
+        barrier.wait(timeout=30)
+        return function(number)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        yield lambda function: list(pool.map(lambda number: start(function, number), range(THREADS)))
+
+
+@pytest.fixture
+def add_jobs(sql, make_job):
+    def add(count):
+        jobs = [make_job() for _ in range(count)]
+        with sql.jobs._database.write() as session:  # one transaction: adding is not what is tested
+            session.add_all(map(job_row, jobs))
+        return jobs
+
+    return add
+
+
+def test_each_of_many_claims_gets_a_job_of_its_own(sql, add_jobs, together):
+    jobs = add_jobs(JOBS)
+
+    def claim_all(number):
+        mine = []
+        while claim := sql.jobs.claim(f"worker-{number}", 30):
+            mine.append(claim.job.id)
+        return mine
+
+    shares = together(claim_all)
+    claimed = [job_id for share in shares for job_id in share]
+    assert Counter(claimed) == Counter(job.id for job in jobs)
+    assert len(sql.jobs.leases()) == JOBS
+    assert sum(map(bool, shares)) > 1
+    for share in shares:
+        assert share == sorted(share)  # each saw the oldest first
+
+
+def test_two_successes_under_one_name_get_two_numbers(sql, add_jobs, make_version, together):
+    held = [(job, sql.claim(job.id)) for job in add_jobs(THREADS)]
+
+    def succeed(number):
+        job, fence = held[number]
+        return sql.jobs.succeed(job.id, fence, make_version(job), {}).number
+
+    assert sorted(together(succeed)) == list(range(1, THREADS + 1))
+    published = sql.versions.versions("default", "assistant")
+    assert [version.number for version in published] == list(range(THREADS, 0, -1))
+
+
+def test_only_one_of_many_releases_a_lost_job(sql, add_jobs, together):
+    add_jobs(1)
+    sql.claim()
+    (lease,) = sql.jobs.leases()
+    outcomes = together(lambda _: sql.jobs.release_lost(lease, 3))
+    assert Counter(outcomes) == {JobState.QUEUED: 1, None: THREADS - 1}
+
+
+def test_a_job_is_either_claimed_or_cancelled(sql, add_jobs, together):
+    jobs = add_jobs(40)
+
+    def race(number):
+        if number % 2:
+            return [job.id for job in jobs if sql.jobs.request_cancel("default", job.id) is None]
+        return [claim.job.id for job in jobs if (claim := sql.jobs.claim("worker", 30, job.id))]
+
+    claimed = Counter(job_id for mine in together(race) for job_id in mine)
+    assert set(claimed.values()) <= {1}
+    for job in jobs:
+        ended = sql.jobs.get("default", job.id)
+        assert ended.state is (JobState.RUNNING if job.id in claimed else JobState.CANCELLED)
+        assert ended.cancel_requested
+
+
+def test_events_ingested_twice_at_once_are_kept_once(sql, add_jobs, together):
+    (job,) = add_jobs(1)
+    fence = sql.claim()
+    events = [JobEvent(seq, "message", "info", f"event {seq}", job.created_at) for seq in range(1, 21)]
+
+    def ingest(number):
+        for size in (7, 13, 20):
+            sql.jobs.ingest(job.id, fence, events[:size], None)
+
+    together(ingest)
+    assert sql.jobs.events("default", job.id) == events
+
+
+def test_a_stale_attempt_never_writes_over_the_new_one(sql, add_jobs, together):
+    (job,) = add_jobs(1)
+    first = sql.claim()
+    (lease,) = sql.jobs.leases()
+
+    def race(number):
+        if number == 0:
+            return sql.jobs.release_lost(lease, 3) and sql.claim()
+        try:
+            sql.jobs.set_run_folder(job.id, first, f"old-{number}")
+            sql.jobs.move(job.id, first, JobState.FAILED)
+        except StaleAttempt:
+            return None
+        return "failed"
+
+    second, *others = together(race)
+    state = sql.jobs.get("default", job.id).state
+    assert (second is not None) + others.count("failed") == 1
+    assert state is (JobState.FAILED if second is None else JobState.RUNNING)

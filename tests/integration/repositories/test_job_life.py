@@ -1,0 +1,147 @@
+"""Any order of calls: SQLite does what the in-memory twin does, and no job is ever stranded."""
+
+from dataclasses import replace
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from sqlalchemy import delete
+
+from app.core.entities.jobs import FINAL_STATES, JobError, JobEvent, JobState, Lease, Progress
+from app.core.errors import AppError
+from app.repositories.database import Database, migrate_empty
+from app.repositories.jobs import SqlJobRepository
+from app.repositories.memory import MemoryJobRepository
+from app.repositories.tables import JobEventRow, JobRow, ModelVersionRow
+
+MAX_ATTEMPTS = 2
+indexes = st.sampled_from([0, 0, 0, 1, 2])
+fences = st.sampled_from([0, 0, 0, 1])  # how far behind the newest
+moves = st.sampled_from([JobState.QUEUED, JobState.QUEUED, *JobState])
+
+
+class JobLife(RuleBasedStateMachine):
+    def __init__(self, engine, make_job, make_version):
+        super().__init__()
+        with Database(engine).write() as session:
+            for table in (JobEventRow, ModelVersionRow, JobRow):
+                session.execute(delete(table))
+        self.both = (SqlJobRepository(engine), MemoryJobRepository())
+        self.make_job, self.make_version = make_job, make_version
+        self.fence, self.seen = {}, {}
+
+    def same(self, call):
+        """The outcome of a call, alike on both: a value, or the error's class and code."""
+        outcomes = []
+        for repository in self.both:
+            try:
+                outcomes.append(call(repository))
+            except AppError as error:
+                outcomes.append((type(error), error.code, error.message))
+        ours, twins = map(without_times, outcomes)
+        assert ours == twins
+        return outcomes[0]
+
+    def pick(self, index):
+        """A held job first, then one that waits, then one that ended: else most calls would meet those."""
+        held = {lease.job_id for lease in self.both[1].leases()}
+        newest = self.both[1].list("default", limit=3)
+        if all(job.state in FINAL_STATES for job in newest):
+            newest = [self.add(JobState.QUEUED)]
+        ranked = sorted(newest, key=lambda job: (job.state in FINAL_STATES, job.id not in held))
+        job = ranked[index % len(ranked)]
+        return job, self.fence.get(job.id, 0)
+
+    @rule(state=st.sampled_from([JobState.QUEUED, JobState.VALIDATING_FILES]))
+    def submit(self, state):
+        self.add(state)
+
+    def add(self, state):
+        job = self.make_job(state=state)
+        self.same(lambda jobs: jobs.add(job))
+        return job
+
+    @rule(index=st.sampled_from([None, 0, 1]))
+    def claim(self, index):
+        chosen = None if index is None else self.pick(index)[0].id
+        claim = self.same(lambda jobs: jobs.claim("worker", 30, chosen))
+        if claim is not None:
+            assert claim.fence > self.fence.get(claim.job.id, 0)
+            self.fence[claim.job.id] = claim.fence
+
+    @rule(index=indexes, behind=fences)
+    def renew(self, index, behind):
+        job, fence = self.pick(index)
+        self.same(lambda jobs: jobs.renew(job.id, fence - behind))
+
+    @rule(index=indexes, behind=fences, to=moves)
+    def move(self, index, behind, to):
+        job, fence = self.pick(index)
+        error = JobError("nan_loss", "NaN") if to is JobState.FAILED else None
+        self.same(lambda jobs: jobs.move(job.id, fence - behind, to, error))
+
+    @rule(index=indexes, behind=fences, name=st.sampled_from(["a", "b"]))
+    def succeed(self, index, behind, name):
+        job, fence = self.pick(index)
+        version = self.make_version(job, name=name)
+        self.same(lambda jobs: jobs.succeed(job.id, fence - behind, version, {"loss": 0.5}))
+
+    @rule(index=indexes, behind=fences, seqs=st.lists(st.integers(1, 6), max_size=4))
+    def ingest(self, index, behind, seqs):
+        job, fence = self.pick(index)
+        events = [JobEvent(seq, "message", "info", f"{fence}/{seq}", job.created_at) for seq in seqs]
+        progress = Progress(step=max(seqs)) if seqs else None
+        self.same(lambda jobs: jobs.ingest(job.id, fence - behind, events, progress))
+
+    @rule(index=indexes)
+    def cancel(self, index):
+        job, _ = self.pick(index)
+        self.same(lambda jobs: jobs.request_cancel("default", job.id))
+
+    @rule(index=indexes, stale=st.booleans())
+    def lose(self, index, stale):
+        job, fence = self.pick(index)
+        beats = [lease for lease in self.both[0].leases() if lease.job_id == job.id]
+        lease = beats[0] if beats and not stale else Lease(job.id, fence, 7, 30)
+        self.same(lambda jobs: jobs.release_lost(lease, MAX_ATTEMPTS))
+
+    @invariant()
+    def they_agree_and_nothing_is_stranded(self):
+        held = {lease.job_id for lease in self.same(lambda jobs: jobs.leases())}
+        self.same(lambda jobs: jobs.count_by_state())
+        for job in self.same(lambda jobs: jobs.list("default")):
+            final = job.state in FINAL_STATES
+            assert (job.state is JobState.RUNNING) <= (job.id in held)
+            assert not (final and job.id in held)
+            assert not job.cancel_requested or final or job.id in held
+            assert final == (job.finished_at is not None)
+            assert job.attempts <= self.fence.get(job.id, 0)
+            before = self.seen.get(job.id)
+            assert before not in FINAL_STATES or before is job.state
+            self.seen[job.id] = job.state
+            events = self.same(lambda jobs, job=job: jobs.events("default", job.id))
+            assert [event.seq for event in events] == list(range(1, len(events) + 1))
+
+
+def without_times(outcome):
+    """The two write at moments of their own."""
+    if isinstance(outcome, list):
+        return [without_times(item) for item in outcome]
+    if hasattr(outcome, "finished_at"):
+        return replace(outcome, started_at=outcome.started_at and 1, finished_at=outcome.finished_at and 1)
+    return replace(outcome, job=without_times(outcome.job)) if hasattr(outcome, "job") else outcome
+
+
+def test_any_order_of_calls(open_engine, make_job, make_version):
+    engine = open_engine("sqlite")
+    migrate_empty(engine)
+    run_state_machine_as_test(
+        lambda: JobLife(engine, make_job, make_version),
+        settings=settings(
+            max_examples=25,
+            stateful_step_count=30,
+            deadline=None,
+            derandomize=True,
+            suppress_health_check=[HealthCheck.too_slow],
+        ),
+    )

@@ -1,0 +1,85 @@
+"""What every ModelVersionRepository and UserRepository does."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from app.core.entities.identity import Membership, Role, User
+from app.core.entities.models import ModelSummary
+from app.core.errors import Conflict, NotFound
+
+NOW = datetime(2026, 3, 3, tzinfo=UTC)
+
+
+@pytest.fixture
+def publish(repositories, make_job, make_version):
+    def publish_one(name="assistant", project="default", **changes):
+        job = make_job(project_id=project)
+        repositories.jobs.add(job)
+        version = make_version(job, name=name, **changes)
+        return repositories.jobs.succeed(job.id, repositories.claim(job.id), version, {})
+
+    return publish_one
+
+
+def test_finds_versions_by_id_number_and_newest(repositories, publish):
+    first, second, foreign = publish(), publish(), publish(project="other")
+    versions = repositories.versions
+    assert versions.get("default", first.id) == first
+    assert versions.get("default", "nowhere") is None
+    assert versions.find("default", "assistant") == second
+    assert versions.find("default", "assistant", 1) == first
+    assert versions.find("default", "assistant", 3) is None
+    assert versions.find("default", "nowhere") is None
+    assert versions.versions("default", "assistant") == [second, first]
+    assert versions.versions("default", "nowhere") == []
+    assert versions.versions("other", "assistant") == [foreign]
+
+
+def test_summarises_models_by_name_with_the_newest_version(repositories, publish):
+    publish(metrics={"eval_loss": 0.9})
+    newest = publish(metrics={"eval_loss": 0.1}, base_model="bigger")
+    upper = publish("Zeta")
+    assert repositories.versions.models("default") == [
+        ModelSummary("Zeta", "tiny", 1, 1, upper.created_at, upper.metrics),
+        ModelSummary("assistant", "bigger", 2, 2, newest.created_at, {"eval_loss": 0.1}),
+    ]
+
+
+def test_versions_stay_in_their_project(repositories, publish):
+    version = publish()
+    versions = repositories.versions
+    assert versions.get("other", version.id) is None
+    assert versions.find("other", "assistant") is None
+    assert versions.models("other") == []
+    assert versions.versions("other", "assistant") == []
+
+
+def test_users_and_their_first_membership(repositories):
+    users = repositories.users
+    assert users.any() is False
+    assert users.list() == []
+    zoe, amy = User("u1", "zoe", "hash", NOW), User("u2", "amy", "hash", NOW)
+    users.add(zoe, "default", Role.VIEWER)
+    users.add(amy, "other", Role.ADMIN)
+    assert users.any() is True
+    assert users.list() == [amy, zoe]
+    assert users.by_username("zoe") == zoe
+    assert users.by_username("zoe\x00") is None
+    assert users.by_username("nobody") is None
+    assert users.memberships("u1") == [Membership("u1", "default", Role.VIEWER)]
+    assert users.memberships("u2") == [Membership("u2", "other", Role.ADMIN)]
+    assert users.memberships("u3") == []
+
+
+def test_a_refused_user_leaves_nothing(repositories):
+    users = repositories.users
+    zoe = User("u1", "zoe", "hash", NOW)
+    users.add(zoe, "default", Role.VIEWER)
+    with pytest.raises(Conflict, match="zoe is taken"):
+        users.add(replace(zoe, id="u2", password_hash="other"), "other", Role.ADMIN)
+    with pytest.raises(NotFound, match="nowhere"):
+        users.add(User("u3", "amy", "hash", NOW), "nowhere", Role.ADMIN)
+    assert users.list() == [zoe]
+    assert users.memberships("u2") == []

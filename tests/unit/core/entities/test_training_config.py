@@ -1,0 +1,188 @@
+"""The training config: flat or under model:, and every fault has a name."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from app.bootstrap import load_training_config, training_config
+from app.core.entities.training_config import LoraSettings, TrainingConfig
+from app.core.errors import Fault, Invalid
+
+SHIPPED = Path(__file__).parents[4] / "config/train_config.yaml"
+VALUES: dict[str, Any] = {"learning_rate": 5e-5, "batch_size": 3, "num_epochs": 2, "r": 4, "lora_dropout": 0.1}
+
+
+def places(error: ValidationError) -> set[str]:
+    return {".".join(map(str, fault["loc"])) for fault in error.errors()}
+
+
+@given(st.sets(st.sampled_from(sorted(VALUES))), st.sets(st.sampled_from(sorted(VALUES))))
+def test_a_key_means_the_same_at_the_top_under_model_and_in_the_lora_block(
+    nested: set[str], in_block: set[str]
+) -> None:
+    raw: dict[str, Any] = {"model": {}, "lora": {}}
+    for key, value in VALUES.items():
+        if key in LoraSettings.model_fields and key in in_block:
+            raw["lora"][key] = value
+        elif key in nested:
+            raw["model"][key] = value
+        else:
+            raw[key] = value
+    assert TrainingConfig.model_validate(raw) == TrainingConfig.model_validate(VALUES)
+
+
+def test_the_lora_block_may_stand_under_model_and_be_filled_from_outside() -> None:
+    config = TrainingConfig.model_validate({"model": {"lora": {"r": 4}, "lora_alpha": 8}})
+    assert (config.lora.r, config.lora.lora_alpha) == (4, 8)
+
+
+@pytest.mark.parametrize(
+    ("raw", "key"),
+    [
+        ({"batch_size": 1, "model": {"batch_size": 1}}, "batch_size"),
+        ({"r": 4, "lora": {"r": 4}}, "r"),
+        ({"model": {"r": 4}, "lora": {"r": 8}}, "r"),
+        ({"lora": {"r": 4}, "model": {"lora": {"r": 8}}}, "lora"),
+        ({"r": 4, "model": {"r": 4}}, "r"),
+    ],
+)
+def test_a_key_given_twice_is_an_error(raw: dict[str, Any], key: str) -> None:
+    with pytest.raises(ValidationError, match=rf"given twice.*: {key}"):
+        TrainingConfig.model_validate(raw)
+
+
+@pytest.mark.parametrize(
+    ("raw", "place"),
+    [
+        ({"learning_rat": 1e-4}, "learning_rat"),
+        ({"model": {"learning_rat": 1e-4}}, "learning_rat"),
+        ({"lora": {"rank": 4}}, "lora.rank"),
+        ({"Learning_Rate": 1e-4}, "Learning_Rate"),
+        ({"model": {"model": {"seed": 1}}}, "model"),
+    ],
+)
+def test_an_unknown_key_is_named(raw: dict[str, Any], place: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        TrainingConfig.model_validate(raw)
+    assert places(refused.value) == {place}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("learning_rate", -1e-4),
+        ("learning_rate", 0),
+        ("learning_rate", float("nan")),
+        ("learning_rate", "fast"),
+        ("batch_size", 0),
+        ("batch_size", 1.5),
+        ("num_epochs", None),
+        ("max_length", 8),
+        ("seed", 2**32),
+        ("base_model", "../secret"),
+        ("model_name", "a/b"),
+        ("experiment_name", ""),
+        ("experiment_name", "x" * 65),
+        ("dataset_path", ""),
+        ("objective", "dpo"),
+        ("device", "tpu"),
+        ("train_samples", 0),
+        ("gradient_checkpointing", "perhaps"),
+        ("max_grad_norm", float("inf")),
+        ("lora.r", 0),
+        ("lora.lora_dropout", 1),
+        ("lora.lora_alpha", "x"),
+    ],
+)
+def test_an_ill_typed_or_impossible_value_is_named(key: str, value: object) -> None:
+    block, _, inner = key.partition(".")
+    with pytest.raises(ValidationError) as refused:
+        TrainingConfig.model_validate({block: {inner: value}} if inner else {key: value})
+    assert places(refused.value) == {key}
+
+
+@pytest.mark.parametrize(
+    "raw", [[], "text", {"model": [1]}, {"model": "x"}, {"lora": None, "r": 4}, {"lora": [], "r": 4}]
+)
+def test_what_is_not_a_mapping_is_refused(raw: object) -> None:
+    with pytest.raises(ValidationError):
+        TrainingConfig.model_validate(raw)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+keys = st.sampled_from([*TrainingConfig.model_fields, *LoraSettings.model_fields, "model", "nonsense"])
+
+
+@given(st.dictionaries(keys, json_values, max_size=6))
+def test_whatever_comes_is_a_config_or_a_list_of_faults(raw: dict[str, Any]) -> None:
+    faults: tuple[Fault, ...] = ()
+    try:
+        config = training_config(raw)
+    except Invalid as refused:
+        faults = refused.faults
+    else:
+        assert TrainingConfig.model_validate(config.model_dump(mode="json")) == config
+        return
+    assert faults
+    assert all(fault.where.startswith("config") for fault in faults)
+
+
+@given(st.builds(TrainingConfig, learning_rate=st.floats(1e-6, 1), batch_size=st.integers(1, 64)))
+def test_it_survives_yaml(config: TrainingConfig) -> None:
+    assert TrainingConfig.model_validate(yaml.safe_load(yaml.safe_dump(config.model_dump(mode="json")))) == config
+
+
+def test_with_changes_validates_and_leaves_the_original() -> None:
+    config = TrainingConfig()
+    assert config.with_changes(num_epochs=1).num_epochs == 1
+    assert config.num_epochs == TrainingConfig.model_fields["num_epochs"].default
+    with pytest.raises(ValidationError):
+        config.with_changes(num_epochs=0)
+
+
+def test_a_version_is_published_under_model_name_else_the_experiments() -> None:
+    assert TrainingConfig(experiment_name="e").published_name == "e"
+    assert TrainingConfig(experiment_name="e", model_name="m").published_name == "m"
+
+
+# --- the file ---
+
+
+def test_the_shipped_file_loads_and_trains_the_house_model() -> None:
+    config = load_training_config(SHIPPED)
+    assert (config.base_model, config.model_name) == ("deepseek-r1-1.5b", "support-assistant")
+
+
+@pytest.mark.parametrize("text", ["learning_rate: 1.0e-4", "model:\n  learning_rate: 1.0e-4", "seed: 1"])
+def test_a_change_beats_the_file_wherever_the_key_stands(tmp_path: Path, text: str) -> None:
+    (tmp_path / "train.yaml").write_text(text)
+    assert load_training_config(tmp_path / "train.yaml", learning_rate=0.5).learning_rate == 0.5
+
+
+@pytest.mark.parametrize("content", [b"- a\n", b"", b"a: [", b"\xff\xfe", None])
+def test_a_file_that_is_no_mapping_is_refused_by_name(tmp_path: Path, content: bytes | None) -> None:
+    file = tmp_path / "train.yaml"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(Invalid, match=r"train\.yaml"):
+        load_training_config(file)
+
+
+def test_every_fault_of_a_file_is_listed(tmp_path: Path) -> None:
+    (tmp_path / "train.yaml").write_text("batch_size: none\nlora: {rank: 8}\nepochs: 3\n")
+    with pytest.raises(Invalid) as refused:
+        load_training_config(tmp_path / "train.yaml")
+    assert {fault.where for fault in refused.value.faults} == {
+        "train.yaml.batch_size",
+        "train.yaml.lora.rank",
+        "train.yaml.epochs",
+    }

@@ -1,0 +1,249 @@
+"""Jobs without processes: the memory's repositories and components that do as they are told."""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.core.entities.datasets import Conversation, DatasetCheck, Message, PreparedDataset, TokenizedRow
+from app.core.entities.jobs import FineTuningJob, JobEvent, JobState
+from app.core.entities.models import BaseModelSpec, ModelVersion
+from app.core.entities.training_config import TrainingConfig
+from app.core.errors import Invalid, Unavailable
+from app.core.interfaces.components import ArtifactStore, BaseModelStore, ChatTokenizer, DatasetStore
+from app.core.interfaces.operations import TrainerHandle, TrainerLauncher, TrainerOutcome
+from app.core.services.execution import ExecutionService
+from app.repositories.memory import MemoryJobRepository, MemoryModelVersionRepository
+
+PROJECT = "default"
+LEASE = 2.0
+
+
+def conversation(row: int, answer: str = "yes") -> Conversation:
+    messages: list[Message] = [{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}]
+    return Conversation(row, messages)
+
+
+def metrics_event(seq: int, **figures: float | None) -> JobEvent:
+    data = {"step": seq, "total_steps": 9, **figures}
+    return JobEvent(seq, "metrics", "info", f"step {seq}", datetime.now(UTC), data)
+
+
+class FakeTokenizer(ChatTokenizer):
+    """A token a character; the answer is supervised."""
+
+    template_hash = "hash"
+    stop_token_ids = ()
+
+    def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
+        return [0] * sum(len(message["content"]) for message in messages)
+
+    def encode_training(self, messages: Sequence[Message], max_length: int) -> TokenizedRow:
+        if messages[-1]["role"] != "assistant":
+            raise Invalid("the last message must be the assistant's", code="no_answer")
+        prompt = self.encode_prompt(messages[:-1])
+        answer = [1] * len(messages[-1]["content"])
+        ids, labels = prompt + answer, [-100] * len(prompt) + answer
+        return TokenizedRow(0, ids[:max_length], labels[:max_length])
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return ""
+
+    def split_reasoning(self, text: str) -> tuple[str | None, str]:
+        return None, text
+
+
+class FakeBases(BaseModelStore):
+    missing = False
+
+    def specs(self) -> Sequence[BaseModelSpec]:
+        return []
+
+    def spec(self, name: str) -> BaseModelSpec:
+        return BaseModelSpec(name, "folder", "")
+
+    def folder(self, name: str) -> Path:
+        if self.missing:
+            raise Unavailable(f"{name} is not here: pull it", code="base_model_missing")
+        return Path("/base")
+
+    def present(self, name: str) -> bool:
+        return not self.missing
+
+    def pull(self, name: str) -> Path:
+        return Path("/base")
+
+    def tokenizer(self, name: str) -> ChatTokenizer:
+        return FakeTokenizer()
+
+
+@dataclass
+class FakeDatasets(DatasetStore):
+    folder: Path
+    train: Sequence[Conversation] = (conversation(1), conversation(2))
+    trusted: list[bool] = field(default_factory=list)
+    fault: Exception | None = None
+
+    def check(self, dataset_path: str, *, trusted: bool = False) -> DatasetCheck:
+        return DatasetCheck(dataset_path, "digest", 1, len(self.train), ())
+
+    def read(self, dataset_path: str, *, trusted: bool = False) -> Sequence[Conversation]:
+        return self.train
+
+    def prepare(self, dataset_path: str, digest: str, seed: int, *, trusted: bool = False) -> PreparedDataset:
+        self.trusted.append(trusted)
+        if self.fault is not None:
+            raise self.fault
+        return PreparedDataset(digest, str(self.folder), {"train": len(self.train), "validation": 0, "test": 0})
+
+    def rows(self, prepared: PreparedDataset, split: str) -> Sequence[Conversation]:
+        return self.train if split == "train" else []
+
+
+class FakeArtifacts(ArtifactStore):
+    def __init__(self) -> None:
+        self.kept: set[str] = set()
+
+    def publish(self, version_id: str, source: Path) -> str:
+        self.kept.add(version_id)
+        return version_id
+
+    def folder(self, version: ModelVersion) -> Path:
+        return Path(version.artifacts)
+
+    def tokenizer(self, version: ModelVersion) -> ChatTokenizer:
+        return FakeTokenizer()
+
+    def discard(self, artifacts: str) -> None:
+        self.kept.discard(artifacts)
+
+
+class FakeTrainer(TrainerLauncher, TrainerHandle):
+    """Launcher and handle in one: a test ends it with ``end``, or it ends by being stopped or killed."""
+
+    SUCCESS = TrainerOutcome("succeeded", result={"metrics": {"train_loss": 0.5}, "template_hash": "hash"})
+
+    def __init__(self) -> None:
+        self.started = threading.Event()
+        self.job_file: Mapping[str, Any] = {}
+        self.deadlines: list[float] = []
+        self.stops = self.kills = 0
+        self.deaf = False
+        self._events: list[JobEvent] = []
+        self._ended = threading.Event()
+        self._outcome: TrainerOutcome | None = None
+
+    def start(self, job_file: Mapping[str, Any], attempt_folder: Path, deadline: float) -> TrainerHandle:
+        assert attempt_folder.is_dir()
+        self.job_file = job_file
+        self.deadlines.append(deadline)
+        self.started.set()
+        return self
+
+    def say(self, *events: JobEvent) -> None:
+        self._events.extend(events)
+
+    def end(self, outcome: TrainerOutcome = SUCCESS) -> None:
+        self._outcome = self._outcome or outcome
+        self._ended.set()
+
+    def wait(self, seconds: float) -> bool:
+        return self._ended.wait(seconds)
+
+    def new_events(self) -> Sequence[JobEvent]:
+        events, self._events = self._events, []
+        return events
+
+    def renew(self, deadline: float) -> None:
+        self.deadlines.append(deadline)
+
+    def stop(self) -> None:
+        self.stops += 1
+        if not self.deaf:
+            self.end(TrainerOutcome("stopped"))
+
+    def kill(self) -> None:
+        self.kills += 1
+        self.end(TrainerOutcome("crashed", "trainer_failed", "killed"))
+
+    def outcome(self) -> TrainerOutcome:
+        assert self._outcome is not None
+        return self._outcome
+
+
+@dataclass
+class House:
+    """An ExecutionService and all that it was given."""
+
+    results: Path
+    datasets: FakeDatasets
+    versions: MemoryModelVersionRepository = field(default_factory=MemoryModelVersionRepository)
+    bases: FakeBases = field(default_factory=FakeBases)
+    artifacts: FakeArtifacts = field(default_factory=FakeArtifacts)
+    trainer: FakeTrainer = field(default_factory=FakeTrainer)
+
+    def __post_init__(self) -> None:
+        self.jobs = MemoryJobRepository(self.versions)
+        self.execution = self.worker()
+
+    def worker(self, jobs: MemoryJobRepository | None = None, lease_seconds: float = LEASE) -> ExecutionService:
+        return ExecutionService(
+            jobs=jobs or self.jobs,
+            datasets=self.datasets,
+            bases=self.bases,
+            artifacts=self.artifacts,
+            launcher=self.trainer,
+            results_dir=self.results,
+            lease_seconds=lease_seconds,
+            poll_seconds=0.05,
+            max_attempts=2,
+            threads=1,
+        )
+
+    def submit(self, state: JobState = JobState.QUEUED, created_by: str | None = "user", **config: Any) -> str:
+        whole = TrainingConfig(experiment_name="support", **config)
+        job_id = f"job-{len(self.jobs.list(PROJECT)) + 1}"
+        self.jobs.add(
+            FineTuningJob(
+                id=job_id,
+                project_id=PROJECT,
+                name=whole.experiment_name,
+                state=state,
+                base_model=whole.base_model,
+                config=whole.model_dump(mode="json"),
+                dataset_digest="digest",
+                created_by=created_by,
+                created_at=datetime.now(UTC),
+            )
+        )
+        return job_id
+
+    def job(self, job_id: str) -> FineTuningJob:
+        found = self.jobs.get(PROJECT, job_id)
+        assert found is not None
+        return found
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> House:
+    return House(tmp_path / "results", FakeDatasets(tmp_path))
+
+
+@pytest.fixture
+def in_background() -> Iterator[Callable[..., threading.Thread]]:
+    threads: list[threading.Thread] = []
+
+    def run(target: Callable[..., object], *arguments: object) -> threading.Thread:
+        thread = threading.Thread(target=target, args=arguments, daemon=True)
+        threads.append(thread)
+        thread.start()
+        return thread
+
+    yield run
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()

@@ -1,0 +1,403 @@
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from app.core.entities.datasets import Conversation
+from app.core.entities.jobs import JobEvent, JobState
+from app.core.errors import Conflict, StaleAttempt, Unavailable
+from app.core.interfaces.operations import TrainerOutcome
+from app.repositories.memory import MemoryJobRepository
+from app.utils.clock import boottime
+from tests.unit.core.services.conftest import LEASE, PROJECT, House, conversation, metrics_event
+
+Background = Callable[..., threading.Thread]
+
+
+def test_nothing_waits(house: House) -> None:
+    assert house.execution.run_next("me") is False
+
+
+def test_a_sound_job_is_queued_and_then_trained(house: House) -> None:
+    job_id = house.submit(JobState.VALIDATING_FILES)
+    assert house.execution.run_next("me") is True
+    assert house.job(job_id).state is JobState.QUEUED
+    house.trainer.end()
+    assert house.execution.run_next("me") is True
+    assert house.job(job_id).state is JobState.SUCCEEDED
+    assert house.execution.run_next("me") is False
+
+
+def test_every_faulty_row_is_named(house: House) -> None:
+    asks = Conversation(3, [{"role": "user", "content": "?"}])
+    house.datasets.train = [conversation(1), conversation(2, answer=""), asks]
+    job_id = house.submit(JobState.VALIDATING_FILES)
+    house.execution.run_next("me")
+    error = house.job(job_id).error
+    assert house.job(job_id).state is JobState.FAILED
+    assert error is not None
+    assert error.code == "invalid_data"
+    assert [(fault.where, fault.code) for fault in error.faults] == [
+        ("row 2", "no_trained_token"),
+        ("row 3", "no_answer"),
+    ]
+
+
+def test_an_answer_beyond_max_length_is_a_fault(house: House) -> None:
+    house.datasets.train = [
+        Conversation(1, [{"role": "user", "content": "?" * 40}, *conversation(1).messages[1:]])
+    ]
+    job_id = house.submit(JobState.VALIDATING_FILES, max_length=16)
+    house.execution.run_next("me")
+    error = house.job(job_id).error
+    assert error is not None
+    assert "16 tokens" in error.faults[0].message
+
+
+def test_a_split_without_training_rows_is_a_fault(house: House) -> None:
+    house.datasets.train = []
+    job_id = house.submit(JobState.VALIDATING_FILES)
+    house.execution.run_next("me")
+    error = house.job(job_id).error
+    assert error is not None
+    assert error.faults[0].code == "no_training_rows"
+
+
+def test_a_missing_base_model_fails_the_job(house: House) -> None:
+    house.bases.missing = True
+    job_id = house.submit(JobState.VALIDATING_FILES)
+    house.execution.run_next("me")
+    error = house.job(job_id).error
+    assert error is not None
+    assert error.code == "base_model_missing"
+
+
+@pytest.mark.parametrize("state", [JobState.VALIDATING_FILES, JobState.QUEUED])
+def test_what_nobody_foresaw_fails_the_job_without_its_words(house: House, state: JobState) -> None:
+    house.datasets.fault = RuntimeError("/secret/path")
+    job_id = house.submit(state)
+    house.execution.run_next("me")
+    error = house.job(job_id).error
+    assert error is not None
+    assert error.code == "internal_error"
+    assert "secret" not in error.message
+
+
+def test_a_file_that_changed_fails_the_job(house: House) -> None:
+    house.datasets.fault = Conflict("the file has changed", code="dataset_changed")
+    job_id = house.submit(JobState.VALIDATING_FILES)
+    house.execution.run_next("me")
+    error = house.job(job_id).error
+    assert error is not None
+    assert error.code == "dataset_changed"
+
+
+def test_what_a_run_leaves(house: House) -> None:
+    job_id = house.submit(model_name="assistant")
+    house.trainer.say(metrics_event(1, loss=2.0, eval_loss=3.0), metrics_event(2, loss=1.0, eval_loss=None))
+    house.trainer.end()
+    heard: list[JobEvent] = []
+    house.execution.run_next("me", job_id, heard.append)
+    job = house.job(job_id)
+    assert job.run_folder is not None
+    assert job.run_folder.startswith("support_")
+    config = yaml.safe_load((house.results / job.run_folder / "config.yaml").read_text())
+    assert config == dict(job.config)
+    assert house.trainer.job_file["run_folder"] == str(house.results / job.run_folder)
+    assert house.trainer.job_file["attempt"] == 1
+    assert (job.progress.step, job.progress.loss, job.progress.eval_loss) == (2, 1.0, 3.0)
+    assert [event.seq for event in heard] == [1, 2]
+    assert len(house.jobs.events(PROJECT, job_id)) == 2
+    version = house.versions.find(PROJECT, "assistant")
+    assert version is not None
+    assert (version.id, version.number, version.job_id) == (job.model_version_id, 1, job_id)
+    assert house.artifacts.kept == {version.artifacts}
+    assert job.metrics == {"train_loss": 0.5}
+
+
+def test_two_runs_never_share_a_folder(house: House) -> None:
+    house.trainer.end()
+    folders = set()
+    for _ in range(3):
+        job_id = house.submit()
+        house.execution.run_next("me", job_id)
+        folders.add(house.job(job_id).run_folder)
+    assert len(folders) == 3
+
+
+def test_only_the_foreground_chooses_paths(house: House, tmp_path: Path) -> None:
+    house.trainer.end()
+    theirs = house.submit(output_dir=str(tmp_path / "chosen"))
+    house.execution.run_next("me", theirs)
+    assert not (tmp_path / "chosen").exists()
+    for _ in range(2):  # the same folder again is no fault
+        ours = house.submit(created_by=None, output_dir=str(tmp_path / "chosen"))
+        house.execution.run_next("me", ours)
+        assert house.job(ours).state is JobState.SUCCEEDED
+        assert house.job(ours).run_folder == str(tmp_path / "chosen")
+    assert house.datasets.trusted == [False, True, True]
+
+
+@pytest.mark.parametrize("code", ["nan_loss", "out_of_memory"])
+def test_a_run_that_fails_says_why(house: House, code: str) -> None:
+    house.trainer.end(TrainerOutcome("failed", code, "it went wrong"))
+    job_id = house.submit()
+    house.execution.run_next("me")
+    job = house.job(job_id)
+    assert job.error is not None
+    assert (job.state, job.error.code) == (JobState.FAILED, code)
+    assert house.versions.kept == []
+
+
+def test_cancel_stops_the_trainer(house: House, in_background: Background) -> None:
+    job_id = house.submit()
+    thread = in_background(house.execution.run_next, "me")
+    assert house.trainer.started.wait(5)
+    house.jobs.request_cancel(PROJECT, job_id)
+    thread.join(5)
+    assert house.job(job_id).state is JobState.CANCELLED
+    assert house.trainer.stops == 1
+
+
+def test_a_trainer_that_does_not_listen_is_killed(
+    house: House, in_background: Background, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.core.services.attempt.STOP_SECONDS", 0.1)
+    house.trainer.deaf = True
+    job_id = house.submit()
+    thread = in_background(house.execution.run_next, "me")
+    assert house.trainer.started.wait(5)
+    house.jobs.request_cancel(PROJECT, job_id)
+    thread.join(5)
+    assert house.job(job_id).state is JobState.CANCELLED
+    assert house.trainer.kills
+
+
+def test_a_drained_worker_gives_its_job_back(house: House, in_background: Background) -> None:
+    job_id = house.submit()
+    thread = in_background(house.execution.run_next, "me")
+    assert house.trainer.started.wait(5)
+    house.execution.drain()
+    thread.join(5)
+    assert house.job(job_id).state is JobState.QUEUED
+    assert house.execution.run_next("me") is False
+
+
+def test_a_worker_drained_while_validating_lets_go(house: House) -> None:
+    job_id = house.submit(JobState.VALIDATING_FILES)
+    encoded = house.bases.tokenizer
+
+    def drain_first(name: str) -> object:
+        house.execution.drain()
+        return encoded(name)
+
+    house.bases.tokenizer = drain_first  # type: ignore[assignment,method-assign]
+    house.execution.run_next("me")
+    assert house.job(job_id).state is JobState.VALIDATING_FILES
+    assert house.jobs.leases() == []
+
+
+def test_a_stale_attempt_kills_its_trainer_and_says_nothing(house: House, in_background: Background) -> None:
+    job_id = house.submit()
+    thread = in_background(house.execution.run_next, "me")
+    assert house.trainer.started.wait(5)
+    lease = house.jobs.leases()[0]
+    while house.jobs.release_lost(lease, 2) is None:
+        lease = house.jobs.leases()[0]
+    thread.join(5)
+    assert house.trainer.kills
+    assert house.job(job_id).state is JobState.QUEUED
+
+
+def test_the_deadline_is_read_before_the_row_is_written(house: House, in_background: Background) -> None:
+    written: list[float] = []
+
+    class Watched(MemoryJobRepository):
+        def renew(self, job_id: str, fence: int) -> bool:
+            written.append(boottime())
+            time.sleep(0.05)
+            return super().renew(job_id, fence)
+
+    jobs = Watched(house.versions)
+    house.jobs = jobs
+    house.submit()
+    thread = in_background(house.worker(jobs).run_next, "me")
+    assert house.trainer.started.wait(5)
+    while len(house.trainer.deadlines) < 6:
+        assert not house.trainer.wait(0.01)
+    house.trainer.end()
+    thread.join(5)
+    renewals = house.trainer.deadlines[2:]  # after the start's, which is said twice
+    assert all(deadline <= at + LEASE for deadline, at in zip(renewals, written, strict=False))
+
+
+class Outage(MemoryJobRepository):
+    """Its database is away while ``down`` is set."""
+
+    down = False
+    refused = 0
+
+    def renew(self, job_id: str, fence: int) -> bool:
+        self._check()
+        return super().renew(job_id, fence)
+
+    def ingest(self, *arguments: object) -> None:
+        self._check()
+        super().ingest(*arguments)  # type: ignore[arg-type]
+
+    def _check(self) -> None:
+        if self.down:
+            self.refused += 1
+            raise Unavailable("the database does not answer")
+
+
+def test_a_short_outage_of_the_database_kills_no_run(house: House, in_background: Background) -> None:
+    jobs = Outage(house.versions)
+    house.jobs = jobs
+    job_id = house.submit()
+    thread = in_background(house.worker(jobs, lease_seconds=30).run_next, "me")
+    assert house.trainer.started.wait(5)
+    jobs.down = True
+    house.trainer.say(metrics_event(1, loss=1.0))
+    while jobs.refused < 3:
+        assert not house.trainer.wait(0.01)
+    jobs.down = False
+    house.trainer.end()
+    thread.join(5)
+    assert house.job(job_id).state is JobState.SUCCEEDED
+    assert len(house.jobs.events(PROJECT, job_id)) == 1
+
+
+def test_an_outage_longer_than_the_lease_ends_the_trainer(house: House, in_background: Background) -> None:
+    jobs = Outage(house.versions)
+    house.jobs = jobs
+    job_id = house.submit()
+    thread = in_background(house.worker(jobs, lease_seconds=0.6).run_next, "me")
+    assert house.trainer.started.wait(5)
+    jobs.down = True
+    thread.join(5)
+    assert house.trainer.kills
+    assert house.job(job_id).state is JobState.RUNNING  # until a reaper finds it
+
+
+def test_a_lease_that_ran_out_is_not_the_jobs_fault(house: House) -> None:
+    job_id = house.submit()
+    house.trainer.end(TrainerOutcome("crashed", "lease_ended", "the lease ran out"))
+    house.execution.run_next("me")
+    assert house.job(job_id).state is JobState.QUEUED
+    house.execution.run_next("me")
+    error = house.job(job_id).error
+    assert error is not None
+    assert error.code == "poisoned"
+
+
+def test_a_crash_is(house: House) -> None:
+    job_id = house.submit()
+    house.trainer.end(TrainerOutcome("crashed", "trainer_failed", "it ended by SIGSEGV"))
+    house.execution.run_next("me")
+    assert house.job(job_id).state is JobState.FAILED
+
+
+class LostAnswer(MemoryJobRepository):
+    """The commit of ``succeed`` reaches the database, its answer does not reach us."""
+
+    def succeed(self, *arguments: object) -> object:  # type: ignore[override]
+        super().succeed(*arguments)  # type: ignore[arg-type]
+        raise Unavailable("the database does not answer")
+
+
+def test_a_success_whose_answer_was_lost_keeps_its_artifacts(house: House) -> None:
+    jobs = LostAnswer(house.versions)
+    house.jobs = jobs
+    job_id = house.submit()
+    house.trainer.end()
+    house.worker(jobs).run_next("me")
+    job = house.job(job_id)
+    assert job.state is JobState.SUCCEEDED
+    assert house.artifacts.kept == {job.model_version_id}
+
+
+class Refused(MemoryJobRepository):
+    refuse = True
+
+    def succeed(self, *arguments: object) -> object:  # type: ignore[override]
+        if self.refuse:
+            raise StaleAttempt("too late")
+        return super().succeed(*arguments)  # type: ignore[arg-type]
+
+
+def test_an_attempt_that_comes_too_late_takes_its_artifacts_back(house: House) -> None:
+    jobs = Refused(house.versions)
+    house.jobs = jobs
+    house.submit()
+    house.trainer.end()
+    house.worker(jobs).run_next("me")
+    assert house.artifacts.kept == set()
+
+
+def test_what_a_killed_worker_published_is_removed_by_the_next_attempt(house: House) -> None:
+    jobs = Refused(house.versions)
+    house.jobs = jobs
+    job_id = house.submit()
+    house.trainer.end()
+    keep = house.artifacts.discard
+    house.artifacts.discard = lambda artifacts: None  # type: ignore[method-assign]
+    house.worker(jobs).run_next("me")
+    house.artifacts.discard = keep  # type: ignore[method-assign]
+    assert len(house.artifacts.kept) == 1
+    jobs.refuse = False
+    jobs.release_lost(jobs.leases()[0], 2)
+    house.worker(jobs).run_next("me")
+    assert house.artifacts.kept == {house.job(job_id).model_version_id}
+
+
+def test_ctrl_c_in_the_foreground_cancels(house: House) -> None:
+    job_id = house.submit(created_by=None)
+    house.trainer.say(metrics_event(1))
+
+    def interrupt(_: JobEvent) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        house.execution.run_next("me", job_id, interrupt)
+    assert house.job(job_id).state is JobState.CANCELLED
+    assert house.trainer.kills
+
+
+class TestLeases:
+    def test_a_silent_owner_loses_the_job_after_a_lease_and_a_margin(
+        self, house: House, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        now = [1000.0]
+        monkeypatch.setattr("app.core.services.heartbeat.time.monotonic", lambda: now[0])
+        job_id = house.submit()
+        claim = house.jobs.claim("other", 10.0)
+        assert claim is not None
+        house.execution.watch_leases()
+        now[0] += 9
+        house.jobs.renew(job_id, claim.fence)
+        house.execution.watch_leases()
+        now[0] += 11.4
+        house.execution.watch_leases()
+        assert house.job(job_id).state is JobState.RUNNING
+        now[0] += 0.2
+        house.execution.watch_leases()
+        assert house.job(job_id).state is JobState.QUEUED
+
+    def test_a_job_that_loses_its_worker_again_and_again_is_poisoned(
+        self, house: House, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        now = [0.0]
+        monkeypatch.setattr("app.core.services.heartbeat.time.monotonic", lambda: now[0])
+        job_id = house.submit()
+        for _ in range(2):
+            assert house.jobs.claim("other", 10.0) is not None
+            house.execution.watch_leases()
+            now[0] += 12
+            house.execution.watch_leases()
+        error = house.job(job_id).error
+        assert error is not None
+        assert error.code == "poisoned"
