@@ -28,7 +28,7 @@ lint: install  ## formatting, rules, types, layers
 	$(RUN) -m ruff format --check
 	$(RUN) -m ruff check
 	$(RUN) -m mypy
-	.venv/bin/lint-imports --no-logo
+	.venv/bin/lint-imports --no-logo --no-cache
 
 format: install  ## format the code and fix what ruff can fix
 	$(RUN) -m ruff format

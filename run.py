@@ -4,7 +4,7 @@ import sys
 from typing import Any
 
 from app import create_app
-from app.bootstrap import build_celery, load_settings
+from app.bootstrap import build_celery
 
 __all__ = ["create_app"]
 
@@ -15,9 +15,10 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from app.tasks.worker import make_celery
 
-    settings = load_settings()
+    flask_app = create_app()
+    settings = flask_app.extensions["settings"]
     celery = make_celery(
-        create_app(settings),
+        flask_app,
         build_celery(settings),
         slots=settings.worker_slots,
         poll_seconds=settings.poll_seconds,

@@ -52,12 +52,12 @@ def _create_app(settings: Settings, services: Services | None, inline: bool) -> 
         with app.app_context():
             services = bootstrap.build_services(settings, db.engine, inline=inline)
     app.extensions |= {"settings": settings, "services": services}
-    _init_http(app, settings, services)
+    _init_http(app, settings)
     init_cli(app)
     return app
 
 
-def _init_http(app: Flask, settings: Settings, services: Services) -> None:
+def _init_http(app: Flask, settings: Settings) -> None:
     from app.api.routes import LOGIN_ENDPOINT, init_api
     from app.gateway.errors import init_errors
     from app.gateway.headers import init_headers
@@ -71,7 +71,7 @@ def _init_http(app: Flask, settings: Settings, services: Services) -> None:
     init_headers(app)
     init_errors(app)
     metrics_token = settings.metrics_token
-    init_metrics(app, services.monitoring, metrics_token.get_secret_value() if metrics_token else None)
+    init_metrics(app, metrics_token.get_secret_value() if metrics_token else None)
     init_api(app, rate_limit=settings.rate_limit, login_rate_limit=settings.login_rate_limit)
     init_limits(
         app,

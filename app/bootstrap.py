@@ -146,19 +146,20 @@ def prepare_instance(app: Flask) -> str | None:
     Call it in one process, once. The answer is the password of ``admin`` if a random one had to be made: print
     it. ``SettingsError`` with the command that mends it for an old schema.
     """
-    from flask_migrate import upgrade
-    from sqlalchemy import inspect
+    from contextlib import suppress
+
+    from sqlalchemy.exc import OperationalError
 
     from app.extensions import db
+    from app.repositories.database import migrate_empty
 
     settings: Settings = app.extensions["settings"]
     services: Services = app.extensions["services"]
     settings.instance_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     settings.instance_dir.chmod(0o700)
     with app.app_context():
-        # An unreachable database is not empty: the check below says what is wrong with it.
-        if services.monitoring.database_problem() and not inspect(db.engine).get_table_names():
-            upgrade()
+        with suppress(OperationalError):  # out of reach: the next line says so
+            migrate_empty(db.engine)
         if problem := services.monitoring.database_problem():
             raise SettingsError(problem)
         password = settings.admin_password

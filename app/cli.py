@@ -129,7 +129,8 @@ def list_models() -> None:
     services = _services()
     click.echo("published:")
     for model in services.models.models(OPERATOR):
-        click.echo(f"  {model.name}:{model.latest}  {model.versions} versions, on {model.base_model}")
+        count = f"{model.versions} version{'' if model.versions == 1 else 's'}"
+        click.echo(f"  {model.name}:{model.latest}  {count}, on {model.base_model}")
     click.echo("base models:")
     for spec, present in services.models.bases():
         here = "on disk" if present else f"not here: flask models pull {spec.name}"

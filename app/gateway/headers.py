@@ -2,7 +2,7 @@
 
 from flask import Flask, Response, request
 
-# The API page's script, style and requests come from here alone; Swagger UI's icons are data: URLs in its style.
+# The API page's script, style and requests come from here alone; its style has icons as data: URLs.
 DOCS_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

@@ -3,10 +3,10 @@
 import json
 import re
 from collections.abc import Iterator
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from flask import Request
-from marshmallow import Schema, ValidationError
+from marshmallow import RAISE, Schema, ValidationError
 from webargs.flaskparser import FlaskParser, is_json_request
 from werkzeug.exceptions import UnsupportedMediaType
 
@@ -50,12 +50,12 @@ def parse_json(body: bytes) -> Any:
         raise Malformed("the body is not UTF-8") from None
     except ValueError:  # Python reads no integer of more than 4,300 digits
         raise Malformed("the body holds a number with too many digits") from None
-    if twice:
-        faults = [Fault(key, "duplicate_key", "the key is given twice") for key in twice]
-        raise Malformed("the body gives a key twice", code="duplicate_key", faults=faults)
     # Only an escape can bring in a NUL, which PostgreSQL refuses, or half a surrogate pair, which no one encodes.
     if b"\\u" in body and not all(map(_is_text, _strings(value))):
         raise Malformed("a string holds \\u0000 or half a surrogate pair", code="invalid_text")
+    if twice:
+        faults = [Fault(key, "duplicate_key", "the key is given twice") for key in twice]
+        raise Malformed("the body gives a key twice", code="duplicate_key", faults=faults)
     return value
 
 
@@ -96,6 +96,8 @@ def _is_text(string: str) -> bool:
 
 class RequestParser(FlaskParser):
     """Loads what the decorators ask for; what a schema refuses becomes one ``Invalid`` with every fault."""
+
+    DEFAULT_UNKNOWN_BY_LOCATION: ClassVar = {**FlaskParser.DEFAULT_UNKNOWN_BY_LOCATION, "query": RAISE}
 
     def load_json(self, req: Request, schema: Schema) -> Any:
         if not is_json_request(req):

@@ -14,22 +14,20 @@ from prometheus_client.registry import Collector
 from prometheus_flask_exporter import PrometheusMetrics
 
 from app.core.errors import Unauthorized
-from app.core.services.monitoring import MonitoringService
+from app.extensions import current_services
 
 
 class JobCollector(Collector):
     """Jobs by state, counted when Prometheus asks. While the database is away there is no such sample."""
-
-    def __init__(self, monitoring: MonitoringService) -> None:
-        self._monitoring = monitoring
 
     def describe(self) -> Iterator[GaugeMetricFamily]:
         yield self._family()
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         family = self._family()
-        if self._monitoring.database_problem() is None:
-            for state, count in self._monitoring.job_counts().items():
+        monitoring = current_services().monitoring
+        if monitoring.database_problem() is None:
+            for state, count in monitoring.job_counts().items():
                 family.add_metric([state.value], count)
         yield family
 
@@ -37,14 +35,15 @@ class JobCollector(Collector):
         return GaugeMetricFamily("finetuning_jobs", "Fine-tuning jobs by state", labels=["state"])
 
 
-def init_metrics(app: Flask, monitoring: MonitoringService, token: str | None) -> None:
+def init_metrics(app: Flask, token: str | None) -> None:
     """Open to this host's own processes; from elsewhere only with ``token``."""
     registry = CollectorRegistry()
-    PrometheusMetrics(app, path=None, group_by="url_rule", registry=registry)
-    jobs = JobCollector(monitoring)
+    exporter = PrometheusMetrics(app, path=None, group_by="url_rule", registry=registry)
+    jobs = JobCollector()
     registry.register(jobs)
 
     @app.get("/metrics")
+    @exporter.do_not_track()
     def metrics() -> Response:
         if not (_from_this_host() or _has(token)):
             raise Unauthorized("send Authorization: Bearer with the METRICS_TOKEN of this service")

@@ -34,20 +34,24 @@ def process(options: argparse.Namespace, datasets: DatasetService) -> int:
         print(one_line(error), file=sys.stderr)
         return 1
     print(f"{options.dataset_path}: sound; split into {prepared.folder}")
-    print("\n".join(_table(summary)))
+    print("\n".join(table(summary)))
     return 0
 
 
 def parser() -> argparse.ArgumentParser:
-    arguments = argparse.ArgumentParser("process_data", description="Check a data file, split it, count its tokens.")
+    arguments = argparse.ArgumentParser(
+        "process_data", description="Check a data file, split it, count its tokens."
+    )
     arguments.add_argument("--dataset_path", default="data/raw/sample_data.json", help="a .json or .jsonl file")
     arguments.add_argument("--base_model", help="count tokens as this base model does")
-    arguments.add_argument("--max_length", type=int, default=1024, help="tokens of a row; longer ones are truncated")
+    arguments.add_argument(
+        "--max_length", type=int, default=1024, help="tokens of a row; longer ones are truncated"
+    )
     arguments.add_argument("--seed", type=int, default=42, help="of the split, where rows carry none")
     return arguments
 
 
-def _table(summary: Sequence[SplitSummary]) -> list[str]:
+def table(summary: Sequence[SplitSummary]) -> list[str]:
     percentiles = [f"p{percent}" for percent in PERCENTILES]
     heads = ["rows", "supervised", "unsupervised", *percentiles, "truncated rows"]
     lines = ["split       " + "".join(f"{head:>15}" for head in heads)]

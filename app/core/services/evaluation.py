@@ -1,7 +1,7 @@
 """Scores a base model or a published version on held-out questions."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,7 @@ class EvaluationService:
         if not rows:
             raise Invalid(f"no row of the split {split!r} has keys to be scored by", code="nothing_to_score")
         on_progress(0, len(rows))
-        report = EvaluationReport(subject.name, check.digest, split, self._answers(subject, rows, on_progress))
+        report = EvaluationReport(subject.name, check.digest, split, self._ask(subject, rows, on_progress))
         self._folder.mkdir(parents=True, exist_ok=True)
         write_whole(place, json.dumps(asdict(report), ensure_ascii=False, indent=1))
         return report
@@ -101,22 +101,34 @@ class EvaluationService:
             return _Subject(model, model, model, None, self._bases.tokenizer(model))
         raise NotFound(f"no model {model!r}: neither a published version nor a base model")
 
-    def _answers(
+    def answers(self, model: str, questions: Sequence[str], *, max_tokens: int) -> Sequence[str]:
+        """One answer to each user message, greedily, without a running service."""
+        subject = self._subject(model)
+        prompts = [subject.tokenizer.encode_prompt([{"role": "user", "content": text}]) for text in questions]
+        found = dict(self._generate(subject, prompts, max_tokens))
+        return [found[place] for place in range(len(questions))]
+
+    def _ask(
         self, subject: _Subject, rows: Sequence[Conversation], on_progress: Callable[[int, int], None]
     ) -> Sequence[ScoredAnswer]:
+        prompts = [subject.tokenizer.encode_prompt(row.messages[:-1]) for row in rows]
+        scored: dict[int, ScoredAnswer] = {}
+        for place, text in self._generate(subject, prompts, MAX_NEW_TOKENS):
+            scored[place] = self._score(rows[place], text)
+            on_progress(len(scored), len(rows))
+        return [scored[place] for place in range(len(rows))]
+
+    def _generate(
+        self, subject: _Subject, prompts: Sequence[Sequence[int]], max_tokens: int
+    ) -> Iterator[tuple[int, str]]:
         generator = self._generators(
             base_folder=self._bases.folder(subject.base_model),
             adapter_folder=subject.adapter_folder,
             stop_token_ids=subject.tokenizer.stop_token_ids,
             threads=self._threads,
         )
-        prompts = [subject.tokenizer.encode_prompt(row.messages[:-1]) for row in rows]
-        answers: dict[int, ScoredAnswer] = {}
-        for place, ids in generator.generate(prompts, MAX_NEW_TOKENS):
-            _, text = subject.tokenizer.split_reasoning(subject.tokenizer.decode(ids))
-            answers[place] = self._score(rows[place], text)
-            on_progress(len(answers), len(rows))
-        return [answers[place] for place in range(len(rows))]
+        for place, ids in generator.generate(prompts, max_tokens):
+            yield place, subject.tokenizer.split_reasoning(subject.tokenizer.decode(ids))[1]
 
     def _score(self, row: Conversation, answer: str) -> ScoredAnswer:
         return ScoredAnswer(

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from app.core.entities.identity import Principal
-from app.core.entities.models import BaseModelSpec, ModelSummary, ModelVersion
+from app.core.entities.identity import DEFAULT_PROJECT_ID, Principal
+from app.core.entities.models import BaseModelSpec, ModelSummary, ModelVersion, Reference
 from app.core.errors import NotFound
 from app.core.interfaces.components import BaseModelStore
 from app.core.interfaces.storage import ModelVersionRepository
@@ -30,6 +30,17 @@ class ModelManagementService:
         if not versions:
             raise _no_model(name)
         return versions
+
+    def version(self, version_id: str) -> ModelVersion:
+        """By its id, in the default project: for commands on the host."""
+        version = self._versions.get(DEFAULT_PROJECT_ID, version_id)
+        if version is None:
+            raise _no_model(version_id)
+        return version
+
+    def find(self, reference: Reference) -> ModelVersion | None:
+        """In the default project: for commands on the host."""
+        return self._versions.find(DEFAULT_PROJECT_ID, reference.name, reference.number)
 
     def bases(self) -> Sequence[tuple[BaseModelSpec, bool]]:
         """Each base model, and whether it is on the disk."""

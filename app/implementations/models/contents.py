@@ -19,7 +19,7 @@ def lacks(folder: Path) -> str | None:
     weights = sorted(folder.glob("*.safetensors"))
     try:
         expected = _shards(folder)
-    except (OSError, ValueError, KeyError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return "its model.safetensors.index.json cannot be read"
     absent += sorted(expected - {file.name for file in weights})
     if not weights:

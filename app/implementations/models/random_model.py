@@ -83,7 +83,7 @@ def write_random_model(preset_name: str, target: Path) -> None:
 
 
 def write_random_tokenizer(preset_name: str, target: Path) -> Tokenizer:
-    """tokenizer.json, tokenizer_config.json and chat_template.jinja, without torch. ``Invalid``: unknown preset."""
+    """tokenizer.json, its config and the template, without torch. ``Invalid`` for an unknown preset."""
     if preset_name not in _PRESETS:
         raise Invalid(f"unknown preset {preset_name!r}; known: {', '.join(sorted(_PRESETS))}")
     preset = _PRESETS[preset_name]

@@ -19,7 +19,7 @@ from app.implementations.models.missing import missing
 from app.implementations.models.random_model import write_random_model
 
 HUB_FILES = ["*.safetensors", "*.json", "*.jinja"]
-_HUB_ANSWER_SECONDS = 4.0
+_HUB_ANSWER_SECONDS = 3.0
 
 
 def pull_from_hub(spec: BaseModelSpec, target: Path) -> None:

@@ -26,6 +26,8 @@ def celery_app(redis_url: str | None, instance_dir: Path) -> Celery:
         task_acks_late=False,
         task_publish_retry=False,
         worker_prefetch_multiplier=1,
+        worker_pool="threads",  # the worker's own threads and a fork do not mix
+        worker_concurrency=1,
         # Cancel is a mark on the row; Celery's remote control is not used.
         worker_enable_remote_control=False,
         worker_send_task_events=False,
@@ -55,7 +57,7 @@ def _folder(folder: Path) -> dict[str, object]:
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
     return {
-        "broker_url": "filesystem://",
+        "broker_url": "filesystem://localhost",  # kombu warns of a URL without a host
         "broker_transport": "app.implementations.queue.filesystem:Transport",
         "broker_transport_options": {
             "data_folder_in": str(folder),

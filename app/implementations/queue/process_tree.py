@@ -45,3 +45,22 @@ def _sessions(processes: Collection[psutil.Process]) -> set[int]:
             if os.getsid(process.pid) == process.pid:
                 leaders.add(process.pid)
     return leaders
+
+
+def kill_marked(variable: str, value: str) -> None:
+    """Kill every process that was started with this environment variable, whoever its parent is by now."""
+    for _ in range(KILL_ROUNDS):
+        victims = [process for process in psutil.process_iter() if _is_marked(process, variable, value)]
+        if not victims:
+            return
+        for victim in victims:
+            with suppress(psutil.NoSuchProcess):
+                victim.kill()
+        psutil.wait_procs(victims, timeout=ROUND_SECONDS)
+
+
+def _is_marked(process: psutil.Process, variable: str, value: str) -> bool:
+    try:
+        return process.pid != os.getpid() and process.environ().get(variable) == value
+    except (psutil.Error, OSError):  # gone, a zombie, or not ours to look into
+        return False

@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel
@@ -33,6 +34,7 @@ class Adapters:
         self._capacity = capacity
         self._by_name: OrderedDict[str, Attached] = OrderedDict()  # least recently used first
         self._retired: list[Attached] = []  # no longer to be had, perhaps still in use
+        self._peft: Any = None  # a PeftModel, from the first adapter on
         self._active: Attached | None = None
         self._loaded = 0
 
@@ -94,11 +96,12 @@ class Adapters:
         # would leave the base model changed in part.
         config.target_modules, config.exclude_modules = set(layers), None
         config.layers_to_transform = config.layers_pattern = None
-        if isinstance(self._model.network, PeftModel):
-            self._model.network.add_adapter(key, config)
+        if self._peft is None:
+            # Puts its layers into the network in place; steps go on calling the network itself.
+            self._peft = PeftModel(self._model.network, config, adapter_name=key).eval()
         else:
-            self._model.network = PeftModel(self._model.network, config, adapter_name=key).eval()
-        result = self._model.network.load_adapter(folder, key, torch_device=str(self._model.device))
+            self._peft.add_adapter(key, config)
+        result = self._peft.load_adapter(folder, key, torch_device=str(self._model.device))
         self._activate(self._active)  # PEFT makes the first adapter of all active by itself
         if result.missing_keys or result.unexpected_keys:
             raise AdapterRefused("the weights are not those that its config names")
@@ -107,13 +110,13 @@ class Adapters:
                 raise AdapterRefused("the weights hold numbers that are not finite")
 
     def _activate(self, attached: Attached | None) -> None:
-        self._model.network.base_model.set_adapter([attached.key] if attached else [], inference_mode=True)
+        if self._peft is not None:
+            self._peft.base_model.set_adapter([attached.key] if attached else [], inference_mode=True)
         self._active = attached
 
     def _delete(self, key: str) -> None:
-        network = self._model.network
-        if not isinstance(network, PeftModel) or key not in network.peft_config:
+        if self._peft is None or key not in self._peft.peft_config:
             return
         if self._active is None or self._active.key == key:
             self._activate(None)
-        network.base_model.delete_adapter(key)
+        self._peft.base_model.delete_adapter(key)

@@ -18,6 +18,7 @@ def run_core(socket_fd: int, folder: Path, precision: Precision, threads: int) -
     _live_no_longer_than_the_front()
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
     os.environ["HF_HUB_OFFLINE"] = "1"
+    os.set_inheritable(socket_fd, False)
     channel = Channel(socket.socket(fileno=socket_fd))
 
     import torch

@@ -60,13 +60,14 @@ class HttpEngineClient(EngineClient):
         return self._with_adapter(url, request, lambda: self._complete(url, request))
 
     def stream(self, request: GenerationRequest) -> Iterator[str | Generation]:
+        """Asks when the first piece is taken, and raises then; closed early, it frees the engine's place."""
         url = self._url(request.base_model)
         response = self._with_adapter(url, request, lambda: self._open_stream(url, request))
         with _translated(request.base_model):
             try:
                 yield from _pieces(response, time.monotonic() + self._timeout)
             finally:
-                response.close()  # an engine frees what nobody reads
+                response.close()
 
     def _answers(self, url: str) -> bool:
         try:
@@ -102,7 +103,7 @@ class HttpEngineClient(EngineClient):
                 ) from None
 
     def _load(self, url: str, adapter: Adapter) -> None:
-        """Its answer is only logged: whether the adapter is there now (perhaps by another's doing) is asked next."""
+        """Its answer is only logged: whether the adapter is there now, by whoever's doing, is asked next."""
         body = {"lora_name": adapter.name, "lora_path": adapter.folder}
         response = self._http.post(f"{url}/v1/load_lora_adapter", json=body)
         if response.status_code != 200:

@@ -1,5 +1,7 @@
 """What the engine tells Prometheus."""
 
+from collections.abc import Callable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
 from app.implementations.serving.core_link import CoreLink
@@ -9,37 +11,27 @@ class EngineMetrics:
     """Counters of requests and tokens; gauges that read the link when they are asked."""
 
     def __init__(self, base_model: str, link: CoreLink) -> None:
+        self._base_model = base_model
         self._registry = CollectorRegistry()
-        labels = ["base_model"]
-        requests = Counter(
-            "engine_requests_total",
-            "Completions answered, by HTTP status",
-            [*labels, "status"],
-            registry=self._registry,
-        )
-        self._requests = lambda status: requests.labels(base_model, str(status))
-        self._prompt_tokens, self._generated_tokens = (
-            Counter(name, text, labels, registry=self._registry).labels(base_model)
-            for name, text in (
-                ("engine_prompt_tokens_total", "Prompt tokens of completions that have ended"),
-                ("engine_generated_tokens_total", "New tokens of completions that have ended"),
-            )
-        )
-        for name, text, value in (
-            ("engine_requests_running", "Sequences that advance each turn", lambda: link.running),
-            ("engine_requests_waiting", "Requests that wait for a place", lambda: link.waiting),
-            ("engine_adapters_resident", "Adapters in memory", lambda: len(link.adapters)),
-        ):
-            gauge = Gauge(name, text, labels, registry=self._registry).labels(base_model)
-            gauge.set_function(value)  # type: ignore[no-untyped-call]
+        self._requests = self._counter("engine_requests", "Completions answered, by HTTP status", "status")
+        self._prompt_tokens = self._counter("engine_prompt_tokens", "Prompt tokens of completions that have ended")
+        self._new_tokens = self._counter("engine_generated_tokens", "New tokens of completions that have ended")
+        self._gauge("engine_requests_running", "Sequences that advance each turn", lambda: link.running)
+        self._gauge("engine_requests_waiting", "Requests that wait for a place", lambda: link.waiting)
+        self._gauge("engine_adapters_resident", "Adapters in memory", lambda: len(link.adapters))
 
     def count(self, status: int) -> None:
-        self._requests(status).inc()
+        self._requests.labels(self._base_model, str(status)).inc()
 
     def count_tokens(self, prompt_tokens: int, generated_tokens: int) -> None:
-        self._prompt_tokens.inc(prompt_tokens)
-        self._generated_tokens.inc(generated_tokens)
+        self._prompt_tokens.labels(self._base_model).inc(prompt_tokens)
+        self._new_tokens.labels(self._base_model).inc(generated_tokens)
 
     def exposition(self) -> bytes:
-        exposition: bytes = generate_latest(self._registry)
-        return exposition
+        return generate_latest(self._registry)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, ["base_model", *labels], registry=self._registry)
+
+    def _gauge(self, name: str, text: str, value: Callable[[], float]) -> None:
+        Gauge(name, text, ["base_model"], registry=self._registry).labels(self._base_model).set_function(value)

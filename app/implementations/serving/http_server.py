@@ -78,10 +78,9 @@ class HttpServer:
         self._connections.add(task)
         try:
             await _Connection(reader, writer, self._handler, self._max_body_bytes).serve()
-        except (OSError, TimeoutError, h11.ProtocolError):
-            pass  # the client went away, is too slow, or broke off in the middle
-        except asyncio.CancelledError:
-            pass  # by close(); asyncio.streams logs a cancelled handler as an error
+        except (OSError, TimeoutError, h11.ProtocolError, asyncio.CancelledError):
+            # The client went away, is too slow or broke off; or close(), where asyncio.streams would log an error.
+            writer.transport.abort()  # a mere close would wait for a client that reads nothing
         finally:
             self._connections.discard(task)
             writer.close()
@@ -115,12 +114,15 @@ class _Connection:
 
     async def _read_request(self) -> Request | None:
         """None when the client has closed its end."""
+        idle = True
         async with asyncio.timeout(IDLE_SECONDS) as limit:
             while True:
                 event = self._http.next_event()
                 if event is h11.NEED_DATA:
                     self._http.receive_data(await self._reader.read(65536))
-                    limit.reschedule(asyncio.get_running_loop().time() + READ_SECONDS)
+                    if idle:
+                        limit.reschedule(asyncio.get_running_loop().time() + READ_SECONDS)
+                        idle = False
                     continue
                 if not isinstance(event, h11.Request):
                     return None

@@ -5,8 +5,8 @@ JSON and not pickle, so that neither process ever runs what the other sends. Ids
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 FinishReason = Literal["stop", "length"]
 Precision = Literal["auto", "bf16", "fp32"]
@@ -112,7 +112,7 @@ _KINDS = {kind.__name__: kind for kind in (Submit, Cancel, Attach, Detach, Ready
 
 
 def encode(message: Message) -> bytes:
-    return json.dumps([type(message).__name__, asdict(message)], separators=(",", ":")).encode() + b"\n"
+    return json.dumps([type(message).__name__, message], default=_fields, separators=(",", ":")).encode() + b"\n"
 
 
 def decode(line: bytes) -> Message:
@@ -122,3 +122,8 @@ def decode(line: bytes) -> Message:
         return Turn(tokens, fields["running"], fields["waiting"])
     message: Message = _KINDS[kind](**fields)
     return message
+
+
+def _fields(message: Any) -> dict[str, Any]:
+    """Not ``asdict``: that copies each id of a prompt by itself."""
+    return {name: getattr(message, name) for name in message.__slots__}

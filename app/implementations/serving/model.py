@@ -30,10 +30,7 @@ def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
 
 
 class BaseModel:
-    """A causal language model from a local folder; transformers' own code and cache, so any architecture.
-
-    ``network`` is the plain model, until the first adapter replaces it by a ``PeftModel`` around it.
-    """
+    """A causal language model from a local folder; transformers' own code and cache, so any architecture."""
 
     def __init__(self, folder: Path, precision: Precision) -> None:
         self.device = choose_device()

@@ -1,10 +1,8 @@
 """Checkpoints: a folder that appears whole, by rename, or not at all."""
 
-import json
 import re
-import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +10,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from app.implementations.training.optimizer import MasterAdamW
-from app.utils.files import sync_folder, write_whole
+from app.utils.folders import fresh_neighbour, manifest_of, move_into_place, remove_folder, seal, sha256_of
 
-_NAME = re.compile(r"^step-(\d{8})$")
+Weights = Mapping[str, torch.Tensor]
+
+_NAME = re.compile(r"^step-\d{8}$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,61 +22,53 @@ class Position:
     """Where a run stands: ``step`` optimizer steps done in all, and what it has counted so far."""
 
     step: int
-    counters: dict[str, Any]
+    counters: Mapping[str, Any]
 
 
-def save_checkpoint(folder: Path, optimizer: MasterAdamW, position: Position) -> Path:
-    """Write ``folder/step-…``, then remove the ones before it."""
-    folder.mkdir(parents=True, exist_ok=True)
+def save_checkpoint(folder: Path, optimizer: MasterAdamW, position: Position, best: Weights | None) -> Path:
+    """Write ``folder/step-…``, then remove the ones before it. Float32 masters, not the model's copies.
+
+    ``best`` are the weights that early stopping may want back.
+    """
     target = folder / f"step-{position.step:08d}"
-    building = folder / f".{target.name}.tmp"
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir()
-    save_file(
-        {name: m.detach().cpu().contiguous() for name, m in optimizer.masters.items()},
-        building / "adapter.safetensors",
-    )
+    building = fresh_neighbour(target)
+    save_file(_on_cpu(optimizer.masters), building / "adapter.safetensors")
+    if best is not None:
+        save_file(_on_cpu(best), building / "best.safetensors")
     torch.save(optimizer.state_dict(), building / "optimizer.pt")
-    (building / "position.json").write_text(json.dumps({"step": position.step, "counters": position.counters}))
-    sums = {path.name: _digest(path) for path in sorted(building.iterdir())}
-    write_whole(building / "manifest.json", json.dumps(sums, indent=1))
-    sync_folder(building)
-    shutil.rmtree(target, ignore_errors=True)
-    building.replace(target)
-    sync_folder(folder)
+    seal(building, {"step": position.step, "counters": position.counters})
+    remove_folder(target)
+    move_into_place(building, target)
     for older in _all(folder):
         if older != target:
-            shutil.rmtree(older)
+            remove_folder(older)
     return target
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
-    """The newest one whose manifest holds; a damaged one is passed over."""
+    """The newest one that is what its manifest says; a damaged one is passed over."""
     return next((path for path in reversed(_all(folder)) if _whole(path)), None)
 
 
-def load_checkpoint(path: Path, optimizer: MasterAdamW) -> Position:
+def load_checkpoint(path: Path, optimizer: MasterAdamW) -> tuple[Position, Weights | None]:
+    """Put a whole checkpoint into the optimizer and its model; the answer is where it stands, and ``best``."""
+    manifest = manifest_of(path) or {}
     optimizer.load_masters(load_file(path / "adapter.safetensors"))
     optimizer.load_state_dict(torch.load(path / "optimizer.pt", weights_only=True))
-    raw = json.loads((path / "position.json").read_text())
-    return Position(step=raw["step"], counters=raw["counters"])
+    best = load_file(path / "best.safetensors") if (path / "best.safetensors").is_file() else None
+    return Position(manifest["step"], manifest["counters"]), best
+
+
+def _on_cpu(weights: Weights) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
 
 
 def _all(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.glob("step-*") if _NAME.match(p.name)) if folder.is_dir() else []
+    return sorted(path for path in folder.glob("step-*") if _NAME.match(path.name))
 
 
 def _whole(path: Path) -> bool:
-    try:
-        sums = json.loads((path / "manifest.json").read_text())
-        return bool(sums) and all(_digest(path / name) == digest for name, digest in sums.items())
-    except (OSError, ValueError):
+    manifest = manifest_of(path)
+    if manifest is None:
         return False
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        h = sha256()
-        while chunk := file.read(1 << 20):
-            h.update(chunk)
-    return h.hexdigest()
+    return all(sha256_of(path / name) == entry["sha256"] for name, entry in manifest["files"].items())

@@ -17,9 +17,10 @@ from app.core.entities.datasets import TokenizedRow
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import AppError
 from app.core.interfaces.components import Reporter, TrainingStopped
-from app.implementations.training.batches import pack, plan_epoch
+from app.implementations.training.batches import PackedBatch, pack, plan_epoch
 from app.implementations.training.checkpoints import (
     Position,
+    Weights,
     latest_checkpoint,
     load_checkpoint,
     save_checkpoint,
@@ -73,18 +74,17 @@ class TrainingLoop:
 
         Raises ``TrainingFailed`` (nan_loss, naming the rows) and ``TrainingStopped``.
         """
-        position = self._resume()
+        position, best = self._resume()
         step, counters = position.step, Counters(**position.counters)
         plans = [self._plan(epoch) for epoch in range(self.config.num_epochs)]
         total = sum(map(len, plans))
         done_before = 0
-        best: dict[str, torch.Tensor] | None = None
         for plan in plans:
             for place, micro_steps in enumerate(plan):
                 if done_before + place < step:
                     continue
                 if self.report.should_stop():
-                    save_checkpoint(self.checkpoints, self.optimizer, Position(step, asdict(counters)))
+                    save_checkpoint(self.checkpoints, self.optimizer, Position(step, asdict(counters)), best)
                     raise TrainingStopped
                 self._step(step, total, micro_steps, counters)
                 step += 1
@@ -92,7 +92,7 @@ class TrainingLoop:
                 if at_edge and self.validation_rows:
                     best = self._evaluate(step, total, counters, best)
                 if at_edge if self.config.save_steps == 0 else step % self.config.save_steps == 0:
-                    save_checkpoint(self.checkpoints, self.optimizer, Position(step, asdict(counters)))
+                    save_checkpoint(self.checkpoints, self.optimizer, Position(step, asdict(counters)), best)
             done_before += len(plan)
             if 0 < self.config.early_stopping_patience <= counters.epochs_without_better:
                 self.report.message(
@@ -109,13 +109,13 @@ class TrainingLoop:
             len(self.train_rows), config.batch_size, config.gradient_accumulation_steps, config.seed, epoch
         )
 
-    def _resume(self) -> Position:
+    def _resume(self) -> tuple[Position, Weights | None]:
         checkpoint = latest_checkpoint(self.checkpoints)
         if checkpoint is None:
-            return Position(0, {})
-        position = load_checkpoint(checkpoint, self.optimizer)
+            return Position(0, {}), None
+        position, best = load_checkpoint(checkpoint, self.optimizer)
         self.report.message(f"going on from step {position.step}")
-        return position
+        return position, best
 
     def _step(self, step: int, total: int, micro_steps: list[list[int]], counters: Counters) -> None:
         started = time.perf_counter()
@@ -129,9 +129,8 @@ class TrainingLoop:
             loss = self.objective(batch.to(self.device))
             value = float(loss.detach())
             if not math.isfinite(value):
-                rows = ", ".join(map(str, batch.rows))
                 raise TrainingFailed(
-                    f"the loss became {value} in step {step + 1}, on rows {rows}: lower learning_rate, "
+                    f"the loss became {value} in step {step + 1}, on rows {_row_list([batch])}: lower learning_rate, "
                     "or look at these rows",
                     code="nan_loss",
                 )
@@ -141,7 +140,9 @@ class TrainingLoop:
         norm = self.strategy.step(self.optimizer, rate, self.config.max_grad_norm)
         if not math.isfinite(norm):
             raise TrainingFailed(
-                f"the gradient became {norm} in step {step + 1}: lower learning_rate", code="nan_loss"
+                f"the gradient became {norm} in step {step + 1}, on rows {_row_list(batches)}: lower learning_rate, "
+                "or look at these rows",
+                code="nan_loss",
             )
         tokens = sum(batch.tokens for batch in batches)
         counters.input_tokens += tokens
@@ -165,9 +166,7 @@ class TrainingLoop:
         seed = (self.config.seed * 1_000_003 + step) * 1_009 + micro_step * 31 + self.strategy.rank
         torch.manual_seed(seed % 2**63)
 
-    def _evaluate(
-        self, step: int, total: int, counters: Counters, best: dict[str, torch.Tensor] | None
-    ) -> dict[str, torch.Tensor] | None:
+    def _evaluate(self, step: int, total: int, counters: Counters, best: Weights | None) -> Weights | None:
         """Validation loss; the best masters so far, when early stopping may want them back."""
         loss = counters.eval_loss = evaluate_loss(
             self.objective, self.validation_rows, self.config.batch_size, self.device
@@ -182,6 +181,10 @@ class TrainingLoop:
         else:
             counters.epochs_without_better += 1
         return best
+
+
+def _row_list(batches: Sequence[PackedBatch]) -> str:
+    return ", ".join(str(row) for batch in batches for row in batch.rows)
 
 
 def evaluate_loss(

@@ -19,11 +19,12 @@ from app.core.interfaces.components import Reporter, TrainerJob, TrainingRunner
 from app.implementations.data.store import read_split
 from app.implementations.data.tokenization import FolderChatTokenizer
 from app.implementations.training import packed_attention
-from app.implementations.training.adaptations.lora import LoraAdaptation, count_parameters, trainable
+from app.implementations.training.adaptations.lora import count_parameters, trainable
 from app.implementations.training.devices import peak_memory_bytes, pick_device, pick_precision
 from app.implementations.training.loop import Counters, TrainingFailed, TrainingLoop, perplexity
 from app.implementations.training.optimizer import MasterAdamW
-from app.utils.files import sync_folder, write_whole
+from app.utils.files import write_whole
+from app.utils.folders import fresh_neighbour, move_into_place, remove_folder, seal
 
 # What a version needs beside its weights to render a conversation as in training.
 TOKENIZER_FILES = (
@@ -68,7 +69,7 @@ class TorchRunner(TrainingRunner):
         adaptation = self.adaptations.create(config.adaptation, settings=config.lora)
         adapted = adaptation.prepare(model, config.base_model)
         if config.gradient_checkpointing:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            model.activation_checkpointing_enable({"use_reentrant": False})
         strategy = self.strategies.create(config.strategy)
         objective = strategy.wrap(self.objectives.create(config.objective, model=adapted), device)
         learning, everything = count_parameters(adapted)
@@ -117,7 +118,7 @@ def _tokenize(
     return rows
 
 
-def _load_base(folder: Path, precision: torch.dtype) -> torch.nn.Module:
+def _load_base(folder: Path, precision: torch.dtype) -> Any:
     model = AutoModelForCausalLM.from_pretrained(
         str(folder),
         dtype=precision,
@@ -147,16 +148,14 @@ def _metrics(counters: Counters, runtime: float, device: torch.device) -> dict[s
     }
 
 
-def _leave_artifacts(job: TrainerJob, adaptation: LoraAdaptation, adapted: Any) -> None:
+def _leave_artifacts(job: TrainerJob, adaptation: Any, adapted: Any) -> None:
     """``artifacts/``: adapter, tokenizer and template, whole or not at all."""
-    building, target = job.run_folder / ".artifacts.tmp", job.run_folder / "artifacts"
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir()
+    target = job.run_folder / "artifacts"
+    building = fresh_neighbour(target)
     adaptation.save(adapted, building)
     for name in TOKENIZER_FILES:
         if (job.base_model_folder / name).is_file():
             shutil.copyfile(job.base_model_folder / name, building / name)
-    sync_folder(building)
-    shutil.rmtree(target, ignore_errors=True)
-    building.replace(target)
-    sync_folder(job.run_folder)
+    seal(building, {"base_model": job.config.base_model, "job_id": job.job_id})
+    remove_folder(target)
+    move_into_place(building, target)

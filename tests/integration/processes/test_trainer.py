@@ -17,6 +17,7 @@ from app.core.entities.trainer import TrainerExit
 from app.core.entities.training_config import TrainingConfig
 from app.implementations.queue.trainer_launcher import ProcessTrainerHandle, ProcessTrainerLauncher
 from app.utils.clock import boottime
+from tests.integration.processes.conftest import at_large
 
 LONG = 60.0  # seconds; far beyond what any step below takes
 
@@ -65,14 +66,6 @@ def at_work(handle: ProcessTrainerHandle) -> None:
     while "metrics" not in seen:
         assert not handle.wait(LONG)
         seen += [event.type for event in handle.new_events()]
-
-
-def at_large(process: psutil.Process) -> bool:
-    """A zombie is no more than an entry that its parent, by now init, has yet to remove."""
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def test_a_run_that_succeeds(start: Start, tmp_path: Path) -> None:
@@ -199,6 +192,7 @@ import json, sys
 from pathlib import Path
 from app.implementations.queue.trainer_launcher import ProcessTrainerLauncher
 from app.utils.clock import boottime
+from tests.integration.processes.conftest import at_large
 job = json.loads(sys.argv[1])
 handle = ProcessTrainerLauncher("double").start(job, Path(job["run_folder"]) / "attempts/1", boottime() + 60)
 while not handle.new_events():

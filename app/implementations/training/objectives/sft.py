@@ -1,5 +1,7 @@
 """Supervised fine-tuning: cross-entropy of the assistant's tokens."""
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -14,7 +16,7 @@ class SftObjective(nn.Module):
     the logits are the largest tensor of the step.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
 
@@ -29,4 +31,5 @@ class SftObjective(nn.Module):
         targets = batch.labels[0, 1:]
         supervised = targets != IGNORED
         logits = causal_lm.lm_head(hidden[0, :-1][supervised])
-        return cross_entropy(logits.float(), targets[supervised], reduction="sum")
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return cross_entropy(logits, targets[supervised], reduction="sum")

@@ -15,7 +15,7 @@ class SingleProcess:
         return objective.to(device)
 
     def backward(self, loss: torch.Tensor, optimizer: MasterAdamW) -> None:
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.accumulate()
 
     def step(self, optimizer: MasterAdamW, learning_rate: float, max_grad_norm: float) -> float:

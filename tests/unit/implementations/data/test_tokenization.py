@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.core.entities.datasets import Message
@@ -51,6 +51,7 @@ CONVERSATIONS = st.builds(
 
 
 class TestChatML:
+    @settings(deadline=None)  # the machine may be busy
     @given(messages=CONVERSATIONS)
     def test_serving_sends_what_training_saw(self, chatml: FolderChatTokenizer, messages: list[Message]) -> None:
         row = chatml.encode_training(messages, ANY_LENGTH)
@@ -59,6 +60,7 @@ class TestChatML:
                 prompt = chatml.encode_prompt(messages[:place])
                 assert row.input_ids[: len(prompt)] == prompt
 
+    @settings(deadline=None)  # the machine may be busy
     @given(messages=CONVERSATIONS)
     def test_labels_are_the_answers_and_the_ends_of_their_turns(
         self, chatml: FolderChatTokenizer, messages: list[Message]
@@ -73,6 +75,7 @@ class TestChatML:
         assert [i for i in spoken if i in chatml.stop_token_ids] == [chatml.stop_token_ids[0]] * len(answers)
         assert row.labels[-1] == chatml.stop_token_ids[0]
 
+    @settings(deadline=None)  # the machine may be busy
     @given(messages=CONVERSATIONS, max_length=st.integers(1, 60))
     def test_a_long_row_loses_its_end(
         self, chatml: FolderChatTokenizer, messages: list[Message], max_length: int
@@ -109,6 +112,7 @@ class TestChatML:
 class TestDeepSeekR1:
     """The generation prompt opens a thought, and a finished turn is rendered without it."""
 
+    @settings(deadline=None)  # the machine may be busy
     @given(messages=CONVERSATIONS)
     def test_serving_sends_what_training_saw(self, r1: FolderChatTokenizer, messages: list[Message]) -> None:
         prompt = r1.encode_prompt(messages[:-1])

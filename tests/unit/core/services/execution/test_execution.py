@@ -12,7 +12,7 @@ from app.core.errors import Conflict, StaleAttempt, Unavailable
 from app.core.interfaces.operations import TrainerOutcome
 from app.repositories.memory import MemoryJobRepository
 from app.utils.clock import boottime
-from tests.unit.core.services.conftest import LEASE, PROJECT, House, conversation, metrics_event
+from tests.unit.core.services.execution.conftest import LEASE, PROJECT, House, conversation, metrics_event
 
 Background = Callable[..., threading.Thread]
 

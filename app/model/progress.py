@@ -1,0 +1,63 @@
+"""A run's progress in a terminal: a live bar, or a line now and then where there is no terminal."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Any, Self
+
+from tqdm import tqdm
+
+from app.core.entities.jobs import JobEvent
+
+LINE_SECONDS = 10.0  # between two lines where standard error is not a terminal
+
+
+class RunProgress:
+    """Hears a trainer's events: step, loss, tokens/s and time left."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm[Any] | None = None
+        self._last_line = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def __call__(self, event: JobEvent) -> None:
+        if event.type == "message":
+            tqdm.write(f"  {event.message}", file=sys.stderr)
+        elif "eval_loss" in event.data:
+            text = f"  step {event.data['step']}: validation loss {event.data['eval_loss']:.3f}"
+            tqdm.write(text, file=sys.stderr)
+        elif sys.stderr.isatty():
+            self._draw(event)
+        else:
+            self._line(event)
+
+    def _draw(self, event: JobEvent) -> None:
+        if self._bar is None:
+            self._bar = tqdm(
+                total=event.data["total_steps"],
+                unit="step",
+                bar_format="  {n_fmt}/{total_fmt} |{bar:30}| {elapsed} {postfix}",
+            )
+        bar = self._bar
+        bar.set_postfix_str(_figures(event), refresh=False)
+        bar.update(event.data["step"] - bar.n)
+
+    def _line(self, event: JobEvent) -> None:
+        last = event.data["step"] == event.data["total_steps"]
+        if last or time.monotonic() - self._last_line >= LINE_SECONDS:
+            self._last_line = time.monotonic()
+            print(f"  step {event.data['step']}/{event.data['total_steps']}  {_figures(event)}", file=sys.stderr)
+
+
+def _figures(event: JobEvent) -> str:
+    data = event.data
+    left = int(data["eta_seconds"])
+    return f"loss {data['loss']:.3f}  {data['tokens_per_second']:.0f} tokens/s  {left // 60}:{left % 60:02d} left"

@@ -1,0 +1,185 @@
+"""``python run.py``: web, worker and engine under one parent, on one machine.
+
+A child that dies is started again. Ctrl-C or SIGTERM ends all within ten seconds and leaves no process; a second
+one ends them at once.
+"""
+
+import json
+import os
+import secrets
+import signal
+import socket
+import sys
+import time
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from urllib.error import URLError
+
+from app import create_app
+from app.bootstrap import (
+    Settings,
+    SettingsError,
+    load_settings,
+    one_line,
+    prepare_instance,
+    write_engine_addresses,
+)
+from app.core.errors import AppError
+from app.implementations.queue.process_tree import kill_marked, kill_session
+from app.processes.children import Child, say
+
+ROOT = Path(__file__).resolve().parents[2]
+MARK = "RUN_PY_MARK"  # in the environment of every process below this one
+GRACE_SECONDS = 8.0
+LOOK_SECONDS = 0.1
+READY_SECONDS = 0.5  # between two questions whether the service is ready
+ENGINE_TRIES = 3  # failures in a row after which the service is called ready without its engine
+BASE_MODEL_MISSING = 3  # an exit status of the engine
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def main() -> int:
+    try:
+        settings = load_settings()
+        listener = _listen(settings)
+        password = prepare_instance(create_app(settings))
+    except (SettingsError, AppError) as error:
+        print(f"Error: {one_line(error)}", file=sys.stderr)
+        return 1
+    if password is not None:
+        print(f"the first user is admin, with the password {password}", flush=True)
+    return Supervisor(settings, listener).run()
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """Held here for the life of the service, so that the address is ours also while web starts again."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+    except OSError as error:
+        where = f"{settings.host}:{settings.port}"
+        raise SettingsError(
+            f"cannot listen on {where} ({error.strerror}): stop what listens there, or set HOST and PORT"
+        ) from None
+
+
+class Supervisor:
+    def __init__(self, settings: Settings, listener: socket.socket) -> None:
+        self._settings = settings
+        self._mark = secrets.token_hex(16)
+        self._signals = 0
+        environment = {**os.environ, "PYTHONPATH": _python_path(), MARK: self._mark}
+        self._base = _base(listener)
+        self._engine = self._own_engine(environment)
+        self._children = [
+            Child("web", _web(settings, listener), environment, descriptors=(listener.fileno(),)),
+            Child("worker", WORKER, environment),
+            *([self._engine] if self._engine else []),
+        ]
+
+    def run(self) -> int:
+        for number in SIGNALS:
+            signal.signal(number, self._on_signal)
+        os.chdir(ROOT)
+        told = False
+        ask_at = 0.0
+        try:
+            while not self._signals:
+                for child in self._children:
+                    child.tend()
+                if not told and time.monotonic() >= ask_at:
+                    told = self._tell_when_ready()
+                    ask_at = time.monotonic() + READY_SECONDS
+                time.sleep(LOOK_SECONDS)
+        finally:
+            self._end()
+        return 0
+
+    def _own_engine(self, environment: Mapping[str, str]) -> Child | None:
+        """The engine for ``engine_base_model``, unless somebody else runs one."""
+        name = self._settings.engine_base_model
+        if name in self._settings.engines:
+            write_engine_addresses(self._settings.instance_dir, {}, None)
+            return None
+        port = _free_port()
+        given = self._settings.engine_secret
+        secret = given.get_secret_value() if given else secrets.token_urlsafe(32)
+        write_engine_addresses(self._settings.instance_dir, {name: f"http://127.0.0.1:{port}"}, secret)
+        command = [sys.executable, "-m", "app.processes.engine", "--base_model", name, "--port", str(port)]
+        advice = f"no engine runs: {name} is not on disk. Run `flask --app run models pull {name}`"
+        return Child(
+            "engine",
+            command,
+            {**environment, "ENGINE_SECRET": secret},
+            explain=lambda status: advice if status == BASE_MODEL_MISSING else None,
+        )
+
+    def _tell_when_ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self._base}/api/v1/monitor/ready", timeout=2) as answer:  # noqa: S310
+                engines = json.load(answer)["engines"]
+        except (URLError, OSError, ValueError):
+            return False
+        engine = self._engine
+        if engine is not None and self._settings.engine_base_model not in engines:
+            if not engine.explained and engine.failures < ENGINE_TRIES:
+                return False
+            say("ready without an engine: predictions answer 503 until it runs")
+        print(f"LLM Finetuning is ready: {self._base} (docs: {self._base}/docs)", flush=True)
+        return True
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._signals += 1
+
+    def _end(self) -> None:
+        """Ask, wait, and kill what is left, wherever it hangs in the tree."""
+        for child in self._children:
+            child.terminate()
+        until = time.monotonic() + GRACE_SECONDS
+        while self._signals < 2 and time.monotonic() < until:
+            if all(child.has_ended() for child in self._children):
+                break
+            time.sleep(LOOK_SECONDS)
+        for child in self._children:
+            if child.process is not None:
+                kill_session(child.process.pid)
+                child.process.wait()
+        kill_marked(MARK, self._mark)  # the trainers of a worker that died before
+        write_engine_addresses(self._settings.instance_dir, {}, None)
+
+
+WORKER = (
+    *(sys.executable, "-m", "celery", "--quiet", "--app", "run", "worker"),
+    *("--without-gossip", "--without-mingle", "--without-heartbeat"),
+)
+
+
+def _web(settings: Settings, listener: socket.socket) -> list[str]:
+    return [
+        *(sys.executable, "-m", "gunicorn", "run:create_app()"),
+        *("--bind", f"fd://{listener.fileno()}", "--worker-class", "gthread"),
+        *("--workers", str(settings.web_workers), "--threads", str(settings.web_threads)),
+        *("--graceful-timeout", "5", "--no-control-socket", "--log-level", settings.log_level.lower()),
+    ]
+
+
+def _base(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def _python_path() -> str:
+    before = os.environ.get("PYTHONPATH")
+    return f"{ROOT}{os.pathsep}{before}" if before else str(ROOT)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

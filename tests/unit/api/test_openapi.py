@@ -1,0 +1,86 @@
+"""The OpenAPI document, and that the application is what it says."""
+
+import re
+
+import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from app.core.entities.training_config import TrainingConfig
+
+VERBS = {"get", "post", "put", "patch", "delete"}
+
+
+@pytest.fixture
+def document(client):
+    return client.get("/openapi.json").json
+
+
+def operations(document):
+    for path, item in document["paths"].items():
+        for verb in item.keys() & VERBS:
+            yield path, verb, item[verb]
+
+
+def test_it_is_valid_openapi_3_1(document):
+    assert document["openapi"].startswith("3.1")
+    OpenAPIV31SpecValidator(document).validate()
+
+
+def test_it_has_every_route_and_no_other(app, document):
+    routed = {
+        (re.sub(r"<(\w+)>", r"{\1}", rule.rule), method.lower())
+        for rule in app.url_map.iter_rules()
+        if rule.rule.startswith("/api/")
+        for method in rule.methods - {"OPTIONS", "HEAD"}
+    }
+    assert {(path, verb) for path, verb, _ in operations(document)} == routed
+
+
+def test_each_operation_explains_itself(document):
+    for path, verb, operation in operations(document):
+        where = f"{verb} {path}"
+        assert operation["summary"], where
+        good = next(answer for status, answer in operation["responses"].items() if status.startswith("2"))
+        assert "example" in good["content"]["application/json"], where
+        assert "default" in operation["responses"], where
+        if verb == "post" and "cancel" not in path:
+            assert "example" in operation["requestBody"]["content"]["application/json"], where
+            assert {"400", "422", "429"} <= operation["responses"].keys(), where
+
+
+def test_each_guarded_operation_says_so(client, document):
+    for path, verb, operation in operations(document):
+        is_open = client.open(path, method=verb.upper()).status_code != 401
+        assert is_open == ("security" not in operation), path
+        if not is_open:
+            assert operation["security"] == [{"bearer": []}]
+            assert {"401", "403"} <= operation["responses"].keys(), path
+
+
+def test_errors_are_problems(document):
+    for name, answer in document["components"]["responses"].items():
+        assert list(answer["content"]) == ["application/problem+json"], name
+
+
+def test_the_training_config_is_a_component(document):
+    schemas = document["components"]["schemas"]
+    assert schemas["TrainingConfig"]["properties"].keys() == TrainingConfig.model_fields.keys()
+    assert schemas["Train"]["properties"]["config"]["$ref"] == "#/components/schemas/TrainingConfig"
+    assert schemas["Train"]["additionalProperties"] is False
+    assert schemas["TrainingConfig"]["properties"]["lora"]["$ref"] == "#/components/schemas/LoraSettings"
+
+
+def test_the_description_shows_how(document):
+    description = document["info"]["description"]
+    for word in ("Authorization: Bearer", "/api/v1/auth/token", "RateLimit", "malformed_json", "per minute"):
+        assert word in description
+
+
+def test_the_examples_of_requests_are_accepted(caller, document, settings):
+    (settings.data_dir / "raw" / "sample_data.json").write_bytes(
+        (settings.data_dir / "raw" / "sound.json").read_bytes()
+    )
+    for path in ("/api/v1/train", "/api/v1/predict"):
+        body = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["example"]
+        answer = caller("POST", path, json=body)
+        assert answer.status_code in (200, 202), answer.json

@@ -1,0 +1,187 @@
+"""What each route answers when all is well, and when the thing asked for is not there."""
+
+import json
+import math
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from app.core.entities.identity import DEFAULT_PROJECT_ID, Role
+from app.core.entities.jobs import JobError, JobEvent, JobState, Progress
+from app.core.entities.models import ModelVersion
+from app.core.errors import Fault, NotFound, Unavailable
+
+NOBODY = "ftjob-" + "0" * 24
+
+
+def test_a_token_opens_the_routes(client, services):
+    services.identity.create_user("alice", "correct horse battery", Role.VIEWER)
+    answer = client.post("/api/v1/auth/token", json={"username": "alice", "password": "correct horse battery"})
+    assert answer.status_code == 200
+    assert answer.json.keys() == {"access_token", "token_type", "expires_in"}
+    assert (answer.json["token_type"], answer.json["expires_in"]) == ("Bearer", 3600)
+    assert answer.headers["Cache-Control"] == "no-store"
+    headers = {"Authorization": f"Bearer {answer.json['access_token']}"}
+    assert client.get("/api/v1/models", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("username", ["alice", "nobody", "no such\nname"])
+def test_a_wrong_log_in_looks_the_same_for_everyone(client, services, username):
+    services.identity.create_user("alice", "correct horse battery", Role.VIEWER)
+    answer = client.post("/api/v1/auth/token", json={"username": username, "password": "wrong"})
+    assert (answer.status_code, answer.json["code"]) == (401, "invalid_credentials")
+    assert answer.json["detail"] == "the username or the password is wrong"
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
+
+
+def test_a_job_is_saved_and_rung_for(caller, twins):
+    body = {"dataset_path": "data/raw/sound.json", "config": {"num_epochs": 2, "r": 4}}
+    answer = caller("POST", "/api/v1/train", json=body)
+    assert answer.status_code == 202, answer.json
+    job = twins.jobs.get(DEFAULT_PROJECT_ID, answer.json["task_id"])
+    assert answer.json["status"] == "validating_files"
+    assert (job.config["num_epochs"], job.config["lora"]["r"], job.base_model) == (2, 4, "tiny-random")
+    assert job.config["batch_size"] == 12  # what the request leaves out is train_config.yaml's
+    assert job.created_by == "user-0"
+    assert twins.queue.rung == [job.id]
+
+
+def test_status_shows_progress_and_the_error(caller, twins):
+    task_id = caller("POST", "/api/v1/train", json={"dataset_path": "data/raw/sound.json"}).json["task_id"]
+    claim = twins.jobs.claim("w", 30)
+    twins.jobs.ingest(task_id, claim.fence, [], Progress(3, 10, math.nan, 0.5, 1e-4, 100.0, 7.0))
+    fault = Fault("row 2", "no_answer", "the row has no answer")
+    twins.jobs.move(
+        task_id, claim.fence, JobState.FAILED, JobError("invalid_data", "the data has faults", (fault,))
+    )
+    answer = caller("GET", f"/api/v1/train/status/{task_id}")
+    assert answer.status_code == 200
+    body = json.loads(answer.get_data(), parse_constant=pytest.fail)  # NaN is not JSON
+    shown = {key: body[key] for key in ("status", "step", "total_steps", "loss", "eta_seconds")}
+    assert shown == {"status": "failed", "step": 3, "total_steps": 10, "loss": None, "eta_seconds": 7.0}
+    assert body["error"]["code"] == "invalid_data"
+    assert body["error"]["errors"] == [{"where": "row 2", "code": "no_answer", "message": "the row has no answer"}]
+
+
+def test_jobs_are_listed_by_pages_and_by_status(caller, twins):
+    made = [
+        caller("POST", "/api/v1/train", json={"dataset_path": "data/raw/sound.json"}).json["task_id"]
+        for _ in range(3)
+    ]
+    caller("POST", f"/api/v1/train/{made[0]}/cancel")
+    first = caller("GET", "/api/v1/train?limit=2").json
+    second = caller("GET", f"/api/v1/train?limit=2&after={first['next']}").json
+    assert [job["task_id"] for job in first["data"] + second["data"]] == made[::-1]
+    assert second["next"] is None
+    cancelled = caller("GET", "/api/v1/train?status=cancelled").json["data"]
+    assert [job["task_id"] for job in cancelled] == [made[0]]
+
+
+def test_cancel_may_be_repeated_but_not_undo_an_end(caller, twins):
+    first = caller("POST", "/api/v1/train", json={"dataset_path": "data/raw/sound.json"}).json["task_id"]
+    for _ in range(2):
+        answer = caller("POST", f"/api/v1/train/{first}/cancel")
+        assert (answer.status_code, answer.json["status"]) == (200, "cancelled")
+    second = caller("POST", "/api/v1/train", json={"dataset_path": "data/raw/sound.json"}).json["task_id"]
+    claim = twins.jobs.claim("w", 30)
+    twins.jobs.move(second, claim.fence, JobState.FAILED, JobError("nan_loss", "the loss is not a number"))
+    answer = caller("POST", f"/api/v1/train/{second}/cancel")
+    assert (answer.status_code, answer.json["code"]) == (409, "job_is_final")
+
+
+def test_events_come_in_order_from_where_the_caller_stopped(caller, twins):
+    task_id = caller("POST", "/api/v1/train", json={"dataset_path": "data/raw/sound.json"}).json["task_id"]
+    claim = twins.jobs.claim("w", 30)
+    events = [JobEvent(n, "message", "info", f"event {n}", datetime.now(UTC)) for n in (1, 2, 3)]
+    twins.jobs.ingest(task_id, claim.fence, events, None)
+    answer = caller("GET", f"/api/v1/train/{task_id}/events?after=1&limit=1")
+    assert [event["message"] for event in answer.json["data"]] == ["event 2"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "status/{}"), ("POST", "{}/cancel"), ("GET", "{}/events")],
+)
+@pytest.mark.parametrize("task_id", [NOBODY, "ftjob-x", "1 or 1=1", "%00"])
+def test_a_job_that_is_not_there(caller, method, path, task_id):
+    answer = caller(method, f"/api/v1/train/{path.format(task_id)}")
+    assert (answer.status_code, answer.json["code"]) == (404, "job_not_found")
+
+
+def test_another_projects_job_is_not_found(client, bearer, caller):
+    task_id = caller("POST", "/api/v1/train", json={"dataset_path": "data/raw/sound.json"}).json["task_id"]
+    stranger = bearer(Role.ADMIN, "other")
+    assert client.get(f"/api/v1/train/status/{task_id}", headers=stranger).status_code == 404
+    assert client.post(f"/api/v1/train/{task_id}/cancel", headers=stranger).status_code == 404
+    assert client.get("/api/v1/train", headers=stranger).json["data"] == []
+
+
+def test_predict_passes_on_what_was_asked(caller, twins):
+    answer = caller(
+        "POST", "/api/v1/predict", json={"text": "abc", "max_length": 5, "temperature": 1, "model": "m:2"}
+    )
+    assert answer.status_code == 200
+    assert answer.json == {
+        "text": "cba",
+        "reasoning": None,
+        "model": "m:2",
+        "finish_reason": "stop",
+        "prompt_tokens": 3,
+        "completion_tokens": 3,
+    }
+    caller("POST", "/api/v1/predict", json={"text": "abc"})
+    assert twins.inference.asked == [("default", "abc", 5, 1.0, "m:2"), ("default", "abc", 128, 0.0, None)]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (NotFound("no model", code="model_not_found"), 404),
+        (Unavailable("not resident", code="base_not_resident", retry_after=7), 503),
+    ],
+)
+def test_what_inference_refuses_is_passed_on(caller, twins, error, status):
+    twins.inference.error = error
+    answer = caller("POST", "/api/v1/predict", json={"text": "abc"})
+    assert (answer.status_code, answer.json["code"]) == (status, error.code)
+    assert answer.headers.get("Retry-After") == (str(error.retry_after) if error.retry_after else None)
+
+
+def test_models_and_their_versions(caller, twins):
+    version = ModelVersion(
+        id="v1",
+        project_id=DEFAULT_PROJECT_ID,
+        name="support",
+        number=1,
+        base_model="tiny-random",
+        template_hash="0" * 64,
+        artifacts="v1",
+        job_id=None,
+        dataset_digest="0" * 64,
+        config={"num_epochs": 1},
+        metrics={"eval_loss": 0.5},
+        created_by=None,
+        created_at=datetime.now(UTC),
+    )
+    twins.versions.kept += [version, replace(version, id="v2", number=2)]
+    assert [model["latest"] for model in caller("GET", "/api/v1/models").json["data"]] == [2]
+    assert caller("GET", "/api/v1/models/support").json["versions"] == 2
+    versions = caller("GET", "/api/v1/models/support/versions").json["data"]
+    assert [one["reference"] for one in versions] == ["support:2", "support:1"]
+    assert "artifacts" not in versions[0]  # a place on the host
+    for path in ("/api/v1/models/absent", "/api/v1/models/absent/versions"):
+        assert caller("GET", path).json["code"] == "model_not_found"
+
+
+def test_probes_say_what_is_wrong(client, twins):
+    assert client.get("/api/v1/monitor/health").json == {"status": "ok"}
+    assert client.get("/api/v1/monitor/ready").json == {
+        "ready": True,
+        "reasons": [],
+        "engines": ["smollm2-135m-instruct"],
+    }
+    twins.database.problem, twins.queue.problem = "no schema", "no broker"
+    answer = client.get("/api/v1/monitor/ready")
+    assert (answer.status_code, answer.json["reasons"]) == (503, ["no schema", "no broker"])
+    assert client.get("/api/v1/monitor/health").status_code == 200

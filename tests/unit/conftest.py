@@ -1,0 +1,184 @@
+"""The web application over in-memory twins, and callers of each role."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from app import create_app
+from app.bootstrap import BASE_MODEL_SOURCES, DATA_FORMATS, Settings, load_settings, load_training_config
+from app.core.entities.identity import DEFAULT_PROJECT_ID, Principal, Role, User
+from app.core.entities.inference import Prediction
+from app.core.interfaces.operations import JobQueue
+from app.core.interfaces.storage import DatabaseHealth
+from app.core.services import Services
+from app.core.services.identity import IdentityService
+from app.core.services.model_management import ModelManagementService
+from app.core.services.monitoring import MonitoringService
+from app.core.services.training import TrainingService
+from app.implementations.data.store import FileDatasetStore
+from app.implementations.identity.passwords import Argon2Hasher
+from app.implementations.identity.tokens import JwtIssuer
+from app.implementations.models.base_models import FolderBaseModelStore
+from app.repositories.memory import MemoryJobRepository, MemoryModelVersionRepository, MemoryUserRepository
+
+QUIET = "version: 1\ndisable_existing_loggers: false\n"
+OTHER_PROJECT = "other"
+SOUND_ROWS = """[
+  {"messages": [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Good day."}]},
+  {"messages": [{"role": "user", "content": "Open?"}, {"role": "assistant", "content": "From nine to five."}]}
+]"""
+
+
+class TwinDatabase(DatabaseHealth):
+    problem: str | None = None
+
+    def check(self) -> str | None:
+        return self.problem
+
+
+class TwinQueue(JobQueue):
+    def __init__(self) -> None:
+        self.rung: list[str] = []
+        self.problem: str | None = None
+
+    def ring(self, job_id: str) -> None:
+        self.rung.append(job_id)
+
+    def check(self) -> str | None:
+        return self.problem
+
+
+class TwinEngines:
+    def resident(self) -> Sequence[str]:
+        return ["smollm2-135m-instruct"]
+
+
+class TwinInference:
+    """Says back what it was asked, or raises what it was told to."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+        self.error: Exception | None = None
+
+    def predict(
+        self, principal: Principal, text: str, max_length: int, temperature: float, model: str | None
+    ) -> Prediction:
+        self.asked.append((principal.project_id, text, max_length, temperature, model))
+        if self.error:
+            raise self.error
+        return Prediction(text[::-1], None, model or "smollm2-135m-instruct", "stop", len(text), len(text))
+
+
+@dataclass
+class Twins:
+    """What stands behind the services, for tests to fill and to look into."""
+
+    users: MemoryUserRepository = field(
+        default_factory=lambda: MemoryUserRepository([DEFAULT_PROJECT_ID, OTHER_PROJECT])
+    )
+    versions: MemoryModelVersionRepository = field(default_factory=MemoryModelVersionRepository)
+    database: TwinDatabase = field(default_factory=TwinDatabase)
+    queue: TwinQueue = field(default_factory=TwinQueue)
+    inference: TwinInference = field(default_factory=TwinInference)
+
+    def __post_init__(self) -> None:
+        self.jobs = MemoryJobRepository(self.versions)
+
+    def job_count(self) -> int:
+        return sum(self.jobs.count_by_state().values())
+
+
+@pytest.fixture
+def twins() -> Twins:
+    return Twins()
+
+
+@pytest.fixture
+def tokens(settings: Settings) -> JwtIssuer:
+    return JwtIssuer(None, settings.instance_dir / "secret_key")
+
+
+@pytest.fixture
+def quiet_settings(settings: Settings, tmp_path: Path) -> Settings:
+    """Logs nowhere: pytest's own handlers see the records. ``data/raw/sound.json`` can be trained on."""
+    quiet = tmp_path / "logging.yaml"
+    quiet.write_text(QUIET)
+    raw = settings.data_dir / "raw"
+    raw.mkdir()
+    (raw / "sound.json").write_text(SOUND_ROWS)
+    return settings.model_copy(update={"logging_file": quiet})
+
+
+@pytest.fixture
+def services(quiet_settings: Settings, twins: Twins, tokens: JwtIssuer) -> Services:
+    """Everything that HTTP and the command line reach, with the real stores of files."""
+    settings = quiet_settings
+    bases = FolderBaseModelStore(settings.base_models_file, settings.models_dir / "base", BASE_MODEL_SOURCES)
+    formats = [DATA_FORMATS.create(name) for name in DATA_FORMATS.names()]
+    datasets = FileDatasetStore(settings.data_dir, formats, settings.max_body_bytes)
+    defaults = load_training_config(settings.train_config_file, base_model="tiny-random")
+    unused = cast("Any", None)
+    return Services(
+        identity=IdentityService(twins.users, Argon2Hasher(), tokens, settings.token_seconds),
+        datasets=unused,
+        training=TrainingService(twins.jobs, datasets, bases, twins.queue, defaults),
+        execution=unused,
+        models=ModelManagementService(twins.versions, bases),
+        inference=cast("Any", twins.inference),
+        evaluation=unused,
+        monitoring=MonitoringService(twins.database, twins.queue, cast("Any", TwinEngines()), twins.jobs),
+    )
+
+
+@pytest.fixture(scope="session")
+def shared_app(tmp_path_factory: pytest.TempPathFactory) -> Flask:
+    """One for all tests: to document its routes costs a tenth of a second. Its limits are out of the way."""
+    quiet = tmp_path_factory.mktemp("app") / "logging.yaml"
+    quiet.write_text(QUIET)
+    many = "1000000 per minute"
+    return create_app(
+        load_settings(logging_file=quiet, rate_limit=many, login_rate_limit=many), cast("Any", object())
+    )
+
+
+@pytest.fixture
+def app(shared_app: Flask, services: Services) -> Iterator[Flask]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(shared_app.extensions, "services", services)
+        yield shared_app
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()
+
+
+@pytest.fixture
+def bearer(twins: Twins, tokens: JwtIssuer) -> Callable[..., dict[str, str]]:
+    """The header of a new member of a project, without the cost of a password."""
+
+    def make(role: Role = Role.ADMIN, project: str = DEFAULT_PROJECT_ID) -> dict[str, str]:
+        number = len(twins.users.list())
+        user = User(f"user-{number}", f"user{number}", "no password", datetime.now(UTC))
+        twins.users.add(user, project, role)
+        claims = {"sub": user.id, "username": user.username, "project": project}
+        return {"Authorization": f"Bearer {tokens.issue(claims, 600)}"}
+
+    return make
+
+
+@pytest.fixture
+def caller(client: FlaskClient, bearer: Callable[..., dict[str, str]]) -> Callable[..., Any]:
+    """``caller(method, path, …)`` as an admin of the default project."""
+    headers = bearer()
+
+    def call(method: str, path: str, **arguments: Any) -> Any:
+        return client.open(path, method=method, headers={**headers, **arguments.pop("headers", {})}, **arguments)
+
+    return call

@@ -1,0 +1,225 @@
+"""Which model answers, with which template, over in-memory twins."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from app.core.entities.datasets import Message, TokenizedRow
+from app.core.entities.identity import Principal, Role
+from app.core.entities.inference import Adapter, Generation, GenerationRequest
+from app.core.entities.models import BaseModelSpec, ModelVersion
+from app.core.errors import Conflict, Invalid, NotFound, Unavailable
+from app.core.interfaces.components import ArtifactStore, BaseModelStore, ChatTokenizer
+from app.core.interfaces.operations import EngineClient
+from app.core.services.inference import InferenceService
+from app.repositories.memory import MemoryModelVersionRepository
+
+ASKER = Principal("u1", "ada", "default", Role.VIEWER)
+
+
+class LetterTokenizer(ChatTokenizer):
+    """A letter a token, after the template's own mark."""
+
+    def __init__(self, mark: str) -> None:
+        self.template_hash = f"hash of {mark}"
+        self.stop_token_ids = (ord(mark),)
+        self._mark = mark
+
+    def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
+        return [ord(c) for m in messages for c in f"{self._mark}{m['role'][0]}{m['content']}"]
+
+    def encode_training(self, messages: Sequence[Message], max_length: int) -> TokenizedRow:
+        raise AssertionError("serving does not train")
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return "".join(map(chr, ids))
+
+    def split_reasoning(self, text: str) -> tuple[str | None, str]:
+        reasoning, found, answer = text.partition("</think>")
+        return (reasoning, answer) if found else (None, text)
+
+
+class MemoryBases(BaseModelStore):
+    def specs(self) -> Sequence[BaseModelSpec]:
+        return [BaseModelSpec(name, "random", "llama") for name in ("tiny", "big")]
+
+    def spec(self, name: str) -> BaseModelSpec:
+        return next(spec for spec in self.specs() if spec.name == name)
+
+    def folder(self, name: str) -> Path:
+        return Path("/bases") / name
+
+    def present(self, name: str) -> bool:
+        return True
+
+    def pull(self, name: str) -> Path:
+        return self.folder(name)
+
+    def tokenizer(self, name: str) -> ChatTokenizer:
+        return LetterTokenizer({"tiny": "T", "big": "B"}[name])
+
+
+class MemoryArtifacts(ArtifactStore):
+    def publish(self, version_id: str, source: Path) -> str:
+        return version_id
+
+    def folder(self, version: ModelVersion) -> Path:
+        return Path("/registry") / version.artifacts
+
+    def tokenizer(self, version: ModelVersion) -> ChatTokenizer:
+        return LetterTokenizer("V")
+
+    def discard(self, artifacts: str) -> None:
+        pass
+
+
+class MemoryEngines(EngineClient):
+    """Notes what it is asked, and answers the same to all."""
+
+    def __init__(self, *bases: str, text: str = "yes") -> None:
+        self.bases = bases
+        self.text = text
+        self.asked: list[GenerationRequest] = []
+
+    def resident(self) -> Sequence[str]:
+        return self.bases
+
+    def generate(self, request: GenerationRequest) -> Generation:
+        self.asked.append(request)
+        return Generation(self.text, "stop", len(request.prompt_ids), 3)
+
+    def stream(self, request: GenerationRequest) -> Iterator[str | Generation]:
+        yield self.generate(request)
+
+
+def version(name: str, **changes: object) -> ModelVersion:
+    made = ModelVersion(
+        id=f"id-{name}",
+        project_id="default",
+        name=name,
+        number=0,
+        base_model="tiny",
+        template_hash="hash of V",
+        artifacts=f"folder-{name}",
+        job_id=None,
+        dataset_digest="d",
+        config={},
+        metrics={},
+        created_by=None,
+        created_at=datetime.now(UTC),
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def engines() -> MemoryEngines:
+    return MemoryEngines("tiny", "big")
+
+
+@pytest.fixture
+def versions() -> MemoryModelVersionRepository:
+    return MemoryModelVersionRepository()
+
+
+@pytest.fixture
+def service(versions: MemoryModelVersionRepository, engines: MemoryEngines) -> InferenceService:
+    return InferenceService(versions, MemoryBases(), MemoryArtifacts(), engines)
+
+
+def test_without_a_model_the_first_resident_base_answers(
+    service: InferenceService, engines: MemoryEngines
+) -> None:
+    answer = service.predict(ASKER, "hi", 9, 0.5)
+    assert (answer.text, answer.reasoning, answer.model) == ("yes", None, "tiny")
+    assert (answer.finish_reason, answer.prompt_tokens, answer.completion_tokens) == ("stop", 4, 3)
+    assert engines.asked == [
+        GenerationRequest(
+            base_model="tiny",
+            prompt_ids=[ord(c) for c in "Tuhi"],
+            max_tokens=9,
+            temperature=0.5,
+            stop_token_ids=(ord("T"),),
+        )
+    ]
+
+
+def test_without_a_model_and_without_an_engine(versions: MemoryModelVersionRepository) -> None:
+    lonely = InferenceService(versions, MemoryBases(), MemoryArtifacts(), MemoryEngines())
+    with pytest.raises(Unavailable) as caught:
+        lonely.predict(ASKER, "hi", 9, 0.5)
+    assert caught.value.code == "base_not_resident"
+
+
+def test_a_version_answers_with_its_own_template_and_adapter(
+    service: InferenceService, versions: MemoryModelVersionRepository, engines: MemoryEngines
+) -> None:
+    versions.publish(version("support"))
+    answer = service.predict(ASKER, "hi", 9, 0.0, "support")
+    assert answer.model == "support:1"
+    [asked] = engines.asked
+    assert asked.base_model == "tiny"
+    assert asked.adapter == Adapter("id-support", "/registry/folder-support")
+    assert asked.prompt_ids == [ord(c) for c in "Vuhi"]
+    assert asked.stop_token_ids == (ord("V"),)
+
+
+def test_a_bare_name_is_the_newest_version_and_a_number_is_that_one(
+    service: InferenceService, versions: MemoryModelVersionRepository
+) -> None:
+    versions.publish(version("support", id="one"))
+    versions.publish(version("support", id="two"))
+    assert service.predict(ASKER, "hi", 9, 0.0, "support").model == "support:2"
+    assert service.predict(ASKER, "hi", 9, 0.0, "support:1").model == "support:1"
+
+
+def test_a_base_models_name_is_that_base_unless_a_version_has_it(
+    service: InferenceService, versions: MemoryModelVersionRepository, engines: MemoryEngines
+) -> None:
+    assert service.predict(ASKER, "hi", 9, 0.0, "big").model == "big"
+    assert engines.asked[-1].base_model == "big"
+    versions.publish(version("big"))
+    assert service.predict(ASKER, "hi", 9, 0.0, "big").model == "big:1"
+
+
+@pytest.mark.parametrize("model", ["nobody", "support:2", "tiny:1"])
+def test_a_model_that_the_project_does_not_have(
+    service: InferenceService, versions: MemoryModelVersionRepository, model: str
+) -> None:
+    versions.publish(version("support"))
+    with pytest.raises(NotFound, match=model) as caught:
+        service.predict(ASKER, "hi", 9, 0.0, model)
+    assert caught.value.code == "model_not_found"
+
+
+def test_another_projects_model_does_not_exist(
+    service: InferenceService, versions: MemoryModelVersionRepository, engines: MemoryEngines
+) -> None:
+    versions.publish(version("support", project_id="theirs"))
+    with pytest.raises(NotFound):
+        service.predict(ASKER, "hi", 9, 0.0, "support")
+    assert engines.asked == []
+
+
+def test_what_is_no_reference_is_refused(service: InferenceService) -> None:
+    with pytest.raises(Invalid):
+        service.predict(ASKER, "hi", 9, 0.0, "../etc")
+
+
+def test_a_template_that_has_changed_refuses_to_serve(
+    service: InferenceService, versions: MemoryModelVersionRepository, engines: MemoryEngines
+) -> None:
+    versions.publish(version("support", template_hash="hash of another"))
+    with pytest.raises(Conflict) as caught:
+        service.predict(ASKER, "hi", 9, 0.0, "support")
+    assert caught.value.code == "template_mismatch"
+    assert engines.asked == []
+
+
+def test_reasoning_is_told_apart(versions: MemoryModelVersionRepository) -> None:
+    thinking = MemoryEngines("tiny", text="hm</think>42")
+    service = InferenceService(versions, MemoryBases(), MemoryArtifacts(), thinking)
+    answer = service.predict(ASKER, "hi", 9, 0.0)
+    assert (answer.reasoning, answer.text) == ("hm", "42")

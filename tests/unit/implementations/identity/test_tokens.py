@@ -1,0 +1,86 @@
+"""The key: made once, whole, private. (What it signs and refuses: tests/unit/api/test_authentication.py.)"""
+
+import stat
+import subprocess
+import sys
+
+import pytest
+
+from app.core.errors import Unauthorized, Unavailable
+from app.implementations.identity.tokens import JwtIssuer
+
+START = """
+import sys
+from pathlib import Path
+from app.implementations.identity.tokens import JwtIssuer
+print("ready", flush=True)
+sys.stdin.readline()
+print(JwtIssuer(None, Path(sys.argv[1])).issue({"sub": "someone"}, 60))
+"""
+
+
+@pytest.fixture
+def key_file(tmp_path):
+    return tmp_path / "instance" / "secret_key"
+
+
+def test_what_it_issues_it_verifies(key_file):
+    claims = JwtIssuer(None, key_file).verify(
+        JwtIssuer(None, key_file).issue({"sub": "someone", "project": "p"}, 60)
+    )
+    assert (claims["sub"], claims["project"], claims["exp"] - claims["iat"]) == ("someone", "p", 60)
+
+
+def test_registered_claims_are_not_the_callers_to_set(key_file):
+    issuer = JwtIssuer(None, key_file)
+    assert issuer.verify(issuer.issue({"sub": "someone", "aud": "x", "iss": "x", "exp": 9**12}, 60))
+
+
+def test_each_token_has_an_id_of_its_own(key_file):
+    issuer = JwtIssuer(None, key_file)
+    ids = {issuer.verify(issuer.issue({"sub": "someone"}, 60))["jti"] for _ in range(3)}
+    assert len(ids) == 3
+
+
+def test_a_given_key_makes_no_file(key_file):
+    issuer = JwtIssuer("k" * 32, key_file)
+    assert JwtIssuer("k" * 32, key_file).verify(issuer.issue({"sub": "someone"}, 60))
+    with pytest.raises(Unauthorized):
+        JwtIssuer("l" * 32, key_file).verify(issuer.issue({"sub": "someone"}, 60))
+    assert not key_file.exists()
+
+
+def test_the_key_file_is_private_and_long_enough(key_file):
+    JwtIssuer(None, key_file)
+    assert stat.S_IMODE(key_file.stat().st_mode) == 0o600
+    assert len(key_file.read_bytes()) == 32
+    assert list(key_file.parent.iterdir()) == [key_file]
+
+
+def test_a_damaged_key_is_not_used(key_file):
+    key_file.parent.mkdir()
+    key_file.write_bytes(b"short")
+    with pytest.raises(Unavailable, match="secret_key"):
+        JwtIssuer(None, key_file)
+
+
+def test_processes_that_start_at_once_share_one_key(key_file):
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", START, str(key_file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(4)
+    ]
+    try:
+        for process in processes:
+            assert process.stdout.readline() == "ready\n"
+        for process in processes:
+            process.stdin.write("\n")
+            process.stdin.flush()
+        tokens = [process.communicate(timeout=30)[0].strip() for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    issuer = JwtIssuer(None, key_file)
+    assert [issuer.verify(token)["sub"] for token in tokens] == ["someone"] * 4

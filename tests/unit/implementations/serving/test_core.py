@@ -1,0 +1,320 @@
+"""The core alone, in a thread, spoken to over its socket."""
+
+import random
+import shutil
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from transformers import LlamaForCausalLM, PreTrainedModel
+
+from app.implementations.serving.adapters import Adapters
+from app.implementations.serving.channel import Channel, FrontGone
+from app.implementations.serving.core import Core
+from app.implementations.serving.messages import (
+    Answer,
+    Attach,
+    Cancel,
+    Detach,
+    Failed,
+    Message,
+    Ready,
+    Submit,
+    Token,
+    Turn,
+)
+from app.implementations.serving.model import BaseModel
+from tests.serving_models import CONTEXT, VOCABULARY
+
+NO_END = -1
+
+
+def submit(number: int, prompt: Sequence[int], adapter: str | None = None, **changes: object) -> Submit:
+    values = {
+        "max_tokens": 12,
+        "temperature": 0.0,
+        "top_p": 1.0,
+        "seed": None,
+        "stop_token_ids": [],
+        "logprobs": None,
+        **changes,
+    }
+    return Submit(id=number, prompt_ids=list(prompt), adapter=adapter, **values)  # type: ignore[arg-type]
+
+
+class Front:
+    """The other end of the socket."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.channel = Channel(connection)
+
+    def until(self, done: Callable[[Message], bool]) -> list[Message]:
+        seen: list[Message] = []
+        while not (seen and done(seen[-1])):
+            for message in self.channel.receive(wait=True):
+                seen.append(message)
+        return seen
+
+    def ask(self, message: Attach | Detach) -> str | None:
+        self.channel.send(message)
+        answer = self.until(lambda m: isinstance(m, Answer))[-1]
+        assert isinstance(answer, Answer)
+        return answer.fault
+
+    def answers(self, requests: Sequence[Submit]) -> Mapping[int, list[Token] | Failed]:
+        """Everything at once; tokens, or the failure, of each."""
+        for request in requests:
+            self.channel.send(request)
+        found: dict[int, list[Token] | Failed] = {r.id: [] for r in requests}
+        open_ids = set(found)
+        while open_ids:
+            for message in self.channel.receive(wait=True):
+                if isinstance(message, Failed):
+                    found[message.id] = message
+                    open_ids.discard(message.id)
+                elif isinstance(message, Turn):
+                    for token in message.tokens:
+                        tokens = found[token.id]
+                        assert isinstance(tokens, list)
+                        tokens.append(token)
+                        if token.finish:
+                            open_ids.discard(token.id)
+        return found
+
+    def ids(self, requests: Sequence[Submit]) -> list[list[int]]:
+        answers = self.answers(requests)
+        return [[t.token for t in tokens] for r in requests if isinstance(tokens := answers[r.id], list)]
+
+
+@contextmanager
+def core_of(folder: Path, most_running: int = 64) -> Iterator[Front]:
+    ours, theirs = socket.socketpair()
+
+    def run() -> None:
+        with suppress(FrontGone):
+            Core(BaseModel(folder, "fp32"), Channel(theirs), most_running).run()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        front = Front(ours)
+        ready = front.until(lambda m: isinstance(m, Ready))[-1]
+        assert isinstance(ready, Ready)
+        assert (ready.context, ready.vocabulary, ready.device) == (CONTEXT, VOCABULARY, "cpu")
+        yield front
+    finally:
+        ours.close()
+        thread.join(20)
+        theirs.close()
+    assert not thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def front(base_folder: Path, adapter_folders: dict[str, Path]) -> Iterator[Front]:
+    with core_of(base_folder) as front:
+        for name, folder in adapter_folders.items():
+            assert front.ask(Attach(1, name, str(folder))) is None
+        yield front
+
+
+@cache
+def reference(base: Path, adapter: Path | None) -> PreTrainedModel | PeftModel:
+    model = LlamaForCausalLM.from_pretrained(base)
+    return PeftModel.from_pretrained(model, adapter) if adapter else model
+
+
+def generate(base: Path, adapter: Path | None, request: Submit) -> list[int]:
+    """What transformers and PEFT answer."""
+    ids = torch.tensor([request.prompt_ids])
+    output = reference(base, adapter).generate(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        do_sample=False,
+        max_new_tokens=request.max_tokens,
+        eos_token_id=list(request.stop_token_ids) or NO_END,
+        pad_token_id=0,
+    )
+    return [int(i) for i in output[0, ids.shape[1] :]]
+
+
+def test_tokens_equal_generate_with_the_same_adapter_whatever_else_runs(
+    front: Front, base_folder: Path, adapter_folders: dict[str, Path]
+) -> None:
+    draw = random.Random(3)
+    names = [None, *adapter_folders]
+    requests = [
+        submit(
+            100 + number,
+            [draw.randrange(VOCABULARY) for _ in range(draw.randrange(1, 40))],
+            names[number % len(names)],
+            max_tokens=draw.randrange(1, 24),
+            stop_token_ids=draw.sample(range(VOCABULARY), 20),
+        )
+        for number in range(30)
+    ]
+    answers = front.ids(requests)
+    for request, answer in zip(requests, answers, strict=True):
+        folder = adapter_folders[request.adapter] if request.adapter else None
+        assert answer == generate(base_folder, folder, request), request
+    assert len({tuple(answer) for answer in answers}) > 20  # a model that says one thing would prove nothing
+
+
+def test_an_answer_ends_at_a_stop_id_or_at_max_tokens(front: Front) -> None:
+    [free] = front.answers([submit(200, [5, 6, 7])]).values()
+    assert isinstance(free, list)
+    assert [t.finish for t in free] == [None] * 11 + ["length"]
+    third = free[2].token
+    first_seen = next(i for i, t in enumerate(free) if t.token == third)
+    [stopped] = front.answers([submit(201, [5, 6, 7], stop_token_ids=[third])]).values()
+    assert isinstance(stopped, list)
+    assert [t.token for t in stopped] == [t.token for t in free[: first_seen + 1]]
+    assert stopped[-1].finish == "stop"
+
+
+def test_a_seed_answers_the_same_alone_and_among_others(front: Front) -> None:
+    seeded = submit(300, [9, 8, 7], "plain", temperature=1.0, top_p=0.9, seed=42, max_tokens=20)
+    [alone] = front.ids([seeded])
+    crowd = [
+        submit(310 + i, [i + 1, i + 2], n, temperature=1.0) for i, n in enumerate([None, "dora", "plain"] * 3)
+    ]
+    among = front.ids([*crowd[:5], seeded, *crowd[5:]])[5]
+    assert alone == among
+    other = front.ids([submit(330, [9, 8, 7], "plain", temperature=1.0, top_p=0.9, seed=43, max_tokens=20)])
+    assert other != [alone]
+
+
+def test_logprobs_are_the_models_own(front: Front, base_folder: Path) -> None:
+    prompt = [11, 12, 13]
+    [tokens] = front.answers([submit(400, prompt, logprobs=3, max_tokens=1, temperature=2.0, seed=1)]).values()
+    assert isinstance(tokens, list)
+    with torch.inference_mode():
+        logits = LlamaForCausalLM.from_pretrained(base_folder)(torch.tensor([prompt])).logits[0, -1]
+    expected = torch.log_softmax(logits, -1)
+    assert tokens[0].logprob == pytest.approx(float(expected[tokens[0].token]), abs=1e-4)
+    assert [i for i, _ in tokens[0].top] == expected.topk(3).indices.tolist()
+    assert [p for _, p in tokens[0].top] == pytest.approx(expected.topk(3).values.tolist(), abs=1e-4)
+
+
+def test_a_cancelled_request_leaves_within_a_turn(front: Front) -> None:
+    front.channel.send(submit(500, [1, 2, 3], max_tokens=200))
+    front.until(lambda m: isinstance(m, Turn) and any(t.id == 500 for t in m.tokens))
+    front.channel.send(Cancel(500))
+    front.channel.send(submit(501, [4, 5, 6], max_tokens=1))
+    turn = front.until(lambda m: isinstance(m, Turn) and any(t.id == 501 for t in m.tokens))[-1]
+    assert isinstance(turn, Turn)
+    assert [t.id for t in turn.tokens] == [501]
+    assert (turn.running, turn.waiting) == (0, 0)
+
+
+def test_requests_beyond_the_limit_wait_their_turn(base_folder: Path) -> None:
+    with core_of(base_folder, most_running=2) as front:
+        requests = [submit(i, [i + 1], max_tokens=4) for i in range(5)]
+        for request in requests:
+            front.channel.send(request)
+        turns: list[Turn] = []
+        ended: list[int] = []
+        while len(ended) < 5:
+            turns += [m for m in front.channel.receive(wait=True) if isinstance(m, Turn)]
+            ended = [t.id for turn in turns for t in turn.tokens if t.finish]
+        assert max(len(turn.tokens) for turn in turns) == 2
+        assert ended == [0, 1, 2, 3, 4]
+
+
+def test_an_adapter_that_is_unloaded_serves_those_who_have_it_and_nobody_else(
+    front: Front, adapter_folders: dict[str, Path]
+) -> None:
+    folder = str(adapter_folders["plain"])
+    assert front.ask(Attach(600, "leaving", folder)) is None
+    [expected] = front.ids([submit(601, [3, 2, 1], "leaving", max_tokens=30)])
+    front.channel.send(submit(602, [3, 2, 1], "leaving", max_tokens=30))
+    front.until(lambda m: isinstance(m, Turn))
+    front.channel.send(Detach(603, "leaving"))
+    tokens: list[int] = []
+    seen = front.until(lambda m: isinstance(m, Turn) and any(t.id == 602 and t.finish for t in m.tokens))
+    tokens = [t.token for m in seen if isinstance(m, Turn) for t in m.tokens]
+    assert tokens == expected[-len(tokens) :]
+    failed = front.answers([submit(604, [1], "leaving")])[604]
+    assert isinstance(failed, Failed)
+    assert failed.status == 404
+    assert front.ask(Detach(605, "leaving")) == "no such adapter is loaded"
+
+
+def _spoil_weights(folder: Path, **changes: torch.Tensor | None) -> None:
+    weights = load_file(folder / "adapter_model.safetensors")
+    for part, value in changes.items():
+        name = next(n for n in weights if part in n)
+        if value is None:
+            del weights[name]
+        else:
+            weights[name] = value
+    save_file(weights, folder / "adapter_model.safetensors")
+
+
+def _nan(folder: Path) -> None:
+    _spoil_weights(folder, lora_A=torch.full((4, 64), float("nan")))
+
+
+def _torn(folder: Path) -> None:
+    file = folder / "adapter_model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def _other_width(folder: Path) -> None:
+    _spoil_weights(folder, lora_A=torch.zeros(4, 65))
+
+
+def _half(folder: Path) -> None:
+    _spoil_weights(folder, lora_B=None)
+
+
+def _wrong_rank(folder: Path) -> None:
+    config = folder / "adapter_config.json"
+    config.write_text(config.read_text().replace('"r": 4', '"r": 5'))
+
+
+@pytest.mark.parametrize("spoil", [_nan, _torn, _other_width, _half, _wrong_rank])
+def test_a_broken_adapter_harms_nobody(
+    base_folder: Path, adapter_folders: dict[str, Path], tmp_path: Path, spoil: Callable[[Path], None]
+) -> None:
+    """As the first adapter, when the base model is not wrapped yet, and as a later one."""
+    broken = tmp_path / "broken"
+    shutil.copytree(adapter_folders["plain"], broken)
+    spoil(broken)
+    model = BaseModel(base_folder, "fp32")
+    with core_of(base_folder) as front:
+        requests = [submit(1, [1, 2, 3]), submit(2, [1, 2, 3], "good")]
+        reason = front.ask(Attach(10, "bad", str(broken)))
+        assert reason is not None
+        assert str(tmp_path) not in reason
+        assert front.ask(Attach(11, "good", str(adapter_folders["rank.16"]))) is None
+        before = front.ids(requests)
+        assert front.ask(Attach(12, "bad", str(broken))) == reason
+        assert front.ids(requests) == before
+    first = submit(1, [1, 2, 3])
+    assert before[0] == generate(base_folder, None, first)
+    assert before[1] == generate(base_folder, adapter_folders["rank.16"], first)
+    assert model.end_ids == [2]
+
+
+def test_the_least_recently_used_adapter_makes_room(base_folder: Path, adapter_folders: dict[str, Path]) -> None:
+    adapters = Adapters(BaseModel(base_folder, "fp32"), capacity=2)
+    folders = list(map(str, adapter_folders.values()))
+    adapters.attach("a", folders[0])
+    adapters.attach("b", folders[1])
+    in_use = adapters.get("b")
+    adapters.get("a")
+    adapters.attach("c", folders[2])
+    assert in_use is not None
+    assert adapters.collect({in_use}) == ["a"]
+    assert [adapters.get(name) is not None for name in "abc"] == [False, True, True]
+    adapters.attach("d", folders[3])
+    assert adapters.collect(()) == ["b"]
+    adapters.attach("a", folders[0])  # and it may come back
+    assert adapters.collect(()) == ["c"]

@@ -1,0 +1,115 @@
+"""A tiny Llama with random weights, and rows to train it on."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from app.core.entities.datasets import TokenizedRow
+from app.core.entities.training_config import LoraSettings, TrainingConfig
+from app.core.interfaces.components import Reporter
+from app.implementations.training import packed_attention
+from app.implementations.training.adaptations.lora import LoraAdaptation, trainable
+from app.implementations.training.loop import TrainingLoop
+from app.implementations.training.objectives.sft import SftObjective
+from app.implementations.training.optimizer import MasterAdamW
+from app.implementations.training.strategies.single import SingleProcess
+
+VOCABULARY = 64
+
+
+class Listener(Reporter):
+    """Keeps what it hears; asks to stop before step ``stop_at``."""
+
+    def __init__(self, stop_at: int | None = None) -> None:
+        self.messages: list[str] = []
+        self.steps: list[dict[str, Any]] = []
+        self.evaluations: list[dict[str, Any]] = []
+        self.stop_at = stop_at
+
+    def message(self, text: str, level: str = "info") -> None:
+        self.messages.append(text)
+
+    def metrics(self, step: int, total_steps: int, figures: Any) -> None:
+        kept = self.evaluations if "eval_loss" in figures else self.steps
+        kept.append({"step": step, "total_steps": total_steps, **figures})
+
+    def should_stop(self) -> bool:
+        done = self.steps[-1]["step"] if self.steps else 0
+        return self.stop_at is not None and done >= self.stop_at
+
+
+def tiny_model(attention: str = packed_attention.NAME, dtype: torch.dtype = torch.float32) -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=VOCABULARY,
+        tie_word_embeddings=True,
+        attn_implementation=attention,
+    )
+    return LlamaForCausalLM(config).to(dtype).requires_grad_(False)
+
+
+def rows(count: int, seed: int = 1) -> list[TokenizedRow]:
+    """Rows of 4 to 12 tokens; the second half of each is supervised."""
+    generator = torch.Generator().manual_seed(seed)
+    made = []
+    for row in range(1, count + 1):
+        length = int(torch.randint(4, 13, (1,), generator=generator))
+        ids = torch.randint(0, VOCABULARY, (length,), generator=generator).tolist()
+        labels = [-100] * (length // 2) + ids[length // 2 :]
+        made.append(TokenizedRow(row, ids, labels))
+    return made
+
+
+@pytest.fixture
+def make_loop(tmp_path: Path) -> Callable[..., TrainingLoop]:
+    def make(
+        listener: Listener,
+        folder: str = "checkpoints",
+        train: int | list[TokenizedRow] = 10,
+        validation: int = 4,
+        dtype: torch.dtype = torch.float32,
+        **config: Any,
+    ) -> TrainingLoop:
+        settings = TrainingConfig(**{"learning_rate": 1e-2, "warmup_steps": 2, "batch_size": 4, **config})
+        torch.manual_seed(settings.seed)
+        adaptation = LoraAdaptation(LoraSettings(r=4, lora_dropout=settings.lora.lora_dropout))
+        model = adaptation.prepare(tiny_model(dtype=dtype), "tiny")
+        strategy = SingleProcess()
+        device = torch.device("cpu")
+        return TrainingLoop(
+            settings,
+            strategy.wrap(SftObjective(model), device),
+            MasterAdamW(trainable(model), settings.weight_decay),
+            strategy,
+            device,
+            rows(train) if isinstance(train, int) else train,
+            rows(validation, seed=2),
+            tmp_path / folder,
+            listener,
+        )
+
+    return make
+
+
+@pytest.fixture
+def listener() -> Callable[..., Listener]:
+    return Listener
+
+
+@pytest.fixture
+def make_rows() -> Callable[..., list[TokenizedRow]]:
+    return rows
+
+
+@pytest.fixture
+def make_model() -> Callable[..., LlamaForCausalLM]:
+    return tiny_model

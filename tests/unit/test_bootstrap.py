@@ -1,0 +1,137 @@
+"""The composition root."""
+
+import importlib.util
+import json
+import logging
+import stat
+
+import pytest
+import yaml
+
+from app import create_app
+from app.bootstrap import (
+    FACTORIES,
+    SettingsError,
+    configure_logging,
+    one_line,
+    prepare_instance,
+    read_engine_addresses,
+    write_engine_addresses,
+)
+from app.core.errors import Fault, Invalid
+from app.core.interfaces.storage import JobRepository
+from app.extensions import db
+
+NAMES = [(factory, name) for factory in FACTORIES for name in factory.names()]
+
+
+@pytest.mark.parametrize(("factory", "name"), NAMES, ids=[f"{f.kind} {n}" for f, n in NAMES])
+def test_every_string_names_something(factory, name):
+    assert callable(factory.load(name))
+
+
+@pytest.fixture
+def quiet(settings, tmp_path):
+    file = tmp_path / "logging.yaml"
+    file.write_text("version: 1\ndisable_existing_loggers: false\n")
+    return settings.model_copy(update={"logging_file": file})
+
+
+@pytest.fixture
+def started(quiet):
+    """An app on the real thing: SQLite, the filesystem broker, files."""
+    app = create_app(quiet)
+    yield app
+    with app.app_context():
+        db.engine.dispose()
+
+
+def test_a_new_instance_is_made_ready_once(started, quiet):
+    quiet.instance_dir.chmod(0o755)
+    password = prepare_instance(started)
+    assert len(password) >= 12
+    assert stat.S_IMODE(quiet.instance_dir.stat().st_mode) == 0o700
+    assert prepare_instance(started) is None
+    client = started.test_client()
+    assert client.get("/api/v1/monitor/ready").json == {"ready": True, "reasons": [], "engines": []}
+    token = client.post("/api/v1/auth/token", json={"username": "admin", "password": password}).json[
+        "access_token"
+    ]
+    answer = client.get("/api/v1/models", headers={"Authorization": f"Bearer {token}"})
+    assert answer.json == {"data": []}
+
+
+def test_the_admins_password_may_be_given(quiet):
+    settings = type(quiet).model_validate({**quiet.model_dump(), "admin_password": "correct horse battery"})
+    app = create_app(settings)
+    assert prepare_instance(app) is None
+    body = {"username": "admin", "password": "correct horse battery"}
+    assert app.test_client().post("/api/v1/auth/token", json=body).status_code == 200
+    with app.app_context():
+        db.engine.dispose()
+
+
+def test_another_schema_stops_the_start(started):
+    prepare_instance(started)
+    with started.app_context(), db.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = 'of another code'")
+    with pytest.raises(SettingsError, match="flask --app run db"):
+        prepare_instance(started)
+    answer = started.test_client().get("/api/v1/monitor/ready")
+    assert answer.status_code == 503
+    assert "schema" in answer.json["reasons"][0]
+
+
+def test_a_database_out_of_reach_stops_the_start(quiet):
+    url = "postgresql://nobody@127.0.0.1:1/nothing?connect_timeout=2"
+    app = create_app(quiet.model_copy(update={"database_url": url}))
+    with pytest.raises(SettingsError, match="does not answer"):
+        prepare_instance(app)
+    assert app.test_client().get("/api/v1/monitor/ready").status_code == 503
+
+
+def test_services_share_their_repositories(started):
+    services = started.extensions["services"]
+    assert isinstance(services.training._jobs, JobRepository)
+    assert services.training._jobs is services.execution._jobs is services.monitoring._jobs
+
+
+def test_where_the_engines_listen_is_told_in_a_private_file(tmp_path):
+    assert read_engine_addresses(tmp_path) == ({}, None)
+    write_engine_addresses(tmp_path, {"tiny": "http://127.0.0.1:1"}, "secret")
+    write_engine_addresses(tmp_path, {"tiny": "http://127.0.0.1:2"}, "secret")
+    assert read_engine_addresses(tmp_path) == ({"tiny": "http://127.0.0.1:2"}, "secret")
+    (file,) = tmp_path.iterdir()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert json.loads(file.read_text()) == {"engines": {"tiny": "http://127.0.0.1:2"}, "secret": "secret"}
+
+
+def test_one_line_holds_the_first_faults():
+    faults = [Fault(f"row {n}", "x", "no\nanswer") for n in range(12)]
+    line = one_line(Invalid("the data has faults", faults=faults))
+    assert line.startswith("the data has faults: row 0: no answer; row 1:")
+    assert line.endswith("row 9: no answer (and 2 more)")
+    assert "\n" not in line
+    assert one_line(SettingsError("a\n  b")) == "a b"
+
+
+def test_logging_follows_the_file_and_the_level(settings, tmp_path):
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    try:
+        configure_logging(settings.model_copy(update={"log_level": "WARNING"}))
+        (handler,) = root.handlers
+        assert root.level == logging.WARNING
+        record = logging.LogRecord("a", logging.WARNING, "f", 1, "text", (), None)
+        assert handler.filter(record)
+        assert "WARNING a [-] text" in handler.format(record)
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+
+
+def test_every_yaml_of_logging_names_what_exists(settings):
+    scheme = yaml.safe_load(settings.logging_file.read_text())
+    for entry in scheme["filters"].values():
+        module, _, _name = entry["()"].rpartition(".")
+        assert importlib.util.find_spec(module)

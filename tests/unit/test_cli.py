@@ -1,0 +1,241 @@
+"""The ``flask`` commands: what they do, and how they end."""
+
+import os
+import re
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from app.core.entities.identity import DEFAULT_PROJECT_ID, Role
+from app.core.entities.jobs import JobError, JobState, Progress
+from app.core.entities.models import ModelVersion
+from app.core.errors import Fault, Unavailable
+
+ROOT = Path(__file__).parents[2]
+PASSWORD = "correct horse battery"
+
+
+@pytest.fixture
+def flask(app):
+    """``flask(…)`` → (exit status, standard output, standard error)."""
+    runner = app.test_cli_runner()
+
+    def run(*words, stdin=None):
+        done = runner.invoke(args=list(words), input=stdin)
+        assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+        return done.exit_code, done.stdout, done.stderr
+
+    return run
+
+
+def one_line(stderr):
+    return stderr.startswith("Error: ") and stderr.count("\n") == 1
+
+
+def test_a_user_is_made_who_can_log_in(flask, client, twins):
+    code, out, _ = flask(
+        "users", "create", "alice", "--role", "developer", "--password-stdin", stdin=PASSWORD + "\n"
+    )
+    assert (code, out) == (0, "created alice (developer)\n")
+    body = {"username": "alice", "password": PASSWORD}
+    assert client.post("/api/v1/auth/token", json=body).status_code == 200
+    code, out, _ = flask("users", "list")
+    assert code == 0
+    assert re.match(r"alice +developer of default ", out)
+
+
+def test_without_password_stdin_it_asks_twice(flask, twins):
+    code, _, _ = flask("users", "create", "alice", "--role", "viewer", stdin=f"{PASSWORD}\n{PASSWORD}\n")
+    assert code == 0
+    (membership,) = twins.users.memberships(twins.users.by_username("alice").id)
+    assert membership.role is Role.VIEWER
+
+
+@pytest.mark.parametrize(("name", "password"), [("alice", "short"), ("no name", PASSWORD), ("alice", "")])
+def test_a_user_with_faults_is_a_failure(flask, twins, name, password):
+    code, out, err = flask("users", "create", name, "--role", "viewer", "--password-stdin", stdin=password)
+    assert (code, out) == (1, "")
+    assert one_line(err)
+    assert not twins.users.any()
+
+
+def test_a_username_that_is_taken(flask):
+    words = ("users", "create", "alice", "--role", "viewer", "--password-stdin")
+    flask(*words, stdin=PASSWORD)
+    code, _, err = flask(*words, stdin=PASSWORD)
+    assert code == 1
+    assert one_line(err)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("users", "create"),
+        ("users", "create", "alice", "--role", "king"),
+        ("users", "create", "alice"),
+        ("users", "nonsense"),
+        ("train", "submit", "--set", "seed"),
+        ("train", "list", "--state", "asleep"),
+        ("train", "list", "--limit", "0"),
+        ("train", "status"),
+        ("models", "show"),
+        ("predict",),
+        ("predict", "  "),
+        ("predict", "hello", "--max-length", "0"),
+        ("predict", "hello", "--temperature", "3"),
+    ],
+)
+def test_usage_errors(flask, words):
+    code, _, err = flask(*words)
+    assert code == 2
+    assert err.startswith("Usage: ")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *[("users",), ("users", "create"), ("users", "list")],
+        *[("train",), ("train", "submit"), ("train", "status"), ("train", "list"), ("train", "cancel")],
+        *[("models",), ("models", "list"), ("models", "show"), ("models", "pull"), ("predict",)],
+    ],
+)
+def test_help_everywhere(flask, words):
+    code, out, _ = flask(*words, "--help")
+    assert code == 0
+    assert "Usage: " in out
+
+
+def test_submit_queues_a_job_and_prints_its_id(flask, twins):
+    code, out, _ = flask(
+        *["train", "submit", "--dataset-path", "data/raw/sound.json", "--base-model", "tiny-random"],
+        *["--set", "learning_rate=1e-4", "--set", "experiment_name=trial", "--set", 'lora={"r": 4}'],
+    )
+    assert code == 0
+    job = twins.jobs.get(DEFAULT_PROJECT_ID, out.strip())
+    assert (job.config["learning_rate"], job.name, job.config["lora"]["r"]) == (1e-4, "trial", 4)
+    assert job.created_by == "operator"
+    assert twins.queue.rung == [job.id]
+
+
+def test_submit_is_bound_to_data_raw(flask, tmp_path, twins):
+    elsewhere = tmp_path / "mine.json"
+    elsewhere.write_text("[]")
+    code, _, err = flask("train", "submit", "--dataset-path", str(elsewhere), "--set", "learning_rate=-1")
+    assert code == 1
+    assert one_line(err)
+    assert "dataset_path" in err
+    assert "config.learning_rate" in err
+    assert twins.job_count() == 0
+
+
+def test_a_jobs_life_as_the_operator_sees_it(flask, twins):
+    job_id = flask("train", "submit", "--dataset-path", "data/raw/sound.json")[1].strip()
+    code, out, _ = flask("train", "status", job_id)
+    assert code == 0
+    assert out.startswith(f"{job_id}  validating_files")
+    claim = twins.jobs.claim("w", 30)
+    twins.jobs.ingest(job_id, claim.fence, [], Progress(3, 10, loss=1.25))
+    error = JobError("invalid_data", "the data has faults", (Fault("row 2", "no_answer", "no answer"),))
+    twins.jobs.move(job_id, claim.fence, JobState.FAILED, error)
+    _, out, _ = flask("train", "status", job_id)
+    assert "3/10" in out
+    assert "  loss: 1.25\n" in out
+    assert "  error: invalid_data: the data has faults\n    row 2: no answer\n" in out
+    assert job_id in flask("train", "list", "--state", "failed")[1]
+    assert flask("train", "list", "--state", "queued")[1] == ""
+    code, _, err = flask("train", "cancel", job_id)
+    assert code == 1
+    assert one_line(err)
+
+
+def test_cancel(flask, twins):
+    job_id = flask("train", "submit", "--dataset-path", "data/raw/sound.json")[1].strip()
+    code, out, _ = flask("train", "cancel", job_id)
+    assert code == 0
+    assert "cancelled" in out
+
+
+@pytest.mark.parametrize(
+    "words", [("train", "status", "ftjob-x"), ("train", "cancel", "x"), ("models", "show", "x")]
+)
+def test_what_is_not_there(flask, words):
+    code, _, err = flask(*words)
+    assert code == 1
+    assert one_line(err)
+
+
+def test_models(flask, twins):
+    version = ModelVersion(
+        id="v1",
+        project_id=DEFAULT_PROJECT_ID,
+        name="support",
+        number=1,
+        base_model="tiny-random",
+        template_hash="0" * 64,
+        artifacts="v1",
+        job_id=None,
+        dataset_digest="0" * 64,
+        config={},
+        metrics={"eval_loss": 0.5},
+        created_by=None,
+        created_at=datetime.now(UTC),
+    )
+    twins.versions.kept.append(version)
+    _, out, _ = flask("models", "list")
+    assert "  support:1  1 version, on tiny-random\n" in out
+    assert "not here: flask models pull tiny-random" in out
+    code, out, _ = flask("models", "show", "support")
+    assert code == 0
+    assert out.startswith("support:1  on tiny-random")
+    assert "  eval_loss: 0.5\n" in out
+
+
+def test_pull_an_unknown_base(flask):
+    code, _, err = flask("models", "pull", "gpt-9")
+    assert code == 1
+    assert one_line(err)
+    assert "tiny-random" in err
+
+
+def test_predict(flask, twins):
+    assert flask("predict", "abc", "--model", "m:1")[:2] == (0, "cba\n")
+    assert twins.inference.asked == [("default", "abc", 128, 0.0, "m:1")]
+    twins.inference.error = Unavailable("no engine\nanswers")
+    code, _, err = flask("predict", "abc")
+    assert (code, err) == (1, "Error: no engine answers\n")
+
+
+def test_without_a_database_one_line_says_what_to_do(flask, twins):
+    twins.database.problem = "the database has no schema: run it"
+    for words in (("users", "list"), ("train", "list"), ("models", "list"), ("predict", "x")):
+        assert flask(*words) == (1, "", "Error: the database has no schema: run it\n")
+
+
+def test_plain_flask_finds_the_application(tmp_path):
+    """From the repository's folder, with nothing set: .flaskenv names it."""
+    environment = {**os.environ, "INSTANCE_DIR": str(tmp_path), "DOTENV_PATH": os.devnull, "LOG_LEVEL": "ERROR"}
+
+    def run(*words, **variables):
+        return subprocess.run(
+            [Path(sys.executable).with_name("flask"), *words],
+            cwd=ROOT,
+            env=environment | variables,
+            capture_output=True,
+            text=True,
+            input=PASSWORD,
+        )
+
+    early = run("users", "list")
+    assert (early.returncode, early.stdout) == (1, "")
+    assert re.search("^Error: .*flask --app run db upgrade", early.stderr)
+    assert run("db", "upgrade").returncode == 0
+    made = run("users", "create", "alice", "--role", "admin", "--password-stdin")
+    assert (made.returncode, made.stdout) == (0, "created alice (admin)\n"), made.stderr
+    assert "alice" in run("users", "list").stdout
+    faulty = run("users", "list", PORT="many")
+    assert faulty.returncode == 1
+    assert faulty.stderr.startswith("Error: configuration: port")
+    assert faulty.stderr.count("\n") == 1
