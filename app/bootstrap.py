@@ -103,6 +103,7 @@ COMPONENTS = ComponentFactory[Any](
         "tokens": "app.implementations.identity.tokens:JwtIssuer",
         "engine_client": "app.implementations.serving.engine_client:HttpEngineClient",
         "text_generator": "app.implementations.evaluation.generation:BatchGenerator",
+        "migrate_empty": "app.repositories.database:migrate_empty",
         "facts_matcher": "app.implementations.evaluation.facts:states_fact",
     },
 )
@@ -151,7 +152,6 @@ def prepare_instance(app: Flask) -> str | None:
     from sqlalchemy.exc import OperationalError
 
     from app.extensions import db
-    from app.repositories.database import migrate_empty
 
     settings: Settings = app.extensions["settings"]
     services: Services = app.extensions["services"]
@@ -159,7 +159,7 @@ def prepare_instance(app: Flask) -> str | None:
     settings.instance_dir.chmod(0o700)
     with app.app_context():
         with suppress(OperationalError):  # out of reach: the next line says so
-            migrate_empty(db.engine)
+            COMPONENTS.load("migrate_empty")(db.engine)
         if problem := services.monitoring.database_problem():
             raise SettingsError(problem)
         password = settings.admin_password

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Base(DeclarativeBase):
-    """Declarative base of every table. Constraints have names, so that migrations can change them on SQLite too."""
+    """Declarative base of every table. Constraints have names: a migration on SQLite finds them by these."""
 
     metadata = MetaData(
         naming_convention={

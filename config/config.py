@@ -90,7 +90,10 @@ class Settings(BaseSettings):
     def _readable(cls, value: str) -> str:
         from limits import parse_many
 
-        parse_many(value)  # raises ValueError; the limiter itself would only log it, and limit nothing
+        try:
+            parse_many(value)
+        except ValueError:  # the limiter itself would only log it, and limit nothing
+            raise ValueError("must be a rate, like 600 per minute") from None
         return value
 
     @field_validator("instance_dir", "data_dir", "models_dir", "results_dir")

@@ -158,7 +158,7 @@ class SqlJobRepository(JobRepository):
             row.owner = None
             if row.cancel_requested:
                 _move(row, JobState.CANCELLED)
-            elif row.state == JobState.RUNNING and row.attempts > max_attempts:
+            elif row.state == JobState.RUNNING and row.attempts >= max_attempts:
                 _move(row, JobState.FAILED)
                 row.error = error_json(poisoned(row.attempts))
             elif row.state == JobState.RUNNING:

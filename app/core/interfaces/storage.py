@@ -25,7 +25,7 @@ class JobRepository(ABC):
     def list(
         self, project_id: str, *, state: JobState | None = None, limit: int = 20, after: str | None = None
     ) -> Sequence[FineTuningJob]:
-        """Newest first; ``after`` is the id of the last job of the page before."""
+        """Newest first; ``after`` is the id of the last job of the page before (``Invalid`` if there is none)."""
 
     @abstractmethod
     def count_by_state(self) -> Mapping[JobState, int]:
@@ -56,7 +56,10 @@ class JobRepository(ABC):
 
     @abstractmethod
     def move(self, job_id: str, fence: int, to: JobState, error: JobError | None = None) -> None:
-        """Make a move of TRANSITIONS and let go of the job. ``Conflict`` for a move that is not in the table."""
+        """Make a move of TRANSITIONS and let go of the job. ``Conflict`` for a move that is not in the table.
+
+        Back to QUEUED becomes CANCELLED where that was asked for: nobody would claim it again.
+        """
 
     @abstractmethod
     def succeed(
@@ -72,13 +75,13 @@ class JobRepository(ABC):
     def release_lost(self, lease: Lease, max_attempts: int) -> JobState | None:
         """Take a job from an owner whose heartbeat is still ``lease.heartbeat``: None if it moved since.
 
-        RUNNING goes back to QUEUED, to CANCELLED where that was asked for, or to FAILED (``poisoned``) after
-        ``max_attempts`` attempts; VALIDATING_FILES stays and is merely let go.
+        It goes to CANCELLED where that was asked for. Else RUNNING goes back to QUEUED, or to FAILED
+        (``poisoned``) after ``max_attempts`` attempts; VALIDATING_FILES stays and is merely let go.
         """
 
     @abstractmethod
     def events(self, project_id: str, job_id: str, *, after: int = 0, limit: int = 100) -> Sequence[JobEvent]:
-        """In order, numbered over the job's whole life; ``after`` is the last number seen."""
+        """In order, ``seq`` numbered over the job's whole life; ``after`` is the last number seen."""
 
 
 class ModelVersionRepository(ABC):
@@ -105,7 +108,7 @@ class UserRepository(ABC):
 
     @abstractmethod
     def add(self, user: User, project_id: str, role: Role) -> None:
-        """With its first membership. ``Conflict`` if the username is taken."""
+        """With its first membership. ``Conflict`` if the username is taken, ``NotFound`` without the project."""
 
     @abstractmethod
     def by_username(self, username: str) -> User | None: ...

@@ -4,6 +4,7 @@ Busy Python beside the loop made a step a hundred times slower, so it lives in a
 """
 
 import logging
+from collections.abc import Sequence
 
 from app.implementations.serving.adapter_files import AdapterRefused
 from app.implementations.serving.adapters import Adapters
@@ -58,6 +59,8 @@ class Core:
                 self._submit(message)
             case Cancel(id=request_id):
                 self._schedule.remove([request_id])
+                if self._schedule.idle:  # then no turn follows that would say so
+                    self._tell([])
             case Attach(id=request_id, name=name, folder=folder):
                 self._channel.send(Answer(request_id, self._attach(name, folder)))
             case Detach(id=request_id, name=name):
@@ -84,6 +87,9 @@ class Core:
     def _turn(self) -> None:
         tokens = [token for sequence in self._schedule.turn() if (token := self._advance(sequence)) is not None]
         self._schedule.remove(token.id for token in tokens if token.finish)
+        self._tell(tokens)
+
+    def _tell(self, tokens: Sequence[Token]) -> None:
         self._channel.send(Turn(tokens, self._schedule.running, self._schedule.waiting))
 
     def _advance(self, sequence: Running) -> Token | None:

@@ -4,6 +4,7 @@ import json
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
@@ -44,6 +45,7 @@ class HttpEngineClient(EngineClient):
             limits=httpx.Limits(max_connections=MOST_CONNECTIONS, max_keepalive_connections=64),
             trust_env=False,  # an engine is in the house: no proxy between
         )
+        weakref.finalize(self, self._http.close)
         self._health_lock = threading.Lock()
         self._resident: tuple[float, Sequence[str]] = (float("-inf"), ())
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.implementations.serving.adapter_files import AdapterRefused, check_adapter
@@ -82,6 +82,7 @@ def test_files_that_are_missing_or_of_another_format(tmp_path: Path) -> None:
         check_adapter(tmp_path, LINEAR)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=64))
 def test_any_bytes_are_refused_and_not_more(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     folder = write(tmp_path_factory.mktemp("adapter"))

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.implementations.serving.channel import Channel, FrontGone
@@ -55,6 +55,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(messages)
 def test_a_message_is_one_line_and_comes_back_equal(message: Message) -> None:
     line = encode(message)

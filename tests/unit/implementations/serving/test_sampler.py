@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.implementations.serving.messages import Submit
@@ -41,6 +41,7 @@ def test_equal_probabilities_at_the_edge_of_a_nucleus_are_cut_by_count() -> None
     assert counts(sampler(top_p=0.5), [0.0] * 4, 500)[2:] == [0, 0]
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.floats(-50, 50, width=32), min_size=1, max_size=50),
     st.floats(1e-30, 100),

@@ -1,4 +1,4 @@
-"""The packed, selective loss against transformers' own, one unpadded row at a time."""
+"""The packed, selective loss against transformers' own, one unpadded row at a time (its norms are float32)."""
 
 import pytest
 import torch
@@ -35,10 +35,11 @@ def test_loss_and_gradients_equal_the_plain_computation(make_model, make_rows):
     expected = expected / batch.supervised
     expected.backward()
 
-    assert loss.item() == pytest.approx(expected.item(), rel=1e-9)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
     reference = trainable(plain)
     for name, parameter in trainable(packed).items():
-        assert torch.allclose(parameter.grad, reference[name].grad, rtol=1e-9, atol=1e-12), name
+        error = (parameter.grad - reference[name].grad).norm() / reference[name].grad.norm()
+        assert error < 1e-5, name
 
 
 def test_a_row_does_not_see_its_neighbours(make_model, make_rows):

@@ -1,0 +1,347 @@
+"""The engine's two processes, over HTTP, on a tiny random model."""
+
+import json
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from app.core.entities.inference import Adapter, Generation, GenerationRequest
+from app.core.errors import Invalid, Unavailable
+from app.implementations.serving.engine_client import HttpEngineClient
+from tests.serving_models import CONTEXT
+
+BASE = "tiny-random"
+SECRET = "a secret of the house"
+
+
+class Engine:
+    def __init__(self, process: "subprocess.Popen[str]", port: int) -> None:
+        self.process = process
+        self.url = f"http://127.0.0.1:{port}"
+        self.http = httpx.Client(base_url=self.url, headers={"authorization": f"Bearer {SECRET}"}, timeout=60)
+
+    @property
+    def core(self) -> psutil.Process:
+        [core] = psutil.Process(self.process.pid).children()
+        return core
+
+    def complete(self, model: str = BASE, **changes: Any) -> Any:
+        body = {"model": model, "prompt": [5, 6, 7], "max_tokens": 16, "temperature": 0, "ignore_eos": True}
+        return self.http.post("/v1/completions", json={**body, **changes})
+
+    def text(self, model: str = BASE, **changes: Any) -> str:
+        response = self.complete(model, **changes)
+        assert response.status_code == 200, response.text
+        return str(response.json()["choices"][0]["text"])
+
+    def load(self, name: str, folder: Path) -> httpx.Response:
+        return self.http.post("/v1/load_lora_adapter", json={"lora_name": name, "lora_path": str(folder)})
+
+    def figures(self) -> Mapping[str, float]:
+        """Prometheus' samples: name → value, summed over labels."""
+        found: dict[str, float] = {}
+        for line in self.http.get("/metrics").text.splitlines():
+            if not line.startswith("#"):
+                name = line.partition("{")[0]
+                found[name] = found.get(name, 0) + float(line.rpartition(" ")[2])
+        return found
+
+    def await_figure(self, name: str, value: float) -> None:
+        for _ in range(500):
+            if self.figures()[name] == value:
+                return
+            threading.Event().wait(0.01)
+        pytest.fail(f"{name} is {self.figures()[name]}, not {value}")
+
+
+def start(models_dir: Path, port: int, *options: str, **environment: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "app.processes.engine", "--base_model", BASE, "--port", str(port), *options]
+    variables = {**os.environ, "MODELS_DIR": str(models_dir), "ENGINE_PRECISION": "fp32", **environment}
+    return subprocess.Popen(command, env=variables, stderr=subprocess.PIPE, text=True)
+
+
+@contextmanager
+def running(models_dir: Path) -> Iterator[Engine]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = start(models_dir, port, "--threads", "1", ENGINE_SECRET=SECRET)
+    lines: queue.Queue[str] = queue.Queue()
+    reader = threading.Thread(target=lambda: [lines.put(line) for line in process.stderr or ()])
+    reader.start()
+    engine = Engine(process, port)
+    try:
+        while "engine of tiny-random on http://127.0.0.1" not in lines.get(timeout=60):
+            pass
+        while engine.http.get("/health").status_code != 200:
+            assert process.poll() is None
+            threading.Event().wait(0.05)
+        yield engine
+    finally:
+        process.kill()
+        process.wait()
+        reader.join()
+        engine.http.close()
+        if process.stderr:
+            process.stderr.close()
+
+
+@pytest.fixture(scope="module")
+def engine(models_dir: Path) -> Iterator[Engine]:
+    with running(models_dir) as engine:
+        for name in ("one", "two"):
+            assert engine.load(name, models_dir / name).status_code == 200
+        yield engine
+
+
+def test_concurrent_requests_over_base_and_adapters_answer_as_they_do_alone(engine: Engine) -> None:
+    jobs = [
+        (model, {"prompt": [i + 3, i + 4], "max_tokens": 8 + i, "temperature": temperature, "seed": i})
+        for i in range(4)
+        for model in (BASE, "one", "two")
+        for temperature in (0, 1)
+    ]
+    alone = [engine.text(model, **changes) for model, changes in jobs]
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        together = list(pool.map(lambda job: engine.text(job[0], **job[1]), jobs))
+    assert together == alone
+    assert len(set(alone)) > len(jobs) / 2
+
+
+def test_64_streams_at_once_are_the_whole_texts(engine: Engine) -> None:
+    def stream(number: int) -> str:
+        body = {"model": BASE, "prompt": [number + 3], "max_tokens": 10, "temperature": 0, "stream": True}
+        with engine.http.stream("POST", "/v1/completions", json=body) as response:
+            assert response.headers["content-type"].startswith("text/event-stream")
+            events = [line.removeprefix("data: ") for line in response.iter_lines() if line]
+        assert events[-1] == "[DONE]"
+        return "".join(json.loads(event)["choices"][0]["text"] for event in events[:-1])
+
+    with ThreadPoolExecutor(64) as pool:
+        texts = list(pool.map(stream, range(64)))
+    whole = [engine.text(prompt=[n + 3], max_tokens=10, ignore_eos=False) for n in range(64)]
+    assert texts == whole
+
+
+def test_a_completion_has_openais_shape(engine: Engine) -> None:
+    body = engine.complete(max_tokens=3, logprobs=2).json()
+    assert (body["object"], body["model"]) == ("text_completion", BASE)
+    assert body["usage"] == {"prompt_tokens": 3, "completion_tokens": 3, "total_tokens": 6}
+    choice = body["choices"][0]
+    assert (choice["index"], choice["finish_reason"]) == (0, "length")
+    logprobs = choice["logprobs"]
+    assert [len(logprobs[key]) for key in ("tokens", "token_logprobs", "top_logprobs", "text_offset")] == [3] * 4
+    assert max(logprobs["token_logprobs"]) <= 0
+    assert logprobs["text_offset"][0] == 0
+    models = engine.http.get("/v1/models").json()
+    assert [model["id"] for model in models["data"]] == [BASE, "one", "two"]
+
+
+def test_text_prompts_are_tokenized(engine: Engine) -> None:
+    body = engine.complete(prompt="Hello, how can I help you today?" + " " * 5000, max_tokens=1)
+    assert body.status_code == 400  # the long way, through a thread
+    assert engine.complete(prompt="Hello", max_tokens=1).json()["usage"]["prompt_tokens"] < 6
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "code"),
+    [
+        ({"model": "nobody"}, 404, "model_not_found"),
+        ({"prompt": [1] * CONTEXT}, 400, "context_length_exceeded"),
+        ({"prompt": [512]}, 400, "invalid_request"),
+        ({"prompt": []}, 400, "invalid_request"),
+        ({"top_p": 7, "max_tokens": 0}, 400, "invalid_request"),
+    ],
+)
+def test_a_request_that_cannot_be_answered(
+    engine: Engine, changes: dict[str, Any], status: int, code: str
+) -> None:
+    response = engine.complete(**changes)
+    assert response.status_code == status
+    error = response.json()["error"]
+    assert error["code"] == code
+    assert set(error) == {"message", "type", "param", "code"}
+
+
+def test_an_answer_ends_where_the_context_does(engine: Engine) -> None:
+    body = engine.complete(prompt=[7] * (CONTEXT - 2), max_tokens=50).json()
+    assert body["usage"]["completion_tokens"] == 2
+    assert body["choices"][0]["finish_reason"] == "length"
+
+
+def test_what_is_not_json_or_not_a_route(engine: Engine) -> None:
+    assert engine.http.post("/v1/completions", content=b"{").status_code == 400  # no content type either
+    nested = {"content": b"[" * 100_000, "headers": {"content-type": "application/json"}}
+    assert engine.http.post("/v1/completions", **nested).status_code == 400
+    huge = {"content": b" " * 17_000_000, "headers": {"content-type": "application/json"}}
+    assert engine.http.post("/v1/completions", **huge).status_code == 413
+    assert engine.http.get("/v1/completions").status_code == 405
+    assert engine.http.get("/v2").json()["error"]["code"] == "unknown_url"
+    assert engine.text()
+
+
+def test_every_route_but_health_wants_the_secret(engine: Engine) -> None:
+    with httpx.Client(base_url=engine.url) as stranger:
+        assert stranger.get("/health").json() == {"status": "ok", "model": BASE}
+        for method, path in (
+            ("GET", "/v1/models"),
+            ("GET", "/metrics"),
+            ("POST", "/v1/completions"),
+            ("POST", "/v1/load_lora_adapter"),
+            ("POST", "/v1/unload_lora_adapter"),
+        ):
+            assert stranger.request(method, path, json={}).status_code == 401
+            wrong = {"authorization": "Bearer a secret of the hous"}
+            assert stranger.request(method, path, json={}, headers=wrong).status_code == 401
+
+
+def test_adapters_come_and_go(engine: Engine, models_dir: Path) -> None:
+    assert engine.complete("third").status_code == 404
+    assert engine.load("third", models_dir / "one").status_code == 200
+    assert engine.load("third", models_dir / "one").status_code == 200
+    assert engine.text("third") == engine.text("one") != engine.text("two")
+    assert engine.load("third", models_dir / "two").status_code == 200
+    assert engine.text("third") == engine.text("two")
+    assert engine.figures()["engine_adapters_resident"] == 3
+    unload = {"lora_name": "third"}
+    assert engine.http.post("/v1/unload_lora_adapter", json=unload).status_code == 200
+    assert engine.http.post("/v1/unload_lora_adapter", json=unload).status_code == 404
+    assert engine.complete("third").status_code == 404
+
+
+@pytest.mark.parametrize("path", ["/nowhere", "relative", "/", "bad\0name", ""])
+def test_a_folder_without_an_adapter(engine: Engine, path: str) -> None:
+    before = engine.text("one")
+    body = {"lora_name": "bad", "lora_path": path}
+    assert engine.http.post("/v1/load_lora_adapter", json=body).status_code == 400
+    assert engine.complete("bad").status_code == 404
+    assert engine.text("one") == before
+    assert engine.load(BASE, Path("/")).status_code == 400
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_goes_away_frees_its_place(engine: Engine, stream: bool) -> None:
+    body = json.dumps(
+        {"model": BASE, "prompt": [3] * 3, "max_tokens": 250, "ignore_eos": True, "seed": 1, "stream": stream}
+    )
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {SECRET}\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    before = engine.figures()
+    address = ("127.0.0.1", int(engine.url.rpartition(":")[2]))
+    connections = [socket.create_connection(address) for _ in range(40)]
+    for connection in connections:
+        connection.sendall((head + body).encode())
+    engine.await_figure("engine_requests_running", 40)
+    for connection in connections:
+        connection.close()
+    engine.await_figure("engine_requests_running", 0)
+    after = engine.figures()
+    made = after["engine_generated_tokens_total"] - before["engine_generated_tokens_total"]
+    assert made < 40 * 250
+    assert engine.text()
+
+
+def test_the_front_has_no_torch(engine: Engine) -> None:
+    """What the process has mapped: libtorch is in the core alone."""
+
+    def has_torch(process: psutil.Process) -> bool:
+        return any("libtorch" in part.path for part in process.memory_maps())
+
+    assert not has_torch(psutil.Process(engine.process.pid))
+    assert has_torch(engine.core)
+    program = "import sys, app.processes.engine, app.implementations.serving.engine; print('torch' in sys.modules)"
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "False"
+
+
+def test_the_client_of_the_gateway(engine: Engine, models_dir: Path) -> None:
+    client = HttpEngineClient({BASE: engine.url}, SECRET, 30)
+    assert client.resident() == [BASE]
+    request = GenerationRequest(BASE, [5, 6, 7], 12, adapter=Adapter("v:1", str(models_dir / "two")))
+    answer = client.generate(request)
+    assert answer == client.generate(request)
+    pieces = list(client.stream(request))
+    assert pieces[-1] == answer
+    assert "".join(piece for piece in pieces if not isinstance(piece, Generation)) == answer.text
+    assert answer.completion_tokens <= 12
+    base = client.generate(GenerationRequest(BASE, [5, 6, 7], 12))
+    assert base.text != answer.text
+    with pytest.raises(Invalid, match="the model's context is 256"):
+        client.generate(GenerationRequest(BASE, [5] * 300, 12))
+    with pytest.raises(Unavailable) as refused:
+        client.generate(GenerationRequest(BASE, [5], 1, adapter=Adapter("v:2", "/nowhere")))
+    assert refused.value.code == "adapter_refused"
+
+
+def test_sigterm_lets_requests_finish_and_ends_both_processes(models_dir: Path) -> None:
+    with running(models_dir) as engine:
+        core = engine.core
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(engine.complete, max_tokens=250)
+            engine.await_figure("engine_requests_running", 1)
+            engine.process.send_signal(signal.SIGTERM)
+            assert answer.result().status_code == 200
+        assert engine.process.wait(10) == 0
+        assert not core.is_running()
+
+
+def test_the_front_ends_with_its_core(models_dir: Path) -> None:
+    with running(models_dir) as engine:
+        body = {"model": BASE, "prompt": [3], "max_tokens": 250, "ignore_eos": True, "stream": True}
+        with engine.http.stream("POST", "/v1/completions", json=body) as response:
+            lines = response.iter_lines()
+            assert "choices" in next(lines)
+            engine.core.kill()
+            events = [json.loads(line.removeprefix("data: ")) for line in lines if line and "[DONE]" not in line]
+        assert "error" in events[-1]
+        assert engine.process.wait(10) == 1
+
+
+def test_the_core_ends_with_its_front(models_dir: Path) -> None:
+    with running(models_dir) as engine:
+        core = engine.core
+        engine.process.kill()
+        _, alive = psutil.wait_procs([core], 10)
+        assert not alive
+
+
+def outcome(process: "subprocess.Popen[str]") -> tuple[int, str]:
+    _, said = process.communicate(timeout=60)
+    return process.returncode, said
+
+
+def test_a_base_model_that_is_not_on_disk(tmp_path: Path) -> None:
+    status, said = outcome(start(tmp_path, 0))
+    assert status == 3
+    assert said.count("\n") == 1
+    assert "tiny-random" in said
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--host", "0.0.0.0"], ["--threads", "0"], ["--port", "70000"], ["--base_model", "nobody"], ["--what"]],
+)
+def test_a_usage_error(models_dir: Path, options: list[str]) -> None:
+    status, said = outcome(start(models_dir, 0, *options))
+    assert status == 2
+    assert "Traceback" not in said
+
+
+def test_a_port_that_is_taken(models_dir: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        status, said = outcome(start(models_dir, other.getsockname()[1]))
+    assert status == 1
+    assert "cannot listen" in said

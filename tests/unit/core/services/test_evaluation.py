@@ -1,0 +1,111 @@
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from app.bootstrap import BASE_MODEL_SOURCES, COMPONENTS, DATA_FORMATS
+from app.core.errors import Invalid, NotFound
+from app.core.interfaces.components import TextGenerator
+from app.core.services.evaluation import EvaluationService
+from app.implementations.data.store import FileDatasetStore
+from app.repositories.memory import MemoryModelVersionRepository
+
+ANSWERS = {"When?": "At 9 o'clock.", "Where?": "In Rome.", "几点？": "九点。"}
+
+
+class Recited(TextGenerator):
+    """Answers in the reverse of the order asked, so that places must be heeded; counts how often it is built."""
+
+    built = 0
+
+    def __init__(self, tokenizer, said, **arguments) -> None:
+        type(self).built += 1
+        self.tokenizer, self.said, self.arguments = tokenizer, said, arguments
+
+    def generate(self, prompts: Sequence[Sequence[int]], max_tokens: int) -> Iterator[tuple[int, Sequence[int]]]:
+        for place in reversed(range(len(prompts))):
+            asked = self.tokenizer.decode(prompts[place])
+            answer = next(text for question, text in self.said.items() if question in asked)
+            yield place, self.tokenizer._encode_text(answer)
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> str:
+    keys = {"When?": [["9 o'clock"]], "Where?": [["Paris"]], "几点？": [["九点"]]}
+    rows = [
+        {
+            "split": "test",
+            "language": "zh" if question == "几点？" else "en",
+            "keys": keys[question],
+            "messages": [{"role": "user", "content": question}, {"role": "assistant", "content": "…"}],
+        }
+        for question in ANSWERS
+    ]
+    file = tmp_path / "rows.json"
+    file.write_text(json.dumps([*rows, {**rows[0], "split": "train"}]))
+    return str(file)
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> EvaluationService:
+    catalogue = tmp_path / "base_models.yaml"
+    catalogue.write_text("tiny: {source: random, location: llama}\n")
+    bases = COMPONENTS.create(
+        "base_models", catalogue=catalogue, folder=tmp_path / "base", sources=BASE_MODEL_SOURCES
+    )
+    bases.pull("tiny")
+    tokenizer = bases.tokenizer("tiny")
+    Recited.built = 0
+    return EvaluationService(
+        versions=MemoryModelVersionRepository(),
+        bases=bases,
+        datasets=FileDatasetStore(tmp_path, [DATA_FORMATS.create("messages")], 10**6),
+        artifacts=COMPONENTS.create("artifacts", folder=tmp_path / "registry"),
+        generators=lambda **arguments: Recited(tokenizer, ANSWERS, **arguments),
+        states_fact=COMPONENTS.load("facts_matcher"),
+        results_dir=tmp_path / "results",
+        threads=1,
+    )
+
+
+def test_answers_are_scored_by_language(service, dataset):
+    seen: list[tuple[int, int]] = []
+    report = service.evaluate("tiny", dataset, on_progress=lambda done, total: seen.append((done, total)))
+
+    assert {group: (s.correct, s.total) for group, s in report.scores().items()} == {"en": (1, 2), "zh": (1, 1)}
+    assert (report.overall.correct, report.overall.total) == (2, 3)
+    assert [answer.answer for answer in report.answers] == list(ANSWERS.values())
+    assert seen == [(0, 3), (1, 3), (2, 3), (3, 3)]
+
+
+def test_a_report_that_was_written_is_read_again(service, dataset):
+    first = service.evaluate("tiny", dataset)
+    again = service.evaluate("tiny", dataset)
+
+    assert again == first
+    assert Recited.built == 1
+
+
+def test_answers_come_in_the_order_of_the_questions(service):
+    assert service.answers("tiny", ["Where?", "When?"], max_tokens=8) == ["In Rome.", "At 9 o'clock."]
+
+
+def test_a_model_that_nobody_knows(service, dataset):
+    with pytest.raises(NotFound):
+        service.evaluate("nobody", dataset)
+
+
+def test_rows_without_keys_cannot_be_scored(service, dataset):
+    rows = json.loads(Path(dataset).read_text())
+    Path(dataset).write_text(json.dumps([{k: v for k, v in row.items() if k != "keys"} for row in rows]))
+    with pytest.raises(Invalid, match="keys"):
+        service.evaluate("tiny", dataset)
+
+
+def test_faulty_data_is_listed(service, tmp_path):
+    bad = tmp_path / "bad.json"
+    bad.write_text('[{"messages": []}, {"messages": 3}]')
+    with pytest.raises(Invalid) as raised:
+        service.evaluate("tiny", str(bad))
+    assert len(raised.value.faults) >= 2

@@ -1,0 +1,111 @@
+"""A whole run of the trainer's work in this process, on the tiny random base model."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from app.bootstrap import BASE_MODEL_SOURCES, build_runner
+from app.core.entities.models import BaseModelSpec
+from app.core.entities.training_config import TrainingConfig
+from app.core.interfaces.components import TrainerJob
+from app.implementations.data.tokenization import FolderChatTokenizer
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("base")
+    BASE_MODEL_SOURCES.load("random")(BaseModelSpec("tiny", "random", "llama"), folder)
+    return folder
+
+
+def write_split(folder: Path, split: str, count: int) -> None:
+    lines = [
+        {
+            "row": place,
+            "split": split,
+            "extra": {},
+            "messages": [
+                {"role": "user", "content": f"When does shop {place} open?"},
+                {"role": "assistant", "content": f"Shop {place} opens at {place % 12} o'clock."},
+            ],
+        }
+        for place in range(1, count + 1)
+    ]
+    (folder / f"{split}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+@pytest.fixture
+def job(base: Path, tmp_path: Path) -> TrainerJob:
+    dataset, run = tmp_path / "dataset", tmp_path / "run"
+    dataset.mkdir()
+    run.mkdir()
+    for split, count in (("train", 12), ("validation", 4), ("test", 2)):
+        write_split(dataset, split, count)
+    config = TrainingConfig(base_model="tiny", num_epochs=2, batch_size=4, precision="fp32", device="cpu")
+    return TrainerJob("ftjob-1", 1, "torch", config, base, dataset, run, threads=1)
+
+
+def test_a_run_leaves_what_a_version_is_made_of(job, listener):
+    heard = listener()
+    result = build_runner("torch").run(job, heard)
+
+    run = job.run_folder
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics == json.loads(json.dumps(result["metrics"]))
+    assert metrics.keys() >= {
+        *("train_loss", "eval_loss", "perplexity", "train_runtime", "input_tokens", "trained_tokens"),
+        *("tokens_per_second", "peak_memory_bytes"),
+    }
+    assert yaml.safe_load((run / "config.yaml").read_text()) == job.config.model_dump(mode="json")
+    tokenizer = FolderChatTokenizer(run / "artifacts")
+    assert tokenizer.template_hash == result["template_hash"]
+    lines = (job.dataset_folder / "train.jsonl").read_text().splitlines()
+    tokens = [tokenizer.encode_training(json.loads(line)["messages"], 1024) for line in lines]
+    assert metrics["input_tokens"] == 2 * sum(len(row.input_ids) for row in tokens)
+    assert metrics["trained_tokens"] == 2 * sum(label >= 0 for row in tokens for label in row.labels)
+    assert [event["step"] for event in heard.steps] == [1, 2, 3, 4, 5, 6]
+
+
+def test_plain_peft_opens_the_adapter(job, listener):
+    build_runner("torch").run(job, listener())
+    base = AutoModelForCausalLM.from_pretrained(job.base_model_folder, dtype=torch.float32)
+    ids = torch.tensor([[1, 2, 3]])
+    with torch.no_grad():
+        before = base(ids).logits
+        tuned = PeftModel.from_pretrained(base, job.run_folder / "artifacts")
+        after = tuned(ids).logits
+
+    settings = json.loads((job.run_folder / "artifacts" / "adapter_config.json").read_text())
+    assert settings["base_model_name_or_path"] == "tiny"
+    assert not torch.allclose(before, after)
+
+
+def test_train_samples_limits_the_rows(job, listener):
+    few = TrainerJob(
+        **{
+            **{name: getattr(job, name) for name in job.__slots__},
+            "config": job.config.with_changes(train_samples=3, num_epochs=1),
+        }
+    )
+    heard = listener()
+    build_runner("torch").run(few, heard)
+
+    assert heard.steps[-1]["total_steps"] == 1
+    assert any("on 3 rows" in message for message in heard.messages)
+
+
+def test_two_runs_are_equal_bit_for_bit(job, listener):
+    first, second = listener(), listener()
+    build_runner("torch").run(job, first)
+    adapter = (job.run_folder / "artifacts" / "adapter_model.safetensors").read_bytes()
+    checkpoints = job.run_folder / "checkpoints"
+    checkpoints.rename(job.run_folder / "earlier")
+    build_runner("torch").run(job, second)
+
+    assert [event["loss"] for event in first.steps] == [event["loss"] for event in second.steps]
+    assert (job.run_folder / "artifacts" / "adapter_model.safetensors").read_bytes() == adapter
