@@ -68,6 +68,7 @@ def parser() -> argparse.ArgumentParser:
 
 def foreground_app() -> Flask:
     """An application whose jobs run here. The first start makes the database and the user ``admin``."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # for torch, if it is loaded here: as in a trainer
     app = create_app(inline=True)
     if password := prepare_instance(app):
         print(f"made the user admin with the password {password} (it is not shown again)", file=sys.stderr)

@@ -18,5 +18,10 @@ def unknown_page(after: str) -> Invalid:
     return Invalid("no such page of jobs", faults=[fault])
 
 
-def poisoned(attempts: int) -> JobError:
-    return JobError("poisoned", f"its worker was lost in each of {attempts} attempts; it is not tried again")
+def lost_for_good(state: JobState, created_by: str | None, attempts: int, max_attempts: int) -> JobError | None:
+    """Why a job whose owner is lost is not left for another one; None if it is."""
+    if created_by is None:
+        return JobError("interrupted", "the command that trained it in the foreground ended; start it again")
+    if state is JobState.RUNNING and attempts >= max_attempts:
+        return JobError("poisoned", f"its worker was lost in each of {attempts} attempts; it is not tried again")
+    return None

@@ -21,7 +21,7 @@ from app.core.entities.models import ModelVersion
 from app.core.errors import Conflict
 from app.core.interfaces.storage import JobRepository
 from app.repositories.database import Database
-from app.repositories.job_rules import check_move, poisoned, stale, unknown_page
+from app.repositories.job_rules import check_move, lost_for_good, stale, unknown_page
 from app.repositories.mapping import error_json, event_entity, event_row, job_entity, job_row, version_row
 from app.repositories.tables import JobEventRow, JobRow, ModelVersionRow, ProjectRow
 
@@ -81,8 +81,7 @@ class SqlJobRepository(JobRepository):
         query = select(JobRow).where(
             JobRow.state.in_(WAITING), JobRow.owner.is_(None), JobRow.cancel_requested.is_(False)
         )
-        if job_id is not None:
-            query = query.where(JobRow.id == job_id)
+        query = query.where(JobRow.created_by.is_not(None) if job_id is None else JobRow.id == job_id)
         query = query.order_by(JobRow.created_at, JobRow.id).limit(1).with_for_update(skip_locked=True)
         with self._database.write() as session:
             row = session.scalar(query)
@@ -158,9 +157,9 @@ class SqlJobRepository(JobRepository):
             row.owner = None
             if row.cancel_requested:
                 _move(row, JobState.CANCELLED)
-            elif row.state == JobState.RUNNING and row.attempts >= max_attempts:
+            elif error := lost_for_good(JobState(row.state), row.created_by, row.attempts, max_attempts):
                 _move(row, JobState.FAILED)
-                row.error = error_json(poisoned(row.attempts))
+                row.error = error_json(error)
             elif row.state == JobState.RUNNING:
                 _move(row, JobState.QUEUED)
             return JobState(row.state)

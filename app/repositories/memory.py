@@ -21,7 +21,7 @@ from app.core.entities.jobs import (
 from app.core.entities.models import ModelSummary, ModelVersion
 from app.core.errors import Conflict, NotFound
 from app.core.interfaces.storage import JobRepository, ModelVersionRepository, UserRepository
-from app.repositories.job_rules import check_move, poisoned, stale, unknown_page
+from app.repositories.job_rules import check_move, lost_for_good, stale, unknown_page
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 _lock = RLock()  # one for all: a job that succeeds writes a version
@@ -132,7 +132,7 @@ class MemoryJobRepository(JobRepository):
             for kept in self._kept.values()
             if kept.owner is None
             and kept.job.state in (JobState.VALIDATING_FILES, JobState.QUEUED)
-            and job_id in (None, kept.job.id)
+            and (kept.job.created_by is not None if job_id is None else job_id == kept.job.id)
         ]
         if not waiting:
             return None
@@ -196,9 +196,9 @@ class MemoryJobRepository(JobRepository):
         kept.owner = None
         if kept.job.cancel_requested:
             kept.move(JobState.CANCELLED)
-        elif kept.job.state is JobState.RUNNING and kept.job.attempts >= max_attempts:
+        elif error := lost_for_good(kept.job.state, kept.job.created_by, kept.job.attempts, max_attempts):
             kept.move(JobState.FAILED)
-            kept.change(error=poisoned(kept.job.attempts))
+            kept.change(error=error)
         elif kept.job.state is JobState.RUNNING:
             kept.move(JobState.QUEUED)
         return kept.job.state

@@ -33,7 +33,10 @@ class BatchGenerator(TextGenerator):
             use_safetensors=True,
         )
         if adapter_folder is not None:
-            model = PeftModel.from_pretrained(model, str(adapter_folder), local_files_only=True).merge_and_unload()
+            # Not merged: in bf16 the sum would round the update, and the served version is not merged either.
+            model = PeftModel.from_pretrained(
+                model, str(adapter_folder), local_files_only=True, autocast_adapter_dtype=False
+            )
         self.model = model.eval().to(self.device)
 
     def generate(self, prompts: Sequence[Sequence[int]], max_tokens: int) -> Iterator[tuple[int, Sequence[int]]]:

@@ -134,7 +134,7 @@ class CoreLink:
             self.idle.set()
 
     async def attach(self, name: str, folder: str) -> str | None:
-        """The fault, None when it is loaded."""
+        """The fault, None when it is loaded. Raises ``CoreFailure``, as ``detach``."""
         fault = await self._ask(Attach(next(self._ids), name, folder))
         if fault is None:
             self.adapters.setdefault(name, time.time())
@@ -195,4 +195,4 @@ class CoreLink:
             self._hand_out(Failed(request_id, 503, reason), final=True)
         for answer in self._answers.values():
             if not answer.done():
-                answer.set_result(reason)
+                answer.set_exception(CoreFailure(503, reason))

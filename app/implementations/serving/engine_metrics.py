@@ -14,8 +14,9 @@ class EngineMetrics:
         self._base_model = base_model
         self._registry = CollectorRegistry()
         self._requests = self._counter("engine_requests", "Completions answered, by HTTP status", "status")
-        self._prompt_tokens = self._counter("engine_prompt_tokens", "Prompt tokens of completions that have ended")
-        self._new_tokens = self._counter("engine_generated_tokens", "New tokens of completions that have ended")
+        prompt = self._counter("engine_prompt_tokens", "Prompt tokens of completions that have ended")
+        generated = self._counter("engine_generated_tokens", "New tokens of completions that have ended")
+        self._prompt_tokens, self._generated_tokens = prompt.labels(base_model), generated.labels(base_model)
         self._gauge("engine_requests_running", "Sequences that advance each turn", lambda: link.running)
         self._gauge("engine_requests_waiting", "Requests that wait for a place", lambda: link.waiting)
         self._gauge("engine_adapters_resident", "Adapters in memory", lambda: len(link.adapters))
@@ -24,8 +25,8 @@ class EngineMetrics:
         self._requests.labels(self._base_model, str(status)).inc()
 
     def count_tokens(self, prompt_tokens: int, generated_tokens: int) -> None:
-        self._prompt_tokens.labels(self._base_model).inc(prompt_tokens)
-        self._new_tokens.labels(self._base_model).inc(generated_tokens)
+        self._prompt_tokens.inc(prompt_tokens)
+        self._generated_tokens.inc(generated_tokens)
 
     def exposition(self) -> bytes:
         return generate_latest(self._registry)

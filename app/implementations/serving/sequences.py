@@ -11,6 +11,8 @@ from app.implementations.serving.messages import FinishReason, Submit, Token
 from app.implementations.serving.model import BaseModel
 from app.implementations.serving.sampler import Sampler, logprobs
 
+JOINING_TOKENS = 256  # once so many are to be read in a turn, nobody else joins it
+
 
 @dataclass(slots=True, eq=False)
 class Running:
@@ -71,10 +73,13 @@ class Schedule:
     def turn(self) -> Sequence[Running]:
         """Everyone who runs, those of one adapter side by side: switching costs milliseconds.
 
-        One sequence joins a turn, so that a burst of long prompts does not hold up those that are running.
+        Those that wait join until their prompts are ``JOINING_TOKENS``: a burst of long ones must not hold up the
+        rest.
         """
-        if self._waiting and len(self._running) < self._most_running:
+        joining = 0
+        while self._waiting and len(self._running) < self._most_running and joining < JOINING_TOKENS:
             self._running.append(self._waiting.popleft())
+            joining += len(self._running[-1].unread)
         return sorted(self._running, key=lambda s: s.adapter.key if s.adapter else "")
 
     def remove(self, ids: Iterable[int]) -> None:

@@ -130,8 +130,8 @@ class TrainingLoop:
             value = float(loss.detach())
             if not math.isfinite(value):
                 raise TrainingFailed(
-                    f"the loss became {value} in step {step + 1}, on rows {_row_list([batch])}: lower learning_rate, "
-                    "or look at these rows",
+                    f"the loss became {value} in step {step + 1}, on rows {_row_list([batch])}: "
+                    "lower learning_rate, or look at these rows",
                     code="nan_loss",
                 )
             loss_sum += value
@@ -140,8 +140,8 @@ class TrainingLoop:
         norm = self.strategy.step(self.optimizer, rate, self.config.max_grad_norm)
         if not math.isfinite(norm):
             raise TrainingFailed(
-                f"the gradient became {norm} in step {step + 1}, on rows {_row_list(batches)}: lower learning_rate, "
-                "or look at these rows",
+                f"the gradient became {norm} in step {step + 1}, on rows {_row_list(batches)}: "
+                "lower learning_rate, or look at these rows",
                 code="nan_loss",
             )
         tokens = sum(batch.tokens for batch in batches)

@@ -1,4 +1,4 @@
-"""``python -m app.model.training_service`` and the scripts beside it, as processes on the tiny random base model."""
+"""The training command and the scripts beside it, as processes on the tiny random base model."""
 
 import json
 import os

@@ -25,12 +25,14 @@ from app.implementations.serving.messages import (
     Detach,
     Failed,
     Message,
+    Precision,
     Ready,
     Submit,
     Token,
     Turn,
 )
 from app.implementations.serving.model import BaseModel
+from app.implementations.serving.sequences import Running, Schedule
 from tests.serving_models import CONTEXT, VOCABULARY
 
 NO_END = -1
@@ -94,12 +96,12 @@ class Front:
 
 
 @contextmanager
-def core_of(folder: Path, most_running: int = 64) -> Iterator[Front]:
+def core_of(folder: Path, most_running: int = 64, precision: Precision = "fp32") -> Iterator[Front]:
     ours, theirs = socket.socketpair()
 
     def run() -> None:
         with suppress(FrontGone):
-            Core(BaseModel(folder, "fp32"), Channel(theirs), most_running).run()
+            Core(BaseModel(folder, precision), Channel(theirs), most_running).run()
 
     thread = threading.Thread(target=run)
     thread.start()
@@ -125,15 +127,15 @@ def front(base_folder: Path, adapter_folders: dict[str, Path]) -> Iterator[Front
 
 
 @cache
-def reference(base: Path, adapter: Path | None) -> PreTrainedModel | PeftModel:
-    model = LlamaForCausalLM.from_pretrained(base)
+def reference(base: Path, adapter: Path | None, dtype: torch.dtype) -> PreTrainedModel | PeftModel:
+    model = LlamaForCausalLM.from_pretrained(base, dtype=dtype)
     return PeftModel.from_pretrained(model, adapter) if adapter else model
 
 
-def generate(base: Path, adapter: Path | None, request: Submit) -> list[int]:
+def generate(base: Path, adapter: Path | None, request: Submit, dtype: torch.dtype = torch.float32) -> list[int]:
     """What transformers and PEFT answer."""
     ids = torch.tensor([request.prompt_ids])
-    output = reference(base, adapter).generate(
+    output = reference(base, adapter, dtype).generate(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
         do_sample=False,
@@ -164,6 +166,19 @@ def test_tokens_equal_generate_with_the_same_adapter_whatever_else_runs(
         folder = adapter_folders[request.adapter] if request.adapter else None
         assert answer == generate(base_folder, folder, request), request
     assert len({tuple(answer) for answer in answers}) > 20  # a model that says one thing would prove nothing
+
+
+def test_in_bf16_adapters_are_as_peft_has_them(base_folder: Path, adapter_folders: dict[str, Path]) -> None:
+    """In float32 beside the base model's bf16."""
+    with core_of(base_folder, precision="bf16") as front:
+        for name in ("plain", "rank.16"):
+            assert front.ask(Attach(1, name, str(adapter_folders[name]))) is None
+        names = (None, "plain", "rank.16", "plain", None)
+        requests = [submit(i, [i + 40, i + 50, i + 60], name) for i, name in enumerate(names)]
+        answers = front.ids(requests)
+    for request, answer in zip(requests, answers, strict=True):
+        folder = adapter_folders[request.adapter] if request.adapter else None
+        assert answer == generate(base_folder, folder, request, torch.bfloat16)
 
 
 def test_an_answer_ends_at_a_stop_id_or_at_max_tokens(front: Front) -> None:
@@ -318,3 +333,12 @@ def test_the_least_recently_used_adapter_makes_room(base_folder: Path, adapter_f
     assert adapters.collect(()) == ["b"]
     adapters.attach("a", folders[0])  # and it may come back
     assert adapters.collect(()) == ["c"]
+
+
+def test_a_burst_of_long_prompts_joins_over_several_turns(base_folder: Path) -> None:
+    model = BaseModel(base_folder, "fp32")
+    schedule = Schedule(64)
+    for number, length in enumerate([150, 150, 1, 150, 300, 1]):
+        schedule.add(Running.start(submit(number, [1] * length), None, model))
+    joined = [sorted(s.request.id for s in schedule.turn()) for _ in range(4)]
+    assert joined == [[0, 1], [0, 1, 2, 3, 4], [0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5]]

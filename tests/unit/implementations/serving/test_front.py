@@ -1,0 +1,71 @@
+"""What the front answers by itself, when the core is loading, busy, stopping or gone."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.implementations.models.random_model import write_random_tokenizer
+from app.implementations.serving.core_link import CoreLink
+from app.implementations.serving.front import Front
+from app.implementations.serving.http_server import Request, Response
+from app.implementations.serving.messages import Ready
+
+READY = Ready(256, 512, [2], "cpu", "float32")
+COMPLETION = {"model": "tiny", "prompt": [1]}
+
+
+def ask(front: Front, method: str, path: str, body: Any = None) -> Response:
+    content = json.dumps(body).encode()
+    return asyncio.run(front.handle(Request(method, path, {"content-type": "application/json"}, content)))
+
+
+def code_of(response: Response) -> str:
+    assert isinstance(response.body, bytes)
+    return str(json.loads(response.body)["error"]["code"])
+
+
+@pytest.fixture
+def link() -> CoreLink:
+    link = CoreLink()
+    link.ready = READY
+    return link
+
+
+@pytest.fixture
+def front(link: CoreLink, tmp_path: Path) -> Front:
+    return Front("tiny", write_random_tokenizer("llama", tmp_path), link, None, most_requests=0)
+
+
+def test_a_full_queue_says_when_to_come_again(front: Front) -> None:
+    response = ask(front, "POST", "/v1/completions", COMPLETION)
+    assert (response.status, code_of(response)) == (429, "queue_full")
+    assert dict(response.headers)["retry-after"] == "1"
+    assert ask(front, "POST", "/v1/completions", {**COMPLETION, "model": "no"}).status == 404
+
+
+@pytest.mark.parametrize("state", ["loading", "stopping"])
+def test_an_engine_that_is_not_there_yet_or_no_more(front: Front, link: CoreLink, state: str) -> None:
+    if state == "loading":
+        link.ready = None
+    else:
+        front.draining = True
+    response = ask(front, "GET", "/health")
+    assert response.status == 503
+    assert isinstance(response.body, bytes)
+    assert json.loads(response.body)["status"] == state
+    response = ask(front, "POST", "/v1/completions", COMPLETION)
+    assert (response.status, code_of(response)) == (503, "engine_unavailable")
+    assert dict(response.headers)["retry-after"] == "2"
+
+
+def test_a_core_that_is_lost_fails_who_waits_for_it(tmp_path: Path, link: CoreLink) -> None:
+    link.lost.set()
+    front = Front("tiny", write_random_tokenizer("llama", tmp_path), link, None, most_requests=1)
+    response = ask(front, "POST", "/v1/completions", COMPLETION)
+    assert (response.status, code_of(response)) == (503, "engine_failed")
+    assert link.idle.is_set()
+    response = ask(front, "POST", "/v1/load_lora_adapter", {"lora_name": "a", "lora_path": "/a"})
+    assert (response.status, code_of(response)) == (503, "engine_failed")
