@@ -43,6 +43,7 @@ def _create_app(settings: Settings, services: Services | None, inline: bool) -> 
     app = Flask(__name__)
     app.config |= {
         "SQLALCHEMY_DATABASE_URI": settings.database_uri,
+        "SQLALCHEMY_ENGINE_OPTIONS": {"pool_pre_ping": True},  # a database that was restarted costs no error
         "MAX_CONTENT_LENGTH": settings.max_body_bytes,
     }
     db.init_app(app)

@@ -46,6 +46,7 @@ def _no_settings_from_outside() -> Iterator[None]:
             patch.delenv(field.upper(), raising=False)
             patch.delenv(field, raising=False)
         patch.setenv("DOTENV_PATH", os.devnull)
+        patch.setenv("FLASK_SKIP_DOTENV", "1")  # the flask command reads .env by itself
         yield
 
 

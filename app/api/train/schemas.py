@@ -130,7 +130,7 @@ class JobListSchema(ma.Schema):
 
 
 class EventQuerySchema(ma.Schema):
-    after = ma.fields.Integer(load_default=0, validate=ma.validate.Range(0, 2**62))
+    after = ma.fields.Integer(load_default=0, validate=ma.validate.Range(0, 2**31 - 1))
     limit = ma.fields.Integer(load_default=100, validate=ma.validate.Range(1, 1000))
 
 

@@ -109,7 +109,7 @@ class ArtifactStore(ABC):
 
     @abstractmethod
     def publish(self, version_id: str, source: Path) -> str:
-        """Copy a run's artifacts; the answer is the folder's name: the id. Again with the same id: the same folder."""
+        """Copy a run's artifacts; the answer is the folder's name, the id. Again: the same folder."""
 
     @abstractmethod
     def folder(self, version: ModelVersion) -> Path:

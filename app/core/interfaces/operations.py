@@ -10,7 +10,6 @@ from app.core.entities.inference import Generation, GenerationRequest
 from app.core.entities.jobs import JobEvent
 from app.core.errors import Fault
 
-
 DOORBELL = "training.ring"  # the message's name, where a queue sends messages; its argument is a job's id
 
 

@@ -40,8 +40,8 @@ class JobRepository(ABC):
         """Take the oldest job that waits (to be validated or to run) and that nobody holds; None if none.
 
         A job in QUEUED moves to RUNNING and counts an attempt, one in VALIDATING_FILES keeps its state.
-        The fence grows. ``job_id`` narrows the choice to one job; without it, jobs of
-        the foreground (``created_by`` is None) are left to the command that submitted them. Two callers never get the same job.
+        The fence grows. Two callers never get the same job. ``job_id`` narrows the choice to one job; without
+        it, jobs of the foreground (``created_by`` is None) are left to the command that submitted them.
         """
 
     @abstractmethod
@@ -78,6 +78,7 @@ class JobRepository(ABC):
 
         It goes to CANCELLED where that was asked for. Else RUNNING goes back to QUEUED, or to FAILED
         (``poisoned``) after ``max_attempts`` attempts; VALIDATING_FILES stays and is merely let go.
+        A job of the foreground has no other worker: FAILED (``interrupted``).
         """
 
     @abstractmethod

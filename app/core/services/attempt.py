@@ -62,7 +62,7 @@ class Attempt:
         for lost in range(1, self._fence):  # between its publishing and the row's word for it
             self._artifacts.discard(self._version_id(lost))
         outcome = self._train(job_file, new_folder(run_folder / "attempts", str(self._fence)))
-        log.info("job %s: the trainer of attempt %d %s", self._job.id, self._fence, outcome.kind)
+        log.info("job %s: the trainer of claim %d %s", self._job.id, self._fence, outcome.kind)
         if outcome.kind == "succeeded":
             self._publish(outcome.result or {}, run_folder / "artifacts")
             return

@@ -71,12 +71,12 @@ class ExecutionService:
         claim = self._jobs.claim(owner, self._lease_seconds, job_id)
         if claim is None:
             return False
-        log.info("job %s: claimed by %s in %s, attempt %d", claim.job.id, owner, claim.job.state, claim.fence)
+        log.info("job %s: claimed by %s in %s, claim %d", claim.job.id, owner, claim.job.state, claim.fence)
         with Heartbeat(self._jobs, claim, read_before, self._beat_seconds) as heartbeat:
             try:
                 self._carry(claim, heartbeat, on_event)
             except StaleAttempt as error:
-                log.warning("job %s: attempt %d walks away: %s", claim.job.id, claim.fence, error)
+                log.warning("job %s: claim %d walks away: %s", claim.job.id, claim.fence, error)
         return True
 
     def watch_leases(self) -> None:
@@ -103,7 +103,7 @@ class ExecutionService:
         except AppError as error:
             self._fail(claim, heartbeat, JobError(error.code, error.message, error.faults))
         except Exception:
-            log.exception("job %s: attempt %d failed", claim.job.id, claim.fence)
+            log.exception("job %s: claim %d failed", claim.job.id, claim.fence)
             message = "the worker failed: its log says why"
             self._fail(claim, heartbeat, JobError("internal_error", message))
 

@@ -109,7 +109,7 @@ class Reaper:
         state = self._jobs.release_lost(lease, self._max_attempts)
         if state is not None:
             level = logging.ERROR if state is JobState.FAILED else logging.WARNING
-            log.log(level, "job %s: attempt %d is lost, now %s", lease.job_id, lease.fence, state)
+            log.log(level, "job %s: claim %d is lost, now %s", lease.job_id, lease.fence, state)
 
 
 def margin(lease_seconds: float) -> float:

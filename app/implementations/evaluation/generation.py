@@ -5,10 +5,10 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM
 
 from app.core.interfaces.components import TextGenerator
-from app.implementations.training.devices import pick_device, pick_precision
+from app.implementations.models.devices import pick_device, pick_precision
+from app.implementations.models.loading import load_causal_lm
 
 
 class BatchGenerator(TextGenerator):
@@ -26,12 +26,7 @@ class BatchGenerator(TextGenerator):
         self.device = pick_device("auto")
         self.stop_token_ids = list(stop_token_ids)
         self.batch_size = batch_size
-        model = AutoModelForCausalLM.from_pretrained(
-            str(base_folder),
-            dtype=pick_precision("auto", self.device),
-            local_files_only=True,
-            use_safetensors=True,
-        )
+        model = load_causal_lm(base_folder, pick_precision("auto", self.device))
         if adapter_folder is not None:
             # Not merged: in bf16 the sum would round the update, and the served version is not merged either.
             model = PeftModel.from_pretrained(

@@ -24,12 +24,10 @@ def run_core(socket_fd: int, folder: Path, precision: Precision, threads: int) -
     channel = Channel(socket.socket(fileno=socket_fd))
 
     import torch
-    from transformers.utils import logging as transformers_logging
 
     from app.implementations.serving.core import Core
     from app.implementations.serving.model import BaseModel
 
-    transformers_logging.disable_progress_bar()
     torch.set_num_threads(threads)
     try:
         Core(BaseModel(folder, precision), channel).run()

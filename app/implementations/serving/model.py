@@ -5,44 +5,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, DynamicCache
+from transformers import DynamicCache
 
+from app.implementations.models.devices import pick_device, pick_precision
+from app.implementations.models.loading import load_causal_lm
 from app.implementations.serving.messages import Precision
-
-
-def choose_device() -> torch.device:
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """``auto`` is bf16 where the hardware multiplies it: emulated, it is slower than float32."""
-    if precision != "auto":
-        return torch.bfloat16 if precision == "bf16" else torch.float32
-    if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        native = device.type == "cpu" and (
-            torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-        )
-    return torch.bfloat16 if native else torch.float32
 
 
 class BaseModel:
     """A causal language model from a local folder; transformers' own code and cache, so any architecture."""
 
     def __init__(self, folder: Path, precision: Precision) -> None:
-        self.device = choose_device()
-        self.dtype = choose_dtype(precision, self.device)
-        self.network: Any = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=self.dtype,
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-        )
-        self.network.to(self.device).requires_grad_(False).eval()
+        self.device = pick_device("auto")
+        self.dtype = pick_precision(precision, self.device)
+        self.network: Any = load_causal_lm(folder, self.dtype).to(self.device).eval()
         self._config = self.network.config.get_text_config(decoder=True)
         # Without it a prompt's every position would go through the head: gigabytes for a long one.
         last_only = "logits_to_keep" in inspect.signature(self.network.forward).parameters

@@ -5,22 +5,21 @@ import platform
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 import yaml
-from transformers import AutoModelForCausalLM
 
 from app.core.entities.datasets import TokenizedRow
 from app.core.factories import ComponentFactory
 from app.core.interfaces.components import Reporter, TrainerJob, TrainingRunner
 from app.implementations.data.store import read_split
 from app.implementations.data.tokenization import FolderChatTokenizer
+from app.implementations.models.devices import peak_memory_bytes, pick_device, pick_precision
+from app.implementations.models.loading import load_causal_lm
 from app.implementations.training import packed_attention
 from app.implementations.training.adaptations.lora import count_parameters, trainable
-from app.implementations.training.devices import peak_memory_bytes, pick_device, pick_precision
 from app.implementations.training.loop import Counters, TrainingFailed, TrainingLoop, perplexity
 from app.implementations.training.optimizer import MasterAdamW
 from app.utils.files import write_whole
@@ -65,7 +64,7 @@ class TorchRunner(TrainingRunner):
 
         report.message(f"loading {config.base_model} on {device.type} in {str(precision).removeprefix('torch.')}")
         torch.manual_seed(config.seed)
-        model = _load_base(job.base_model_folder, precision)
+        model = load_causal_lm(job.base_model_folder, precision, attn_implementation=packed_attention.NAME)
         adaptation = self.adaptations.create(config.adaptation, settings=config.lora)
         adapted = adaptation.prepare(model, config.base_model)
         if config.gradient_checkpointing:
@@ -116,18 +115,6 @@ def _tokenize(
         if any(label >= 0 for label in row.labels[1:]):
             rows.append(TokenizedRow(conversation.row, row.input_ids, row.labels, row.truncated))
     return rows
-
-
-def _load_base(folder: Path, precision: torch.dtype) -> Any:
-    model = AutoModelForCausalLM.from_pretrained(
-        str(folder),
-        dtype=precision,
-        attn_implementation=packed_attention.NAME,
-        local_files_only=True,
-        use_safetensors=True,
-    )
-    model.requires_grad_(False)
-    return model
 
 
 def _metrics(counters: Counters, runtime: float, device: torch.device) -> dict[str, Any]:

@@ -19,7 +19,9 @@ def place(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("installation")
     rows = [
         {
-            "split": split, "keys": [[f"{number} o'clock"]], "language": "en",
+            "split": split,
+            "keys": [[f"{number} o'clock"]],
+            "language": "en",
             "messages": [
                 {"role": "user", "content": f"{asked} shop {number}?"},
                 {"role": "assistant", "content": f"Shop {number} opens at {number} o'clock."},

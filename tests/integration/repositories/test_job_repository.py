@@ -117,6 +117,23 @@ def test_claims_one_job_by_id(jobs, make_job):
     assert jobs.claim("worker", 30, second.id) is None
 
 
+def test_a_foreground_job_is_left_to_its_command(jobs, make_job):
+    job = make_job(created_by=None)
+    jobs.add(job)
+    assert jobs.claim("worker", 30) is None
+    assert jobs.claim("its command", 30, job.id).job.id == job.id
+
+
+@pytest.mark.parametrize("state", [JobState.QUEUED, JobState.VALIDATING_FILES])
+def test_a_foreground_job_whose_command_is_lost_has_failed(jobs, make_job, state):
+    job = make_job(created_by=None, state=state)
+    jobs.add(job)
+    jobs.claim("its command", 30, job.id)
+    (lease,) = jobs.leases()
+    assert jobs.release_lost(lease, 3) is JobState.FAILED
+    assert jobs.get("default", job.id).error.code == "interrupted"
+
+
 def test_the_fence_grows_with_each_claim_and_the_first_start_stays(jobs, held):
     job_id, fence = held
     started = jobs.get("default", job_id).started_at

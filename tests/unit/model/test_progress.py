@@ -10,8 +10,12 @@ def event(seq, kind, message="", **data):
 
 def figures(step, total):
     return {
-        "step": step, "total_steps": total, "loss": 0.5, "learning_rate": 1e-3,
-        "tokens_per_second": 321.4, "eta_seconds": 65.0,
+        "step": step,
+        "total_steps": total,
+        "loss": 0.5,
+        "learning_rate": 1e-3,
+        "tokens_per_second": 321.4,
+        "eta_seconds": 65.0,
     }
 
 
