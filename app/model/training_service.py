@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app import create_app
-from app.bootstrap import SettingsError, load_training_config, one_line, prepare_instance
+from app.bootstrap import SettingsError, load_settings, load_training_config, one_line, prepare_instance
 from app.core.entities.jobs import FINAL_STATES, FineTuningJob, JobState
 from app.core.errors import AppError, Invalid
 from app.model.progress import RunProgress
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped: the job is cancelled", file=sys.stderr)
         return 130
-    return report(app.extensions["services"], job)
+    return report(app, job)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -69,7 +69,9 @@ def parser() -> argparse.ArgumentParser:
 def foreground_app() -> Flask:
     """An application whose jobs run here. The first start makes the database and the user ``admin``."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # for torch, if it is loaded here: as in a trainer
-    app = create_app(inline=True)
+    # Progress and errors have lines of their own here; the log's are for who asks.
+    quiet = {} if os.environ.get("LOG_LEVEL") else {"log_level": "WARNING"}
+    app = create_app(load_settings(**quiet), inline=True)
     if password := prepare_instance(app):
         print(f"made the user admin with the password {password} (it is not shown again)", file=sys.stderr)
     return app
@@ -88,8 +90,9 @@ def train(app: Flask, config: TrainingConfig) -> FineTuningJob:
     return job
 
 
-def report(services: Services, job: FineTuningJob) -> int:
+def report(app: Flask, job: FineTuningJob) -> int:
     """Say how it ended; the exit status."""
+    services: Services = app.extensions["services"]
     if job.state is not JobState.SUCCEEDED:
         reason = f"{job.error.code}: {job.error.message}" if job.error else job.state.value
         faults = [f"  {fault.where}: {fault.message}" for fault in job.error.faults] if job.error else []
@@ -99,7 +102,8 @@ def report(services: Services, job: FineTuningJob) -> int:
     metrics = job.metrics
     perplexity = metrics.get("perplexity")
     print(f"published {version.reference}")
-    print(f"run folder        {job.run_folder}")
+    folder = app.extensions["settings"].results_dir / (job.run_folder or "")  # an absolute path stays one
+    print(f"run folder        {os.path.relpath(folder)}")
     print(f"training loss     {metrics['train_loss']:.3f}")
     if perplexity is not None:
         print(f"validation loss   {metrics['eval_loss']:.3f} (perplexity {perplexity:.2f})")

@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from app.core.services import Services
 
 ROOT = Path(__file__).resolve().parents[2]
-BASE_MODEL = "smollm2-135m-instruct"
 MODEL_NAME = "support-assistant"
 USER = "demo"
 QUESTION = "Is there a minimum order value for free parcel shipping?"
@@ -59,10 +58,13 @@ def main() -> int:
         app = foreground_app()
         settings, services = app.extensions["settings"], app.extensions["services"]
         config = load_training_config(
-            settings.train_config_file, base_model=BASE_MODEL, model_name=MODEL_NAME, experiment_name=MODEL_NAME
+            settings.train_config_file,
+            base_model=settings.engine_base_model,  # what run.py serves, so that the version can be asked
+            model_name=MODEL_NAME,
+            experiment_name=MODEL_NAME,
         )
         prepare(services, config)
-        before = score(services, config, BASE_MODEL)
+        before = score(services, config, config.base_model)
         version = tuned(app, config)
         after = score(services, config, version.reference)
         password = demo_user(settings, services)
@@ -84,11 +86,11 @@ def say(title: str) -> None:
 
 
 def prepare(services: Services, config: TrainingConfig) -> None:
-    say(f"Base model {BASE_MODEL}")
-    print(f"  in {services.models.pull(BASE_MODEL)}")
+    say(f"Base model {config.base_model}")
+    print(f"  in {services.models.pull(config.base_model)}")
     say(f"Data {config.dataset_path}")
     prepared = services.datasets.prepare(config.dataset_path, config.seed, trusted=True)
-    summary = services.datasets.summary(prepared, BASE_MODEL, config.max_length)
+    summary = services.datasets.summary(prepared, config.base_model, config.max_length)
     print("\n".join(f"  {line}" for line in table(summary)))
 
 
@@ -102,14 +104,14 @@ def score(services: Services, config: TrainingConfig, model: str) -> EvaluationR
 def tuned(app: Flask, config: TrainingConfig) -> ModelVersion:
     """The newest version, if this data and config made it; else a new one."""
     services: Services = app.extensions["services"]
-    say(f"Fine-tuning {BASE_MODEL} with LoRA")
+    say(f"Fine-tuning {config.base_model} with LoRA")
     digest = services.datasets.check(config.dataset_path, trusted=True).digest
     newest = services.models.find(Reference(MODEL_NAME))
     if newest and newest.dataset_digest == digest and newest.config == config.model_dump(mode="json"):
         print(f"  {newest.reference} was made of this data with this config: used again")
         return newest
     job = train(app, config)
-    if report(services, job) != 0 or job.state is not JobState.SUCCEEDED:
+    if report(app, job) != 0 or job.state is not JobState.SUCCEEDED:
         raise DemoFailed("the training job did not succeed")
     return services.models.version(job.model_version_id or "")
 
