@@ -6,9 +6,7 @@ only what it uses; the web process never loads torch.
 
 from __future__ import annotations
 
-import json
 import logging.config
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +16,8 @@ import yaml
 from app.core.entities.training_config import TrainingConfig, training_config
 from app.core.errors import AppError, Invalid
 from app.core.factories import ComponentFactory
-from app.core.interfaces.components import TrainingRunner
+from app.core.interfaces.components import BaseModelStore, TrainingRunner
 from app.core.services import Services
-from app.utils.files import write_whole
 from config.config import Settings, SettingsError, read_settings
 
 if TYPE_CHECKING:
@@ -30,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Settings",
     "SettingsError",
+    "build_base_models",
     "build_celery",
     "build_services",
     "configure_logging",
@@ -37,9 +35,6 @@ __all__ = [
     "load_training_config",
     "one_line",
     "prepare_instance",
-    "read_engine_addresses",
-    "training_config",
-    "write_engine_addresses",
 ]
 
 DATA_FORMATS = ComponentFactory[Any](
@@ -82,7 +77,6 @@ QUEUES = ComponentFactory[Any](
         "inline": "app.implementations.queue.inline:InlineQueue",
     },
 )
-BROKERS = ComponentFactory[Any]("broker", {"celery": "app.implementations.queue.broker:celery_app"})
 REPOSITORIES = ComponentFactory[Any](
     "repository",
     {
@@ -98,9 +92,11 @@ COMPONENTS = ComponentFactory[Any](
         "dataset_store": "app.implementations.data.store:FileDatasetStore",
         "base_models": "app.implementations.models.base_models:FolderBaseModelStore",
         "artifacts": "app.implementations.registry.artifacts:FolderArtifactStore",
+        "celery_app": "app.implementations.queue.broker:celery_app",
         "trainer_launcher": "app.implementations.queue.trainer_launcher:ProcessTrainerLauncher",
         "passwords": "app.implementations.identity.passwords:Argon2Hasher",
         "tokens": "app.implementations.identity.tokens:JwtIssuer",
+        "engine_addresses": "app.implementations.serving.addresses:read_engine_addresses",
         "engine_client": "app.implementations.serving.engine_client:HttpEngineClient",
         "text_generator": "app.implementations.evaluation.generation:BatchGenerator",
         "migrate_empty": "app.repositories.database:migrate_empty",
@@ -115,7 +111,6 @@ FACTORIES = (
     ADAPTATIONS,
     STRATEGIES,
     QUEUES,
-    BROKERS,
     REPOSITORIES,
     COMPONENTS,
 )
@@ -166,23 +161,6 @@ def prepare_instance(app: Flask) -> str | None:
         return services.identity.ensure_admin(password.get_secret_value() if password else None)
 
 
-ENGINES_FILE = "engines.json"
-
-
-def write_engine_addresses(instance_dir: Path, engines: Mapping[str, str], secret: str | None) -> None:
-    """Tell the other processes of this host where run.py's own engines listen (base model → URL). Mode 0600."""
-    write_whole(instance_dir / ENGINES_FILE, json.dumps({"engines": dict(engines), "secret": secret}))
-
-
-def read_engine_addresses(instance_dir: Path) -> tuple[dict[str, str], str | None]:
-    """What ``write_engine_addresses`` wrote; nothing when run.py does not run."""
-    try:
-        written = json.loads((instance_dir / ENGINES_FILE).read_text("utf-8"))
-    except FileNotFoundError:
-        return {}, None
-    return written["engines"], written["secret"]
-
-
 def load_training_config(path: Path, **changes: Any) -> TrainingConfig:
     """Read a training YAML, ``changes`` over it. ``Invalid`` lists every faulty key."""
     try:
@@ -201,6 +179,16 @@ def load_training_config(path: Path, **changes: Any) -> TrainingConfig:
     return training_config({**merged, **changes}, where=str(path.name))
 
 
+def build_base_models(settings: Settings) -> BaseModelStore:
+    bases: BaseModelStore = COMPONENTS.create(
+        "base_models",
+        catalogue=settings.base_models_file,
+        folder=settings.models_dir / "base",
+        sources=BASE_MODEL_SOURCES,
+    )
+    return bases
+
+
 def build_runner(name: str) -> TrainingRunner:
     """What trains in a trainer process."""
     if name == "double":
@@ -210,7 +198,7 @@ def build_runner(name: str) -> TrainingRunner:
 
 def build_celery(settings: Settings) -> Any:
     """The Celery app that workers consume with: the one that the queue sends with."""
-    return BROKERS.create("celery", redis_url=settings.redis_url, instance_dir=settings.instance_dir)
+    return COMPONENTS.create("celery_app", redis_url=settings.redis_url, instance_dir=settings.instance_dir)
 
 
 def build_services(settings: Settings, engine: Engine, *, inline: bool = False) -> Services:
@@ -228,12 +216,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
     def repository(name: str) -> Any:
         return REPOSITORIES.create(name, engine=engine)
 
-    bases = COMPONENTS.create(
-        "base_models",
-        catalogue=settings.base_models_file,
-        folder=settings.models_dir / "base",
-        sources=BASE_MODEL_SOURCES,
-    )
+    bases = build_base_models(settings)
     datasets = COMPONENTS.create(
         "dataset_store",
         data_dir=settings.data_dir,
@@ -241,7 +224,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
         max_bytes=settings.max_body_bytes,
     )
     artifacts = COMPONENTS.create("artifacts", folder=settings.models_dir / "registry")
-    own_engines, own_secret = read_engine_addresses(settings.instance_dir)
+    own_engines, own_secret = COMPONENTS.load("engine_addresses")(settings.instance_dir)
     engines = COMPONENTS.create(
         "engine_client",
         engines={**own_engines, **settings.engines},

@@ -96,7 +96,10 @@ class Settings(BaseSettings):
             raise ValueError("must be a rate, like 600 per minute") from None
         return value
 
-    @field_validator("instance_dir", "data_dir", "models_dir", "results_dir")
+    @field_validator(
+        *("instance_dir", "data_dir", "models_dir", "results_dir"),
+        *("base_models_file", "train_config_file", "logging_file"),
+    )
     @classmethod
     def _absolute(cls, value: Path) -> Path:
         return value if value.is_absolute() else ROOT / value
@@ -111,7 +114,9 @@ class Settings(BaseSettings):
 
     @property
     def cores(self) -> int:
-        return self.cpu_threads or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else [0])
+        if self.cpu_threads:
+            return self.cpu_threads
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
     @property
     def engine_threads(self) -> int:

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 from flask import Request
 from marshmallow import RAISE, Schema, ValidationError
 from webargs.flaskparser import FlaskParser, is_json_request
-from werkzeug.exceptions import UnsupportedMediaType
+from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
 from app.core.errors import Fault, Invalid
 
@@ -102,7 +102,10 @@ class RequestParser(FlaskParser):
     def load_json(self, req: Request, schema: Schema) -> Any:
         if not is_json_request(req):
             raise UnsupportedMediaType
-        return parse_json(req.get_data(cache=True))
+        body = req.get_data(cache=True)
+        if req.content_length is None and len(body) == req.max_content_length:
+            raise RequestEntityTooLarge  # werkzeug has cut a chunked body there, without a word
+        return parse_json(body)
 
     def handle_error(
         self,

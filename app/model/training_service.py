@@ -9,6 +9,7 @@ import argparse
 import os
 import socket
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
     from app.core.entities.training_config import TrainingConfig
     from app.core.services import Services
+
+LOST_SECONDS = 0.5  # between two looks at a claim that was lost
 
 # Options that stand over a key of the file.
 OPTIONS: dict[str, tuple[str, type, str]] = {
@@ -85,7 +88,9 @@ def train(app: Flask, config: TrainingConfig) -> FineTuningJob:
     with app.app_context(), RunProgress() as progress:
         job = services.training.submit(None, overrides)
         while job.state not in FINAL_STATES:
-            services.execution.run_next(owner, job.id, on_event=progress)
+            if not services.execution.run_next(owner, job.id, on_event=progress):
+                time.sleep(LOST_SECONDS)  # the claim was lost, and there may be no worker to find that out
+                services.execution.watch_leases()
             job = services.training.get(None, job.id)
     return job
 

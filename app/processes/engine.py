@@ -8,7 +8,7 @@ import ipaddress
 import logging
 import sys
 
-from app.bootstrap import BASE_MODEL_SOURCES, COMPONENTS, Settings, SettingsError, load_settings
+from app.bootstrap import Settings, SettingsError, build_base_models, load_settings
 from app.core.errors import AppError, Unavailable
 
 USAGE, BASE_MODEL_MISSING = 2, 3
@@ -34,14 +34,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace, settings: Settings) -> int:
-    bases = COMPONENTS.create(
-        "base_models",
-        catalogue=settings.base_models_file,
-        folder=settings.models_dir / "base",
-        sources=BASE_MODEL_SOURCES,
-    )
     try:
-        folder = bases.folder(arguments.base_model)
+        folder = build_base_models(settings).folder(arguments.base_model)
     except Unavailable as error:
         print(error.message, file=sys.stderr)
         return BASE_MODEL_MISSING

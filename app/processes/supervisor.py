@@ -4,6 +4,8 @@ A child that dies is started again. Ctrl-C or SIGTERM ends all within ten second
 one ends them at once.
 """
 
+import argparse
+import fcntl
 import json
 import os
 import secrets
@@ -15,19 +17,14 @@ import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
+from typing import TextIO
 from urllib.error import URLError
 
 from app import create_app
-from app.bootstrap import (
-    Settings,
-    SettingsError,
-    load_settings,
-    one_line,
-    prepare_instance,
-    write_engine_addresses,
-)
+from app.bootstrap import Settings, SettingsError, load_settings, one_line, prepare_instance
 from app.core.errors import AppError
 from app.implementations.queue.process_tree import kill_marked, kill_session
+from app.implementations.serving.addresses import write_engine_addresses
 from app.processes.children import Child, say
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,16 +38,35 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main() -> int:
+    describe = "Starts web, worker and engine, and ends them at Ctrl-C. Its settings are in .env.example."
+    argparse.ArgumentParser(prog="run.py", description=describe).parse_args()
     try:
         settings = load_settings()
         listener = _listen(settings)
+        lock = _lock(settings.instance_dir)
         password = prepare_instance(create_app(settings))
     except (SettingsError, AppError) as error:
         print(f"Error: {one_line(error)}", file=sys.stderr)
         return 1
     if password is not None:
         print(f"the first user is admin, with the password {password}", flush=True)
-    return Supervisor(settings, listener).run()
+    with lock:
+        return Supervisor(settings, listener).run()
+
+
+def _lock(instance_dir: Path) -> TextIO:
+    """Held until this process ends, however it ends: a second run.py here would take the engine from the first."""
+    try:
+        instance_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = (instance_dir / "run.lock").open("w")
+    except OSError as error:
+        raise SettingsError(f"instance_dir: cannot be written to ({error.strerror})") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise SettingsError("another run.py runs on this INSTANCE_DIR: stop it, or set another one") from None
+    return lock
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -6,6 +6,7 @@ and the gateway. What an earlier run made is used again.
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import secrets
@@ -53,6 +54,7 @@ class DemoFailed(Exception):
 
 def main() -> int:
     """Exit status: 0 all done, 1 something failed, 130 stopped by Ctrl-C."""
+    argparse.ArgumentParser(prog="demo", description=__doc__).parse_args()
     started = time.monotonic()
     try:
         app = foreground_app()

@@ -8,6 +8,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from typing import Any
 
 from celery import Celery, signals
@@ -66,8 +67,9 @@ class Worker:
 
     def join(self, **_: Any) -> None:
         self.drain()
+        until = time.monotonic() + GRACE_SECONDS
         for thread in self._threads:
-            thread.join(GRACE_SECONDS)
+            thread.join(max(0.0, until - time.monotonic()))
 
     def _slot(self, number: int) -> None:
         owner = f"{socket.gethostname()}:{os.getpid()}:{number}"

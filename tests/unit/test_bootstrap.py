@@ -1,9 +1,9 @@
 """The composition root."""
 
 import importlib.util
-import json
 import logging
 import stat
+from pathlib import Path
 
 import pytest
 import yaml
@@ -13,10 +13,9 @@ from app.bootstrap import (
     FACTORIES,
     SettingsError,
     configure_logging,
+    load_settings,
     one_line,
     prepare_instance,
-    read_engine_addresses,
-    write_engine_addresses,
 )
 from app.core.errors import Fault, Invalid
 from app.core.interfaces.storage import JobRepository
@@ -96,16 +95,6 @@ def test_services_share_their_repositories(started):
     assert services.training._jobs is services.execution._jobs is services.monitoring._jobs
 
 
-def test_where_the_engines_listen_is_told_in_a_private_file(tmp_path):
-    assert read_engine_addresses(tmp_path) == ({}, None)
-    write_engine_addresses(tmp_path, {"tiny": "http://127.0.0.1:1"}, "secret")
-    write_engine_addresses(tmp_path, {"tiny": "http://127.0.0.1:2"}, "secret")
-    assert read_engine_addresses(tmp_path) == ({"tiny": "http://127.0.0.1:2"}, "secret")
-    (file,) = tmp_path.iterdir()
-    assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert json.loads(file.read_text()) == {"engines": {"tiny": "http://127.0.0.1:2"}, "secret": "secret"}
-
-
 def test_one_line_holds_the_first_faults():
     faults = [Fault(f"row {n}", "x", "no\nanswer") for n in range(12)]
     line = one_line(Invalid("the data has faults", faults=faults))
@@ -135,3 +124,14 @@ def test_every_yaml_of_logging_names_what_exists(settings):
     for entry in scheme["filters"].values():
         module, _, _name = entry["()"].rpartition(".")
         assert importlib.util.find_spec(module)
+
+
+def test_relative_places_start_at_the_repository(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for name in ("base_models", "train_config", "logging"):
+        monkeypatch.setenv(f"{name.upper()}_FILE", f"config/{name}.yaml")
+    monkeypatch.setenv("RESULTS_DIR", "elsewhere")
+    settings = load_settings()
+    root = Path(__file__).resolve().parents[2]
+    assert settings.results_dir == root / "elsewhere"
+    assert all(getattr(settings, f"{name}_file").is_file() for name in ("base_models", "train_config", "logging"))

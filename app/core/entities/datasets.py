@@ -7,6 +7,7 @@ from typing import Any, Literal, TypedDict
 from app.core.errors import Fault
 
 Split = Literal["train", "validation", "test"]
+IGNORED = -100  # the label of a token without loss: torch's default ignore_index
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
@@ -31,23 +32,21 @@ class DatasetCheck:
 
     path: str  # as the client named it
     digest: str  # sha256 of the file's bytes
-    size_bytes: int
     rows: int
     faults: tuple[Fault, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedDataset:
-    """An immutable cut under data/processed/<digest>-…: train.jsonl, validation.jsonl, test.jsonl."""
+    """An immutable cut under data/processed/<digest>-<seed>: train.jsonl, validation.jsonl, test.jsonl."""
 
-    digest: str  # sha256 of the raw file
     folder: str  # absolute
     counts: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizedRow:
-    """``labels[i]`` is ``input_ids[i]`` where the token is supervised, else -100. Equal lengths."""
+    """``labels[i]`` is ``input_ids[i]`` where the token is supervised, else ``IGNORED``. Equal lengths."""
 
     row: int
     input_ids: Sequence[int]

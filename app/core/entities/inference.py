@@ -21,8 +21,6 @@ class GenerationRequest:
     prompt_ids: Sequence[int]
     max_tokens: int
     temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int | None = None
     stop_token_ids: Sequence[int] = ()
     adapter: Adapter | None = None
 

@@ -81,7 +81,12 @@ class TrainingConfig(BaseModel):
     @classmethod
     def _flatten(cls, data: Any) -> Any:
         """Lift ``model:`` to the top and flat LoRA keys into ``lora``; a key given twice is an error."""
-        return _flat(data) if isinstance(data, Mapping) else data
+        if not isinstance(data, Mapping):
+            return data
+        flat, problems = flattened(data)
+        if problems:
+            raise ValueError("; ".join(problems))
+        return flat
 
     @property
     def published_name(self) -> str:
@@ -92,24 +97,26 @@ class TrainingConfig(BaseModel):
         return type(self).model_validate({**self.model_dump(), **changes})
 
 
-def _flat(data: Mapping[str, Any]) -> dict[str, Any]:
+def flattened(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The keys with ``model:`` lifted to the top and LoRA's under ``lora``, and what was wrong with their places."""
     flat = dict(data)
+    problems = []
     nested = flat.pop("model", None)
-    if nested is not None:
-        if not isinstance(nested, dict):
-            raise ValueError("model: must be a mapping of keys")
+    if isinstance(nested, dict):
         if twice := sorted(nested.keys() & flat.keys()):
-            raise ValueError(f"given twice, at the top and under model: {', '.join(twice)}")
+            problems.append(f"given twice, at the top and under model: {', '.join(twice)}")
         flat |= nested
+    elif nested is not None:
+        problems.append("model: must be a mapping of keys")
     lora_keys = {key: flat.pop(key) for key in list(flat) if key in LoraSettings.model_fields}
-    if lora_keys:
-        block = flat.get("lora", {})
-        if not isinstance(block, dict):
-            raise ValueError("lora: must be a mapping of keys")
+    block = flat.get("lora", {})
+    if lora_keys and not isinstance(block, dict):
+        problems.append("lora: must be a mapping of keys")
+    elif lora_keys:
         if twice := sorted(block.keys() & lora_keys.keys()):
-            raise ValueError(f"given twice, at the top and under lora: {', '.join(twice)}")
+            problems.append(f"given twice, at the top and under lora: {', '.join(twice)}")
         flat["lora"] = {**block, **lora_keys}
-    return flat
+    return flat, problems
 
 
 def training_config(
@@ -123,24 +130,25 @@ def training_config(
 
     ``strict`` wants JSON's own types: neither "8" nor true is a number.
     """
+    flat, problems = flattened(raw)
+    faults = [Fault(where, "value_error", problem) for problem in problems]
     try:
-        values = _laid_over(over, raw) if over else raw
-        return TrainingConfig.model_validate(values, strict=strict)
+        config = TrainingConfig.model_validate(_laid_over(over, flat) if over else flat, strict=strict)
     except ValidationError as error:
-        faults = [
+        faults += [
             Fault(".".join([where, *_keys(e["loc"], e["type"])]), e["type"], e["msg"])
             for e in error.errors(include_input=False, include_url=False)
         ]
-    except ValueError as error:
-        faults = [Fault(where, "value_error", str(error))]
+    else:
+        if not faults:
+            return config
     raise Invalid("the training config has faults", faults=faults)
 
 
-def _laid_over(config: TrainingConfig, raw: Mapping[str, Any]) -> dict[str, Any]:
-    flat = _flat(raw)
-    if isinstance(flat.get("lora"), Mapping):
-        flat["lora"] = {**config.lora.model_dump(), **flat["lora"]}
-    return {**config.model_dump(), **flat}
+def _laid_over(config: TrainingConfig, flat: Mapping[str, Any]) -> dict[str, Any]:
+    lora = flat.get("lora")
+    block = {"lora": {**config.lora.model_dump(), **lora}} if isinstance(lora, Mapping) else {}
+    return {**config.model_dump(), **flat, **block}
 
 
 def _keys(location: tuple[int | str, ...], kind: str) -> list[str]:

@@ -41,12 +41,11 @@ class DatasetStore(ABC):
         """
 
     @abstractmethod
-    def read(self, dataset_path: str, *, trusted: bool = False) -> Sequence[Conversation]:
-        """Rows of a sound file; ``Invalid`` with every fault otherwise."""
-
-    @abstractmethod
     def prepare(self, dataset_path: str, digest: str, seed: int, *, trusted: bool = False) -> PreparedDataset:
-        """Split and write the cut once; found again by (digest, seed). ``Conflict`` if the file has changed."""
+        """Split and write the cut once; found again by (digest, seed).
+
+        ``Invalid`` (invalid_data) with every fault of the file, ``Conflict`` if it has changed.
+        """
 
     @abstractmethod
     def rows(self, prepared: PreparedDataset, split: str) -> Sequence[Conversation]: ...
@@ -116,7 +115,8 @@ class ArtifactStore(ABC):
         """``Unavailable`` (artifacts_missing) if it is gone."""
 
     @abstractmethod
-    def tokenizer(self, version: ModelVersion) -> ChatTokenizer: ...
+    def tokenizer(self, version: ModelVersion) -> ChatTokenizer:
+        """``Unavailable`` (template_mismatch) if its template is not the one that it was trained with."""
 
     @abstractmethod
     def discard(self, artifacts: str) -> None:
@@ -169,7 +169,7 @@ class TrainingRunner(ABC):
 
     @abstractmethod
     def run(self, job: TrainerJob, report: Reporter) -> Mapping[str, Any]:
-        """Trains; leaves config.yaml, metrics.json and artifacts/ in the run folder.
+        """Trains; leaves metrics.json and artifacts/ in the run folder.
 
         The answer: ``{"metrics": {…}, "template_hash": "…"}``. Raises ``AppError`` with a job's error code
         (``invalid_data``, ``nan_loss``, ``out_of_memory`` …), or ``TrainingStopped``.

@@ -1,7 +1,7 @@
 """What runs things: queues, trainer processes, tokens, passwords, engines."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -99,7 +99,3 @@ class EngineClient(ABC):
     @abstractmethod
     def generate(self, request: GenerationRequest) -> Generation:
         """Attaches the adapter if it must. ``Unavailable`` (base_not_resident, engine_unavailable) otherwise."""
-
-    @abstractmethod
-    def stream(self, request: GenerationRequest) -> Iterator[str | Generation]:
-        """Pieces of text as they come, then the whole Generation."""

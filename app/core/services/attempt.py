@@ -153,7 +153,7 @@ class Attempt:
             )
         except AppError:
             # The answer to a commit may be lost and the try after it refused: then the row names the version.
-            job = self._jobs.get(self._job.project_id, self._job.id)
+            job = self._heartbeat.persist(lambda: self._jobs.get(self._job.project_id, self._job.id))
             if job is not None and job.model_version_id == version_id:
                 return
             self._artifacts.discard(artifacts)

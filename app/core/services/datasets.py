@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from app.core.entities.datasets import SPLITS, DatasetCheck, PreparedDataset, TokenizedRow
+from app.core.entities.datasets import IGNORED, SPLITS, DatasetCheck, PreparedDataset, TokenizedRow
 from app.core.errors import Invalid
 from app.core.interfaces.components import BaseModelStore, DatasetStore
 
@@ -61,7 +61,7 @@ class DatasetService:
 
 def _count(rows: Sequence[TokenizedRow]) -> TokenSummary:
     lengths = sorted(len(row.input_ids) for row in rows)
-    supervised = sum(label >= 0 for row in rows for label in row.labels)
+    supervised = sum(label != IGNORED for row in rows for label in row.labels)
     return TokenSummary(
         supervised=supervised,
         unsupervised=sum(lengths) - supervised,

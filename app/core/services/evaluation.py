@@ -10,6 +10,7 @@ from app.core.entities.datasets import Conversation
 from app.core.entities.evaluation import EvaluationReport, ScoredAnswer
 from app.core.entities.identity import DEFAULT_PROJECT_ID
 from app.core.entities.models import Reference
+from app.core.entities.training_config import TrainingConfig
 from app.core.errors import Invalid, NotFound
 from app.core.interfaces.components import (
     ArtifactStore,
@@ -28,13 +29,17 @@ FactMatcher = Callable[[str, Sequence[Sequence[str]]], bool]
 
 @dataclass(frozen=True, slots=True)
 class _Subject:
-    """What is to be scored. ``key`` names it for ever; a base model has no adapter."""
+    """What is to be scored. ``key`` names it for ever; a base model has no adapter.
+
+    ``seed`` is that of the split: a version is asked nothing that it was trained on.
+    """
 
     name: str
     key: str
     base_model: str
     adapter_folder: Path | None
     tokenizer: ChatTokenizer
+    seed: int = TrainingConfig().seed
 
 
 class EvaluationService:
@@ -66,7 +71,6 @@ class EvaluationService:
         dataset_path: str,
         *,
         split: str = "test",
-        seed: int = 42,
         on_progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> EvaluationReport:
         """Ask ``model`` (``name``, ``name:3`` or a base model) the questions of a split, on the host's behalf.
@@ -81,7 +85,7 @@ class EvaluationService:
         place = self._folder / f"{subject.key}-{check.digest[:12]}-{split}.json"
         if place.is_file():
             return _read(place)
-        prepared = self._datasets.prepare(dataset_path, check.digest, seed, trusted=True)
+        prepared = self._datasets.prepare(dataset_path, check.digest, subject.seed, trusted=True)
         rows = [row for row in self._datasets.rows(prepared, split) if row.extra.get("keys")]
         if not rows:
             raise Invalid(f"no row of the split {split!r} has keys to be scored by", code="nothing_to_score")
@@ -96,7 +100,9 @@ class EvaluationService:
         version = self._versions.find(DEFAULT_PROJECT_ID, reference.name, reference.number)
         if version is not None:
             folder, tokenizer = self._artifacts.folder(version), self._artifacts.tokenizer(version)
-            return _Subject(version.reference, version.id, version.base_model, folder, tokenizer)
+            return _Subject(
+                version.reference, version.id, version.base_model, folder, tokenizer, version.config["seed"]
+            )
         if reference.number is None and reference.name in {spec.name for spec in self._bases.specs()}:
             return _Subject(model, model, model, None, self._bases.tokenizer(model))
         raise NotFound(f"no model {model!r}: neither a published version nor a base model")

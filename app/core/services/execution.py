@@ -120,7 +120,7 @@ class ExecutionService:
         if heartbeat.cancel_requested:
             heartbeat.persist(lambda: self._jobs.move(claim.job.id, claim.fence, JobState.CANCELLED))
         elif self._draining.is_set():
-            self._let_go(claim)
+            heartbeat.persist(lambda: self._let_go(claim))
         else:
             heartbeat.persist(lambda: self._jobs.move(claim.job.id, claim.fence, JobState.QUEUED))
 

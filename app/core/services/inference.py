@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from app.core.entities.identity import Principal
 from app.core.entities.inference import Adapter, GenerationRequest, Prediction
 from app.core.entities.models import ModelVersion, Reference
-from app.core.errors import Conflict, NotFound, Unavailable
+from app.core.errors import NotFound, Unavailable
 from app.core.interfaces.components import ArtifactStore, BaseModelStore, ChatTokenizer
 from app.core.interfaces.operations import EngineClient
 from app.core.interfaces.storage import ModelVersionRepository
@@ -41,8 +41,8 @@ class InferenceService:
     ) -> Prediction:
         """One user message, at most ``max_length`` new tokens. Without ``model``, the first resident base answers.
 
-        Raises ``NotFound`` for a model that the caller's project does not have, ``Conflict``
-        (template_mismatch), ``Unavailable`` and what ``EngineClient`` raises.
+        Raises ``NotFound`` for a model that the caller's project does not have, ``Unavailable``
+        and what ``EngineClient`` raises.
         """
         target = self._target(principal.project_id, model) if model else self._first_resident()
         generation = self._engines.generate(
@@ -86,11 +86,5 @@ class InferenceService:
 
     def _version(self, version: ModelVersion) -> _Target:
         tokenizer = self._artifacts.tokenizer(version)
-        if tokenizer.template_hash != version.template_hash:
-            raise Conflict(
-                f"{version.reference} was trained with another chat template than its files hold now: "
-                "it would answer otherwise than it was evaluated; train it again",
-                code="template_mismatch",
-            )
         adapter = Adapter(name=version.id, folder=str(self._artifacts.folder(version)))
         return _Target(version.reference, version.base_model, tokenizer, adapter)

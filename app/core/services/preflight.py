@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
-from app.core.entities.datasets import SPLITS, Conversation, PreparedDataset
+from app.core.entities.datasets import IGNORED, SPLITS, Conversation, PreparedDataset
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import AppError, Fault, Invalid
 from app.core.interfaces.components import BaseModelStore, ChatTokenizer, DatasetStore
@@ -48,6 +48,6 @@ def _row(conversation: Conversation, tokenizer: ChatTokenizer, max_length: int) 
         for fault in error.faults or (Fault("", error.code, error.message),):
             yield Fault(f"{where}: {fault.where}" if fault.where else where, fault.code, fault.message)
         return
-    if all(label == -100 for label in tokens.labels):
+    if all(label == IGNORED for label in tokens.labels):
         message = f"no token of the answer is within max_length ({max_length} tokens): shorten the row or raise it"
         yield Fault(where, "no_trained_token", message)

@@ -10,7 +10,7 @@ from typing import Any
 from app.core.entities.datasets import DatasetCheck
 from app.core.entities.identity import DEFAULT_PROJECT_ID, Principal
 from app.core.entities.jobs import FINAL_STATES, FineTuningJob, JobEvent, JobState
-from app.core.entities.training_config import TrainingConfig, training_config
+from app.core.entities.training_config import TrainingConfig, flattened, training_config
 from app.core.errors import Conflict, Fault, Invalid, NotFound
 from app.core.interfaces.components import BaseModelStore, DatasetStore
 from app.core.interfaces.operations import JobQueue
@@ -122,6 +122,7 @@ class TrainingService:
         self, principal: Principal | None, config: Mapping[str, Any]
     ) -> tuple[DatasetCheck | None, Sequence[Fault]]:
         """The check of the data, if it could be found, and every fault. A key of the wrong type is passed over."""
+        config, _ = flattened(config)
         base_model, dataset_path = config.get("base_model"), config.get("dataset_path")
         faults: list[Fault] = []
         if principal is not None and config.get("output_dir") is not None:

@@ -40,10 +40,7 @@ class FileDatasetStore(DatasetStore):
         faults = Faults()
         rows = self._rows(content, dataset_path, faults)
         digest = hashlib.sha256(content).hexdigest()
-        return DatasetCheck(dataset_path, digest, len(content), len(rows), faults.listed("file"))
-
-    def read(self, dataset_path: str, *, trusted: bool = False) -> Sequence[Conversation]:
-        return self._sound_rows(self._content(dataset_path, trusted), dataset_path)
+        return DatasetCheck(dataset_path, digest, len(rows), faults.listed("file"))
 
     def prepare(self, dataset_path: str, digest: str, seed: int, *, trusted: bool = False) -> PreparedDataset:
         """``Conflict`` (dataset_changed) if the file is no longer the one with that digest."""
@@ -52,7 +49,7 @@ class FileDatasetStore(DatasetStore):
             raise Conflict(
                 "the file has changed since it was checked: submit the job again", code="dataset_changed"
             )
-        target = self._processed.resolve() / f"{digest[:12]}-{seed}"
+        target = self._processed.resolve() / f"{digest}-{seed}"  # whole: a cut is found by it
         with locked(target):
             if not _is_sound(target):
                 remove_folder(target)
@@ -64,7 +61,7 @@ class FileDatasetStore(DatasetStore):
                 seal(temporary, {"digest": digest, "seed": seed, "counts": counts})
                 move_into_place(temporary, target)
         manifest = manifest_of(target) or {}
-        return PreparedDataset(digest, str(target), manifest["counts"])
+        return PreparedDataset(str(target), manifest["counts"])
 
     def rows(self, prepared: PreparedDataset, split: str) -> Sequence[Conversation]:
         return read_split(Path(prepared.folder), split)

@@ -15,12 +15,11 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from app.core.entities.datasets import Message, TokenizedRow
+from app.core.entities.datasets import IGNORED, Message, TokenizedRow
 from app.core.errors import Invalid, Unavailable
 from app.core.interfaces.components import ChatTokenizer
 from app.implementations.data.chat_template import ChatTemplate, load_chat_template, special_tokens, unsupported
 
-IGNORED = -100  # the label of a token without loss: torch's default ignore_index
 THINK, END_THINK = "<think>", "</think>"
 
 _QUESTION: Message = {"role": "user", "content": "question"}

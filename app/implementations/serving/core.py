@@ -10,6 +10,7 @@ from app.implementations.serving.adapter_files import AdapterRefused
 from app.implementations.serving.adapters import Adapters
 from app.implementations.serving.channel import Channel
 from app.implementations.serving.messages import (
+    MOST_RUNNING,
     Answer,
     Attach,
     Cancel,
@@ -31,7 +32,7 @@ logger = logging.getLogger(__name__)
 class Core:
     """Every sequence that runs advances by one token a turn; between turns, messages are read."""
 
-    def __init__(self, model: BaseModel, channel: Channel, most_running: int = 64) -> None:
+    def __init__(self, model: BaseModel, channel: Channel, most_running: int = MOST_RUNNING) -> None:
         self._model = model
         self._channel = channel
         self._adapters = Adapters(model)
@@ -40,11 +41,7 @@ class Core:
     def run(self) -> None:
         """Until the front closes its end: raises ``FrontGone``."""
         model = self._model
-        self._channel.send(
-            Ready(
-                model.context, model.vocabulary, model.end_ids, model.device.type, str(model.dtype).split(".")[-1]
-            )
-        )
+        self._channel.send(Ready(model.context, model.vocabulary, model.end_ids))
         while True:
             for message in self._channel.receive(wait=self._schedule.idle):
                 self._handle(message)

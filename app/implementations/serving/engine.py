@@ -14,10 +14,10 @@ from tokenizers import Tokenizer
 from app.implementations.serving.core_link import CoreLink
 from app.implementations.serving.front import Front
 from app.implementations.serving.http_server import HttpServer
+from app.implementations.serving.messages import MOST_RUNNING
 
 logger = logging.getLogger(__name__)
 
-MOST_RUNNING = 64
 MOST_WAITING = 256
 MAX_BODY_BYTES = 16 * 1024 * 1024  # a million token ids are 7 MB
 GRACE_SECONDS = 6.0  # for running requests after SIGTERM; the supervisor's own patience is eight

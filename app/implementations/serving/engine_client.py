@@ -1,13 +1,12 @@
 """The gateway's client of the inference wire. It uses vLLM's fields and routes alone, so it speaks to vLLM too."""
 
-import json
 import logging
 import threading
 import time
 import weakref
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import httpx
 
@@ -21,8 +20,6 @@ CONNECT_SECONDS = 2.0
 HEALTH_SECONDS = 1.0
 HEALTH_KEPT_SECONDS = 1.0
 MOST_CONNECTIONS = 512
-
-T = TypeVar("T")
 
 
 class _ModelUnknown(Exception):
@@ -58,18 +55,23 @@ class HttpEngineClient(EngineClient):
             return bases
 
     def generate(self, request: GenerationRequest) -> Generation:
+        """Where the engine does not have the adapter, load it and ask once more."""
         url = self._url(request.base_model)
-        return self._with_adapter(url, request, lambda: self._complete(url, request))
-
-    def stream(self, request: GenerationRequest) -> Iterator[str | Generation]:
-        """Asks when the first piece is taken, and raises then; closed early, it frees the engine's place."""
-        url = self._url(request.base_model)
-        response = self._with_adapter(url, request, lambda: self._open_stream(url, request))
         with _translated(request.base_model):
             try:
-                yield from _pieces(response, time.monotonic() + self._timeout)
-            finally:
-                response.close()
+                return self._complete(url, request)
+            except _ModelUnknown:
+                if request.adapter is None:
+                    raise Unavailable(
+                        f"the engine of {request.base_model!r} serves another base model", code="base_not_resident"
+                    ) from None
+            self._load(url, request.adapter)
+            try:
+                return self._complete(url, request)
+            except _ModelUnknown:
+                raise Unavailable(
+                    "the engine refused this version's adapter; the log says why", code="adapter_refused"
+                ) from None
 
     def _answers(self, url: str) -> bool:
         try:
@@ -86,31 +88,13 @@ class HttpEngineClient(EngineClient):
                 f"no engine serves the base model {base_model!r}; resident: {resident}", code="base_not_resident"
             ) from None
 
-    def _with_adapter(self, url: str, request: GenerationRequest, ask: Callable[[], T]) -> T:
-        """Ask; where the engine does not have the adapter, load it and ask once more."""
-        with _translated(request.base_model):
-            try:
-                return ask()
-            except _ModelUnknown:
-                if request.adapter is None:
-                    raise Unavailable(
-                        f"the engine of {request.base_model!r} serves another base model", code="base_not_resident"
-                    ) from None
-            self._load(url, request.adapter)
-            try:
-                return ask()
-            except _ModelUnknown:
-                raise Unavailable(
-                    "the engine refused this version's adapter; the log says why", code="adapter_refused"
-                ) from None
-
     def _load(self, url: str, adapter: Adapter) -> None:
         """Its answer is only logged: whether the adapter is there now, by whoever's doing, is asked next."""
         body = {"lora_name": adapter.name, "lora_path": adapter.folder}
         response = self._http.post(f"{url}/v1/load_lora_adapter", json=body)
         if response.status_code != 200:
             logger.warning(
-                "adapter %s: the engine answered %d: %s", adapter.name, response.status_code, response.text
+                "adapter %s: the engine answered %d: %s", adapter.name, response.status_code, response.text[:500]
             )
 
     def _complete(self, url: str, request: GenerationRequest) -> Generation:
@@ -120,60 +104,15 @@ class HttpEngineClient(EngineClient):
         choice, usage = answer["choices"][0], answer["usage"]
         return Generation(choice["text"], _reason(choice), usage["prompt_tokens"], usage["completion_tokens"])
 
-    def _open_stream(self, url: str, request: GenerationRequest) -> httpx.Response:
-        body = {**_body(request), "stream": True, "stream_options": {"include_usage": True}}
-        response = self._http.send(
-            self._http.build_request("POST", f"{url}/v1/completions", json=body), stream=True
-        )
-        try:
-            if response.status_code != 200:
-                response.read()
-            _check(response)
-        except BaseException:
-            response.close()
-            raise
-        return response
-
 
 def _body(request: GenerationRequest) -> dict[str, Any]:
-    body = {
+    return {
         "model": request.adapter.name if request.adapter else request.base_model,
         "prompt": list(request.prompt_ids),
         "max_tokens": request.max_tokens,
         "temperature": request.temperature,
-        "top_p": request.top_p,
         "stop_token_ids": list(request.stop_token_ids),
     }
-    return body if request.seed is None else {**body, "seed": request.seed}
-
-
-def _pieces(response: httpx.Response, deadline: float) -> Generator[str | Generation]:
-    """The SSE stream: text as it comes, then the whole. A stream that ends early is an error."""
-    text: list[str] = []
-    reason = None
-    usage: Mapping[str, int] = {}
-    for line in response.iter_lines():
-        if time.monotonic() > deadline:
-            raise httpx.ReadTimeout("the generation takes too long")
-        if not line.startswith("data:"):
-            continue
-        data = line.removeprefix("data:").strip()
-        if data == "[DONE]":
-            if reason is None:
-                break
-            yield Generation("".join(text), reason, usage["prompt_tokens"], usage["completion_tokens"])
-            return
-        event = json.loads(data)
-        if "error" in event:
-            raise Unavailable("the engine failed while it answered", code="engine_unavailable", retry_after=2)
-        usage = event.get("usage") or usage
-        for choice in event["choices"]:
-            if choice.get("finish_reason"):
-                reason = _reason(choice)
-            if choice["text"]:
-                text.append(choice["text"])
-                yield choice["text"]
-    raise httpx.RemoteProtocolError("the stream ended early")
 
 
 def _reason(choice: Mapping[str, Any]) -> Any:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 FinishReason = Literal["stop", "length"]
 Precision = Literal["auto", "bf16", "fp32"]
+MOST_RUNNING = 64  # sequences that the core advances in one turn; others wait
 LARGEST_LINE = 64 * 1024 * 1024  # bytes; a prompt of a million ids is about 8 MB
 
 
@@ -59,8 +60,6 @@ class Ready:
     context: int  # the most tokens of prompt and answer together
     vocabulary: int  # ids are below this
     end_ids: Sequence[int]
-    device: str
-    precision: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from app.core.entities.datasets import TokenizedRow
-
-IGNORED = -100  # the label of a token that is not supervised
+from app.core.entities.datasets import IGNORED, TokenizedRow
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,8 +25,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from app.core.errors import AppError, Fault, Invalid
 from app.core.interfaces.components import Reporter, TrainerJob, TrainingRunner, TrainingStopped
 from app.utils.clock import boottime
@@ -88,7 +86,6 @@ def _leave(job: TrainerJob, metrics: Mapping[str, Any]) -> None:
     artifacts = job.run_folder / "artifacts"
     artifacts.mkdir(exist_ok=True)
     write_whole(artifacts / "adapter_config.json", json.dumps({"peft_type": "LORA", "r": job.config.lora.r}))
-    write_whole(job.run_folder / "config.yaml", yaml.safe_dump(job.config.model_dump(mode="json")))
     write_whole(job.run_folder / "metrics.json", json.dumps(metrics))
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 import transformers
-import yaml
 
 from app.core.entities.datasets import TokenizedRow
 from app.core.factories import ComponentFactory
@@ -52,9 +51,6 @@ class TorchRunner(TrainingRunner):
         torch.set_num_threads(job.threads)
         device = pick_device(config.device)
         precision = pick_precision(config.precision, device)
-        write_whole(
-            job.run_folder / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-        )
 
         tokenizer = FolderChatTokenizer(job.base_model_folder)
         train = _tokenize(job, tokenizer, "train", config.train_samples)
@@ -87,7 +83,7 @@ class TorchRunner(TrainingRunner):
             device,
             train,
             validation,
-            job.run_folder / "checkpoints",
+            job.run_folder / "checkpoints" / job.job_id,  # two jobs may name one output_dir
             report,
         ).run()
 

@@ -130,6 +130,12 @@ def test_a_chunked_body_is_cut_off(connection):
     assert connection.getresponse().status == 413
 
 
+def test_a_chunked_body_just_over_the_limit_is_too_large(connection):
+    chunks = iter([b'{"dataset_path": "', *[b"x" * 1_048_576] * 10, b'"}'])
+    connection.request("POST", "/api/v1/train", chunks, log_in(connection), encode_chunked=True)
+    assert connection.getresponse().status == 413
+
+
 def test_a_sound_chunked_body_is_read(connection):
     headers = log_in(connection)
     connection.request(

@@ -118,13 +118,31 @@ def test_nothing_outlives_a_supervisor_that_was_killed(make_service: MakeService
     wait_until(lambda: not any(at_large(process) for process in everybody), service.log)
 
 
+def refusal(service: Service) -> str:
+    """The one line that run.py says instead of starting."""
+    run = subprocess.run(
+        [sys.executable, "run.py"], cwd=ROOT, env=service.environment, capture_output=True, text=True
+    )
+    assert (run.returncode, run.stdout) == (1, "")
+    (line,) = run.stderr.splitlines()
+    return line
+
+
+def test_a_second_one_on_the_same_instance_is_refused(make_service: MakeService) -> None:
+    service = make_service()
+    ready(service.start("run.py"))
+    assert "INSTANCE_DIR" in refusal(service)
+
+
+def test_help_starts_nothing(make_service: MakeService) -> None:
+    service = make_service()
+    run = service.start("run.py", "--help")
+    said, _ = run.communicate(timeout=WAIT_SECONDS)
+    assert (run.returncode, b"usage: run.py" in said, b"ready" in said) == (0, True, False)
+
+
 def test_a_busy_port_is_refused_in_one_line(make_service: MakeService) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         service = make_service(port=port)
-        command = [sys.executable, "run.py"]
-        run = subprocess.run(command, cwd=ROOT, env=service.environment, capture_output=True, text=True)
-    assert run.returncode == 1
-    assert run.stdout == ""
-    (line,) = run.stderr.splitlines()
-    assert str(port) in line
+        assert str(port) in refusal(service)

@@ -81,7 +81,7 @@ def test_a_run_that_succeeds(start: Start, tmp_path: Path) -> None:
     assert events[-1].data["total_steps"] == 5
     assert handle.new_events() == []
     run_folder = tmp_path / "results" / "double-ok"
-    assert {"config.yaml", "metrics.json", "logs.txt", "artifacts"} <= {path.name for path in run_folder.iterdir()}
+    assert {"metrics.json", "logs.txt", "artifacts"} <= {path.name for path in run_folder.iterdir()}
     marks = [line.split()[0] for line in (tmp_path / "results" / "marks.txt").read_text().splitlines()]
     assert marks == ["start", "end"]
 

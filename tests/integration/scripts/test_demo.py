@@ -13,6 +13,14 @@ import yaml
 ROOT = Path(__file__).resolve().parents[3]
 
 
+def test_help_starts_nothing() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "app.scripts.demo", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout[:6]) == (0, "usage:")
+    assert "==" not in done.stdout
+
+
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     rows = [

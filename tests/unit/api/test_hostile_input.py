@@ -83,6 +83,12 @@ def test_fifty_megabytes(refused):
     assert refused(413, data=body, content_type="application/json")["code"] == "body_too_large"
 
 
+def test_a_key_in_two_places_hides_no_other_fault(refused):
+    config = {"seed": 1, "model": {"seed": 2, "batch_size": -1, "base_model": "nope"}}
+    problem = refused(422, {**SOUND, "config": config})
+    assert wheres(problem) == ["base_model", "config", "config.batch_size"]
+
+
 @pytest.mark.parametrize("body", [[], [1], "text", 5, None, True])
 def test_json_that_is_no_object(refused, body):
     problem = refused(422, data=json.dumps(body), content_type="application/json")

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from app.implementations.training.batches import IGNORED, PackedBatch
+from app.core.entities.datasets import IGNORED
+from app.implementations.training.batches import PackedBatch
 
 
 class SftObjective(nn.Module):

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from app.bootstrap import load_training_config, training_config
-from app.core.entities.training_config import LoraSettings, TrainingConfig
+from app.bootstrap import load_training_config
+from app.core.entities.training_config import LoraSettings, TrainingConfig, training_config
 from app.core.errors import Fault, Invalid
 
 SHIPPED = Path(__file__).parents[4] / "config/train_config.yaml"

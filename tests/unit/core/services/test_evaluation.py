@@ -1,10 +1,15 @@
 import json
+import shutil
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from app.bootstrap import BASE_MODEL_SOURCES, COMPONENTS, DATA_FORMATS
+from app.core.entities.identity import DEFAULT_PROJECT_ID
+from app.core.entities.models import ModelVersion
+from app.core.entities.training_config import TrainingConfig
 from app.core.errors import Invalid, NotFound
 from app.core.interfaces.components import TextGenerator
 from app.core.services.evaluation import EvaluationService
@@ -60,7 +65,9 @@ def service(tmp_path: Path) -> EvaluationService:
     return EvaluationService(
         versions=MemoryModelVersionRepository(),
         bases=bases,
-        datasets=FileDatasetStore(tmp_path, [DATA_FORMATS.create("messages")], 10**6),
+        datasets=FileDatasetStore(
+            tmp_path, [DATA_FORMATS.create(name) for name in ("messages", "prompt_completion")], 10**6
+        ),
         artifacts=COMPONENTS.create("artifacts", folder=tmp_path / "registry"),
         generators=lambda **arguments: Recited(tokenizer, ANSWERS, **arguments),
         states_fact=COMPONENTS.load("facts_matcher"),
@@ -89,6 +96,37 @@ def test_a_report_that_was_written_is_read_again(service, dataset):
 
 def test_answers_come_in_the_order_of_the_questions(service):
     assert service.answers("tiny", ["Where?", "When?"], max_tokens=8) == ["In Rome.", "At 9 o'clock."]
+
+
+def test_a_version_is_asked_nothing_that_it_was_trained_on(service, tmp_path):
+    rows = [{"prompt": f"When? {place}", "completion": "At nine.", "keys": [["nine"]]} for place in range(40)]
+    file = tmp_path / "unsplit.json"
+    file.write_text(json.dumps(rows))
+    source = tmp_path / "artifacts"
+    shutil.copytree(tmp_path / "base" / "tiny", source)
+    service._artifacts.publish("v1", source)
+    service._versions.publish(
+        ModelVersion(
+            id="v1",
+            project_id=DEFAULT_PROJECT_ID,
+            name="support",
+            number=0,
+            base_model="tiny",
+            template_hash=service._bases.tokenizer("tiny").template_hash,
+            artifacts="v1",
+            job_id=None,
+            dataset_digest="",
+            config=TrainingConfig(seed=7).model_dump(mode="json"),
+            metrics={},
+            created_by=None,
+            created_at=datetime.now(UTC),
+        )
+    )
+    datasets = service._datasets
+    cut = datasets.prepare(str(file), datasets.check(str(file), trusted=True).digest, 7, trusted=True)
+    held_out = [row.row for row in datasets.rows(cut, "test")]
+    assert [answer.row for answer in service.evaluate("support", str(file)).answers] == held_out
+    assert [answer.row for answer in service.evaluate("tiny", str(file)).answers] != held_out
 
 
 def test_a_model_that_nobody_knows(service, dataset):

@@ -1,6 +1,6 @@
 """Which model answers, with which template, over in-memory twins."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +11,7 @@ from app.core.entities.datasets import Message, TokenizedRow
 from app.core.entities.identity import Principal, Role
 from app.core.entities.inference import Adapter, Generation, GenerationRequest
 from app.core.entities.models import BaseModelSpec, ModelVersion
-from app.core.errors import Conflict, Invalid, NotFound, Unavailable
+from app.core.errors import Invalid, NotFound, Unavailable
 from app.core.interfaces.components import ArtifactStore, BaseModelStore, ChatTokenizer
 from app.core.interfaces.operations import EngineClient
 from app.core.services.inference import InferenceService
@@ -90,9 +90,6 @@ class MemoryEngines(EngineClient):
     def generate(self, request: GenerationRequest) -> Generation:
         self.asked.append(request)
         return Generation(self.text, "stop", len(request.prompt_ids), 3)
-
-    def stream(self, request: GenerationRequest) -> Iterator[str | Generation]:
-        yield self.generate(request)
 
 
 def version(name: str, **changes: object) -> ModelVersion:
@@ -206,16 +203,6 @@ def test_another_projects_model_does_not_exist(
 def test_what_is_no_reference_is_refused(service: InferenceService) -> None:
     with pytest.raises(Invalid):
         service.predict(ASKER, "hi", 9, 0.0, "../etc")
-
-
-def test_a_template_that_has_changed_refuses_to_serve(
-    service: InferenceService, versions: MemoryModelVersionRepository, engines: MemoryEngines
-) -> None:
-    versions.publish(version("support", template_hash="hash of another"))
-    with pytest.raises(Conflict) as caught:
-        service.predict(ASKER, "hi", 9, 0.0, "support")
-    assert caught.value.code == "template_mismatch"
-    assert engines.asked == []
 
 
 def test_reasoning_is_told_apart(versions: MemoryModelVersionRepository) -> None:

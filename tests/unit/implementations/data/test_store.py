@@ -42,7 +42,7 @@ class TestCheck:
     )
     def test_a_sound_file(self, store: FileDatasetStore, put: Put, name: str, content: bytes) -> None:
         check = store.check(put(content, name))
-        assert check == DatasetCheck(f"data/raw/{name}", hashlib.sha256(content).hexdigest(), len(content), 2, ())
+        assert check == DatasetCheck(f"data/raw/{name}", hashlib.sha256(content).hexdigest(), 2, ())
 
     @pytest.mark.parametrize(
         ("name", "content", "expected"),
@@ -78,7 +78,7 @@ class TestCheck:
         check = store.check(path)
         assert places(check) == expected
         with pytest.raises(Invalid) as caught:
-            store.read(path)
+            store.prepare(path, check.digest, 0)
         assert caught.value.faults == check.faults
         assert caught.value.code == "invalid_data"
 
@@ -205,7 +205,7 @@ class TestPrepare:
         digest = store.check(path).digest
         prepared = store.prepare(path, digest, 42)
 
-        assert prepared.folder == str(data_dir / "processed" / f"{digest[:12]}-42")
+        assert prepared.folder == str(data_dir / "processed" / f"{digest}-42")
         assert prepared.counts == {"train": 16, "validation": 2, "test": 2}
         manifest = json.loads((Path(prepared.folder) / "manifest.json").read_text())
         assert manifest["digest"] == digest

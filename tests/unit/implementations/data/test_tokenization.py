@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.core.entities.datasets import Message
+from app.core.entities.datasets import IGNORED, Message
 from app.core.errors import Invalid, Unavailable
-from app.implementations.data.tokenization import IGNORED, FolderChatTokenizer
+from app.implementations.data.tokenization import FolderChatTokenizer
 
 ANY_LENGTH = 100_000
 

@@ -59,8 +59,6 @@ class FakeEngine:
             return 200, b"Success", {}
         if body["model"] not in {"tiny", *self.adapters}:
             return 404, {"error": {"message": "no such model", "code": 404}}, {}
-        if body.get("stream"):
-            return 200, stream("Hel", "lo"), {"content-type": "text/event-stream"}
         return 200, {"choices": [{"text": "Hello", "finish_reason": "stop"}], "usage": USAGE}, {}
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
@@ -95,15 +93,6 @@ class FakeEngine:
 USAGE = {"prompt_tokens": 3, "completion_tokens": 5}
 
 
-def stream(*texts: str, end: bytes = b"data: [DONE]\n\n") -> bytes:
-    """As vLLM streams: comments, a reason in the last chunk, then the usage."""
-    chunks: list[dict[str, Any]] = [
-        {"choices": [{"text": t, "finish_reason": None}], "usage": None} for t in texts
-    ]
-    chunks += [{"choices": [{"text": "", "finish_reason": "length"}]}, {"choices": [], "usage": USAGE}]
-    return b": ping\n\n" + b"".join(b"data: %b\n\n" % json.dumps(c).encode() for c in chunks) + end
-
-
 @pytest.fixture
 def engine() -> Iterator[FakeEngine]:
     fake = FakeEngine()
@@ -127,7 +116,7 @@ def error_of(ask: Callable[[], object]) -> AppError:
 
 
 def test_a_generation_with_vllms_fields_alone(client: HttpEngineClient, engine: FakeEngine) -> None:
-    answer = client.generate(request(temperature=0.5, top_p=0.9, seed=7, stop_token_ids=(2,)))
+    answer = client.generate(request(temperature=0.5, stop_token_ids=(2,)))
     assert answer == Generation("Hello", "stop", 3, 5)
     assert engine.asked("/v1/completions") == [
         {
@@ -135,31 +124,17 @@ def test_a_generation_with_vllms_fields_alone(client: HttpEngineClient, engine: 
             "prompt": [1, 2, 3],
             "max_tokens": 5,
             "temperature": 0.5,
-            "top_p": 0.9,
-            "seed": 7,
             "stop_token_ids": [2],
         }
     ]
     assert engine.authorizations == {"Bearer secret"}
 
 
-def test_a_stream_is_its_pieces_and_then_the_whole(client: HttpEngineClient) -> None:
-    assert list(client.stream(request())) == ["Hel", "lo", Generation("Hello", "length", 3, 5)]
-
-
-@pytest.mark.parametrize("streaming", [False, True])
 def test_an_adapter_is_loaded_when_the_engine_does_not_know_it(
-    client: HttpEngineClient, engine: FakeEngine, streaming: bool
+    client: HttpEngineClient, engine: FakeEngine
 ) -> None:
-    def ask() -> Any:
-        return (
-            [*client.stream(request(adapter=ADAPTER))][-1]
-            if streaming
-            else client.generate(request("tiny", ADAPTER))
-        )
-
-    assert ask().text == "Hello"
-    assert ask().text == "Hello"
+    for _ in range(2):
+        assert client.generate(request("tiny", ADAPTER)).text == "Hello"
     assert engine.asked("/v1/load_lora_adapter") == [{"lora_name": ADAPTER.name, "lora_path": ADAPTER.folder}]
     assert [body["model"] for body in engine.asked("/v1/completions")] == [ADAPTER.name] * 3
 
@@ -199,19 +174,17 @@ def test_an_engine_that_is_not_there() -> None:
     gone = FakeEngine()
     gone.close()
     client = HttpEngineClient({"tiny": gone.url}, None, 5)
-    for ask in (lambda: client.generate(request()), lambda: list(client.stream(request()))):
-        error = error_of(ask)
-        assert (error.status, error.code, error.retry_after) == (503, "engine_unavailable", 2)
-        assert gone.url not in error.message
+    error = error_of(lambda: client.generate(request()))
+    assert (error.status, error.code, error.retry_after) == (503, "engine_unavailable", 2)
+    assert gone.url not in error.message
     assert client.resident() == []
 
 
 def test_a_full_queue_says_when_to_come_again(client: HttpEngineClient, engine: FakeEngine) -> None:
     engine.reply = lambda path, body: (429, {"error": {"message": "full"}}, {"retry-after": "7"})
-    for ask in (lambda: client.generate(request()), lambda: list(client.stream(request()))):
-        error = error_of(ask)
-        assert isinstance(error, TooMany)
-        assert error.retry_after == 7
+    error = error_of(lambda: client.generate(request()))
+    assert isinstance(error, TooMany)
+    assert error.retry_after == 7
 
 
 def test_a_fault_in_the_request_is_told(client: HttpEngineClient, engine: FakeEngine) -> None:
@@ -232,32 +205,16 @@ def test_an_engine_that_fails_is_unavailable(
     assert "/secret" not in error.message
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        stream("Hel", end=b""),
-        b'data: {"error": {"message": "lost"}}\n\n',
-        b"data: [DONE]\n\n",
-        b"data: {nonsense\n\n",
-        b'data: {"choices": [{}]}\n\n',
-    ],
-)
-def test_a_stream_that_breaks_is_an_error(client: HttpEngineClient, engine: FakeEngine, content: bytes) -> None:
-    engine.reply = lambda path, body: (200, content, {})
-    assert error_of(lambda: list(client.stream(request()))).code == "engine_unavailable"
-
-
 def test_a_generation_that_takes_too_long(engine: FakeEngine) -> None:
     def hang(path: str, body: dict[str, Any]) -> None:
         engine.release.wait(10)
 
     engine.reply = hang
     client = HttpEngineClient({"tiny": engine.url}, None, 0.1)
-    for ask in (lambda: client.generate(request()), lambda: list(client.stream(request()))):
-        started = time.monotonic()
-        error = error_of(ask)
-        assert (error.status, error.code) == (503, "engine_timeout")
-        assert time.monotonic() - started < 5
+    started = time.monotonic()
+    error = error_of(lambda: client.generate(request()))
+    assert (error.status, error.code) == (503, "engine_timeout")
+    assert time.monotonic() - started < 5
 
 
 def test_health_is_asked_once_a_second_at_most(

@@ -13,7 +13,7 @@ from app.implementations.serving.front import Front
 from app.implementations.serving.http_server import Request, Response
 from app.implementations.serving.messages import Ready
 
-READY = Ready(256, 512, [2], "cpu", "float32")
+READY = Ready(256, 512, [2])
 COMPLETION = {"model": "tiny", "prompt": [1]}
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from app.core.entities.datasets import TokenizedRow
+from app.core.entities.datasets import IGNORED, TokenizedRow
 from app.core.entities.training_config import LoraSettings, TrainingConfig
 from app.core.interfaces.components import Reporter
 from app.implementations.training import packed_attention
@@ -64,7 +64,7 @@ def rows(count: int, seed: int = 1) -> list[TokenizedRow]:
     for row in range(1, count + 1):
         length = int(torch.randint(4, 13, (1,), generator=generator))
         ids = torch.randint(0, VOCABULARY, (length,), generator=generator).tolist()
-        labels = [-100] * (length // 2) + ids[length // 2 :]
+        labels = [IGNORED] * (length // 2) + ids[length // 2 :]
         made.append(TokenizedRow(row, ids, labels))
     return made
 

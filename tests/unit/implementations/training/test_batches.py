@@ -1,7 +1,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.implementations.training.batches import IGNORED, pack, plan_epoch
+from app.core.entities.datasets import IGNORED
+from app.implementations.training.batches import pack, plan_epoch
 
 
 @given(

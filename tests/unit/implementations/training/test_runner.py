@@ -1,11 +1,11 @@
 """A whole run of the trainer's work in this process, on the tiny random base model."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
@@ -61,7 +61,6 @@ def test_a_run_leaves_what_a_version_is_made_of(job, listener):
         *("train_loss", "eval_loss", "perplexity", "train_runtime", "input_tokens", "trained_tokens"),
         *("tokens_per_second", "peak_memory_bytes"),
     }
-    assert yaml.safe_load((run / "config.yaml").read_text()) == job.config.model_dump(mode="json")
     tokenizer = FolderChatTokenizer(run / "artifacts")
     assert tokenizer.template_hash == result["template_hash"]
     lines = (job.dataset_folder / "train.jsonl").read_text().splitlines()
@@ -103,9 +102,8 @@ def test_two_runs_are_equal_bit_for_bit(job, listener):
     first, second = listener(), listener()
     build_runner("torch").run(job, first)
     adapter = (job.run_folder / "artifacts" / "adapter_model.safetensors").read_bytes()
-    checkpoints = job.run_folder / "checkpoints"
-    checkpoints.rename(job.run_folder / "earlier")
-    build_runner("torch").run(job, second)
+    other = replace(job, job_id="another")  # in the same folder, as output_dir allows: it starts from nothing
+    build_runner("torch").run(other, second)
 
     assert [event["loss"] for event in first.steps] == [event["loss"] for event in second.steps]
     assert (job.run_folder / "artifacts" / "adapter_model.safetensors").read_bytes() == adapter

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from app.core.entities.datasets import Conversation, DatasetCheck, Message, PreparedDataset, TokenizedRow
+from app.core.entities.datasets import IGNORED, Conversation, DatasetCheck, Message, PreparedDataset, TokenizedRow
 from app.core.entities.jobs import FineTuningJob, JobEvent, JobState
 from app.core.entities.models import BaseModelSpec, ModelVersion
 from app.core.entities.training_config import TrainingConfig
@@ -47,7 +47,7 @@ class FakeTokenizer(ChatTokenizer):
             raise Invalid("the last message must be the assistant's", code="no_answer")
         prompt = self.encode_prompt(messages[:-1])
         answer = [1] * len(messages[-1]["content"])
-        ids, labels = prompt + answer, [-100] * len(prompt) + answer
+        ids, labels = prompt + answer, [IGNORED] * len(prompt) + answer
         return TokenizedRow(0, ids[:max_length], labels[:max_length])
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -89,16 +89,13 @@ class FakeDatasets(DatasetStore):
     fault: Exception | None = None
 
     def check(self, dataset_path: str, *, trusted: bool = False) -> DatasetCheck:
-        return DatasetCheck(dataset_path, "digest", 1, len(self.train), ())
-
-    def read(self, dataset_path: str, *, trusted: bool = False) -> Sequence[Conversation]:
-        return self.train
+        return DatasetCheck(dataset_path, "digest", len(self.train), ())
 
     def prepare(self, dataset_path: str, digest: str, seed: int, *, trusted: bool = False) -> PreparedDataset:
         self.trusted.append(trusted)
         if self.fault is not None:
             raise self.fault
-        return PreparedDataset(digest, str(self.folder), {"train": len(self.train), "validation": 0, "test": 0})
+        return PreparedDataset(str(self.folder), {"train": len(self.train), "validation": 0, "test": 0})
 
     def rows(self, prepared: PreparedDataset, split: str) -> Sequence[Conversation]:
         return self.train if split == "train" else []

@@ -1,18 +1,25 @@
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import yaml
 
 from app.core.entities.datasets import Conversation
-from app.core.entities.jobs import JobEvent, JobState
+from app.core.entities.jobs import JobEvent, JobState, Lease
 from app.core.errors import Conflict, StaleAttempt, Unavailable
 from app.core.interfaces.operations import TrainerOutcome
 from app.repositories.memory import MemoryJobRepository
 from app.utils.clock import boottime
-from tests.unit.core.services.execution.conftest import LEASE, PROJECT, House, conversation, metrics_event
+from tests.unit.core.services.execution.conftest import (
+    LEASE,
+    PROJECT,
+    FakeTokenizer,
+    House,
+    conversation,
+    metrics_event,
+)
 
 Background = Callable[..., threading.Thread]
 
@@ -299,6 +306,31 @@ def test_a_crash_is(house: House) -> None:
     house.trainer.end(TrainerOutcome("crashed", "trainer_failed", "it ended by SIGSEGV"))
     house.execution.run_next("me")
     assert house.job(job_id).state is JobState.FAILED
+
+
+def test_a_database_that_is_away_while_a_worker_drains_fails_no_job(house: House) -> None:
+    class Away(MemoryJobRepository):
+        refused = False
+
+        def leases(self) -> Sequence[Lease]:
+            if not self.refused:
+                self.refused = True
+                raise Unavailable("the database does not answer")
+            return super().leases()
+
+    jobs = Away(house.versions)
+    house.jobs = jobs
+    job_id = house.submit(JobState.VALIDATING_FILES)
+    worker = house.worker(jobs)
+
+    def drain_first(name: str) -> FakeTokenizer:
+        worker.drain()
+        return FakeTokenizer()
+
+    house.bases.tokenizer = drain_first  # type: ignore[method-assign]
+    worker.run_next("me")
+    assert house.job(job_id).state is JobState.VALIDATING_FILES
+    assert house.worker(jobs).run_next("another", job_id)
 
 
 class LostAnswer(MemoryJobRepository):
