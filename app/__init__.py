@@ -49,7 +49,11 @@ def _create_app(settings: Settings, services: Services | None, inline: bool) -> 
     db.init_app(app)
     migrate.init_app(app, db, directory=str(Path(app.root_path) / "migrations"))
     if services is None:
-        settings.instance_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            settings.instance_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            fault = f"configuration: instance_dir: cannot be made ({error.strerror})"
+            raise bootstrap.SettingsError(fault) from None
         with app.app_context():
             services = bootstrap.build_services(settings, db.engine, inline=inline)
     app.extensions |= {"settings": settings, "services": services}

@@ -123,9 +123,12 @@ def load_settings(**overrides: Any) -> Settings:
 
 def configure_logging(settings: Settings) -> None:
     """By ``settings.logging_file``, with ``settings.log_level`` at the root."""
-    scheme = yaml.safe_load(settings.logging_file.read_text("utf-8"))
-    scheme.setdefault("root", {})["level"] = settings.log_level
-    logging.config.dictConfig(scheme)
+    try:
+        scheme = yaml.safe_load(settings.logging_file.read_text("utf-8"))
+        scheme.setdefault("root", {})["level"] = settings.log_level
+        logging.config.dictConfig(scheme)
+    except (OSError, yaml.YAMLError, AttributeError, TypeError, ValueError) as error:
+        raise SettingsError(f"configuration: logging_file: {error}") from None
 
 
 def one_line(error: Exception) -> str:

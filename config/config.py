@@ -85,6 +85,26 @@ class Settings(BaseSettings):
             raise ValueError("must have at least 32 bytes")
         return value
 
+    @field_validator("database_url")
+    @classmethod
+    def _database(cls, value: str | None) -> str | None:
+        from sqlalchemy.engine import make_url
+        from sqlalchemy.exc import ArgumentError
+
+        try:
+            if value is None or make_url(value).get_backend_name() in ("sqlite", "postgres", "postgresql"):
+                return value
+        except (ArgumentError, ValueError):  # ValueError: of the port
+            pass
+        raise ValueError("must be a URL, sqlite:///… or postgresql://…")
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("must be a URL, redis://… or rediss://…")
+        return value
+
     @field_validator("rate_limit", "login_rate_limit")
     @classmethod
     def _readable(cls, value: str) -> str:
@@ -103,6 +123,13 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, value: Path) -> Path:
         return value if value.is_absolute() else ROOT / value
+
+    @field_validator("base_models_file", "train_config_file", "logging_file")
+    @classmethod
+    def _there(cls, value: Path) -> Path:
+        if not value.is_file():
+            raise ValueError("there is no such file")
+        return value
 
     @property
     def database_uri(self) -> str:
@@ -178,5 +205,7 @@ def read_settings(**overrides: Any) -> Settings:
     except ValidationError as error:
         lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False)]
         raise SettingsError("configuration: " + "; ".join(lines)) from None
+    except UnicodeDecodeError:
+        raise SettingsError("configuration: .env: not UTF-8") from None
     except SourceError as error:  # a value that must be JSON; the message names the key alone
         raise SettingsError(f"configuration: {error}") from None

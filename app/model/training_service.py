@@ -71,7 +71,6 @@ def parser() -> argparse.ArgumentParser:
 
 def foreground_app() -> Flask:
     """An application whose jobs run here. The first start makes the database and the user ``admin``."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # for torch, if it is loaded here: as in a trainer
     # Progress and errors have lines of their own here; the log's are for who asks.
     quiet = {} if os.environ.get("LOG_LEVEL") else {"log_level": "WARNING"}
     app = create_app(load_settings(**quiet), inline=True)

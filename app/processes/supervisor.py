@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import secrets
+import shutil
 import signal
 import socket
 import sys
@@ -90,7 +91,12 @@ class Supervisor:
         self._base = _base(listener)
         self._engine = self._own_engine(environment)
         self._children = [
-            Child("web", _web(settings, listener), environment, descriptors=(listener.fileno(),)),
+            Child(
+                "web",
+                _web(settings, listener),
+                {**environment, "PROMETHEUS_MULTIPROC_DIR": _metrics_folder(settings.instance_dir)},
+                descriptors=(listener.fileno(),),
+            ),
             Child("worker", WORKER, environment),
             *([self._engine] if self._engine else []),
         ]
@@ -179,6 +185,14 @@ def _web(settings: Settings, listener: socket.socket) -> list[str]:
         *("--workers", str(settings.web_workers), "--threads", str(settings.web_threads)),
         *("--graceful-timeout", "5", "--no-control-socket", "--log-level", settings.log_level.lower()),
     ]
+
+
+def _metrics_folder(instance_dir: Path) -> str:
+    """Where the web processes, and those before and after a restart, add their figures up; empty at the start."""
+    folder = instance_dir / "metrics"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    return str(folder)
 
 
 def _base(listener: socket.socket) -> str:

@@ -70,7 +70,7 @@ def main() -> int:
         version = tuned(app, config)
         after = score(services, config, version.reference)
         password = demo_user(settings, services)
-        ask_through_the_gateway(version, password)
+        ask_through_the_gateway(version, password, settings.instance_dir / "demo-service.log")
     except (AppError, SettingsError, DemoFailed) as error:
         print(f"the demo failed: {one_line(error)}", file=sys.stderr)
         return 1
@@ -129,9 +129,9 @@ def demo_user(settings: Settings, services: Services) -> str:
     return password
 
 
-def ask_through_the_gateway(version: ModelVersion, password: str) -> None:
+def ask_through_the_gateway(version: ModelVersion, password: str, log: Path) -> None:
     say("The service: python run.py")
-    with running_service() as url, httpx.Client(base_url=url, timeout=60) as client:
+    with running_service(log) as url, httpx.Client(base_url=url, timeout=60) as client:
         print(f"  ready at {url}")
         token = _post(client, "/api/v1/auth/token", {"username": USER, "password": password})["access_token"]
         print(f"  POST /api/v1/auth/token   a token for {USER}")
@@ -143,19 +143,23 @@ def ask_through_the_gateway(version: ModelVersion, password: str) -> None:
 
 
 @contextmanager
-def running_service() -> Iterator[str]:
-    """``python run.py`` on a free port; its URL once it is ready. Stopped as Ctrl-C would."""
+def running_service(log: Path) -> Iterator[str]:
+    """``python run.py`` on a free port, its log in ``log``; its URL once it is ready. Stopped as Ctrl-C would."""
     environment = {**os.environ, "PORT": "0", "HOST": "127.0.0.1", "LOG_LEVEL": "WARNING"}
-    process = subprocess.Popen(
-        [sys.executable, "run.py"],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "run.py"],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            start_new_session=True,
+        )
     try:
-        yield _ready_url(process)
+        if (url := _ready_url(process)) is None:
+            raise DemoFailed(f"the service did not start: {_short(log)} says why")
+        yield url
     finally:
         process.send_signal(signal.SIGINT)
         try:
@@ -165,8 +169,8 @@ def running_service() -> Iterator[str]:
             process.wait()
 
 
-def _ready_url(process: subprocess.Popen[str]) -> str:
-    """Reads until the service says where it listens; its end or a silence is a failure."""
+def _ready_url(process: subprocess.Popen[str]) -> str | None:
+    """Reads until the service says where it listens; None if it ends or is silent for too long."""
     assert process.stdout is not None
     watchdog = threading.Timer(READY_SECONDS, process.terminate)
     watchdog.start()
@@ -176,7 +180,7 @@ def _ready_url(process: subprocess.Popen[str]) -> str:
                 return found[1]
     finally:
         watchdog.cancel()
-    raise DemoFailed("the service did not start: run `make serve` to see why")
+    return None
 
 
 def _post(client: httpx.Client, path: str, body: dict[str, object]) -> dict[str, str]:

@@ -79,6 +79,28 @@ def test_a_faulty_setting_ends_the_start_with_one_line(tmp_path, name, value, ke
     assert value not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "key"),
+    [
+        ("DATABASE_URL", "nonsense", "database_url"),
+        ("DATABASE_URL", "mysql://db/app", "database_url"),
+        ("DATABASE_URL", "postgresql://db:port/app", "database_url"),
+        ("REDIS_URL", "nonsense", "redis_url"),
+        ("LOGGING_FILE", "absent.yaml", "logging_file"),
+        ("LOGGING_FILE", __file__, "logging_file"),
+        ("BASE_MODELS_FILE", "absent.yaml", "base_models_file"),
+        ("TRAIN_CONFIG_FILE", "absent.yaml", "train_config_file"),
+        ("INSTANCE_DIR", f"{__file__}/below", "instance_dir"),
+    ],
+)
+def test_a_setting_that_nothing_can_use_is_named(tmp_path, monkeypatch, name, value, key):
+    for variable, given in (environment(tmp_path) | {name: value}).items():
+        monkeypatch.setenv(variable, given)
+    with pytest.raises(SystemExit) as stopped:
+        create_app()
+    assert f"configuration: {key}: " in stopped.value.code
+
+
 def test_a_faulty_training_config_is_told_the_same_way(settings, tmp_path, monkeypatch):
     faulty = tmp_path / "train.yaml"
     faulty.write_text("learning_rate: -1\ncolour: red\n")

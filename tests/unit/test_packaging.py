@@ -193,3 +193,9 @@ def test_an_old_python_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "version_info", (3, 10))
     with pytest.raises(SystemExit, match=r"needs Python 3\.11 or newer"):
         runpy.run_path(str(ROOT / "deploy/install.py"), run_name="__main__")
+
+
+def test_a_dotenv_that_is_no_text_is_named(files: Path) -> None:
+    (files / ".env").write_bytes(b"\xff\xfe")
+    with pytest.raises(SettingsError, match=r"\.env: not UTF-8"):
+        read_settings()

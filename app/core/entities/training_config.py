@@ -98,7 +98,7 @@ class TrainingConfig(BaseModel):
 
 
 def flattened(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The keys with ``model:`` lifted to the top and LoRA's under ``lora``, and what was wrong with their places."""
+    """The keys with ``model:`` lifted to the top and LoRA's under ``lora``; what is wrong with their places."""
     flat = dict(data)
     problems = []
     nested = flat.pop("model", None)

@@ -179,8 +179,6 @@ def _environment(threads: int) -> dict[str, str]:
     return {
         **os.environ,
         **dict.fromkeys(THREAD_VARIABLES, str(threads)),
-        # Waiting threads that spin take the cores from a neighbour's: under load a step took six times as long.
-        "OMP_WAIT_POLICY": "PASSIVE",
         "PYTHONPATH": f"{ROOT}{os.pathsep}{before}" if before else str(ROOT),
         "PYTHONUNBUFFERED": "1",
         "HF_HUB_OFFLINE": "1",

@@ -134,6 +134,17 @@ def test_a_second_one_on_the_same_instance_is_refused(make_service: MakeService)
     assert "INSTANCE_DIR" in refusal(service)
 
 
+def test_figures_of_several_web_processes_add_up(make_service: MakeService) -> None:
+    address = ready(make_service(web_workers=2).start("run.py"))
+    for _ in range(20):
+        urllib.request.urlopen(f"{address}/api/v1/monitor/health", timeout=30).close()
+    for _ in range(10):
+        with urllib.request.urlopen(f"{address}/metrics", timeout=30) as answer:
+            lines = answer.read().decode().splitlines()
+        counted = [line for line in lines if "duration_seconds_count" in line and "monitor/health" in line]
+        assert [float(line.split()[-1]) for line in counted] == [20]
+
+
 def test_help_starts_nothing(make_service: MakeService) -> None:
     service = make_service()
     run = service.start("run.py", "--help")
