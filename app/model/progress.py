@@ -1,5 +1,6 @@
 """A run's progress in a terminal: a live bar, or a line now and then where there is no terminal."""
 
+import os
 import sys
 import time
 from types import TracebackType
@@ -34,7 +35,7 @@ class RunProgress:
         elif "eval_loss" in event.data:
             text = f"  step {event.data['step']}: validation loss {event.data['eval_loss']:.3f}"
             tqdm.write(text, file=sys.stderr)
-        elif sys.stderr.isatty():
+        elif _is_terminal():
             self._draw(event)
         else:
             self._line(event)
@@ -44,10 +45,10 @@ class RunProgress:
             self._bar = tqdm(
                 total=event.data["total_steps"],
                 unit="step",
-                bar_format="  {n_fmt}/{total_fmt} |{bar:30}| {elapsed} {postfix}",
+                bar_format="  {n_fmt}/{total_fmt} |{bar:30}| {elapsed}  {desc}",
             )
         bar = self._bar
-        bar.set_postfix_str(_figures(event), refresh=False)
+        bar.set_description_str(_figures(event), refresh=False)
         bar.update(event.data["step"] - bar.n)
 
     def _line(self, event: JobEvent) -> None:
@@ -55,6 +56,15 @@ class RunProgress:
         if last or time.monotonic() - self._last_line >= LINE_SECONDS:
             self._last_line = time.monotonic()
             print(f"  step {event.data['step']}/{event.data['total_steps']}  {_figures(event)}", file=sys.stderr)
+
+
+def _is_terminal() -> bool:
+    """One that says how large it is: in a container's it may be nothing by nothing, and a bar would not show."""
+    try:
+        size = os.get_terminal_size(sys.stderr.fileno())
+    except (OSError, ValueError):
+        return False
+    return size.columns > 0 and size.lines > 0
 
 
 def _figures(event: JobEvent) -> str:

@@ -20,7 +20,7 @@ def figures(step, total):
 
 
 def test_a_terminal_gets_a_bar(capsys, monkeypatch):
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setattr("app.model.progress._is_terminal", lambda: True)
     with RunProgress() as progress:
         progress(event(1, "message", "loading"))
         for step in (1, 2, 3):
