@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from app.bootstrap import load_training_config
 from app.core.entities.identity import DEFAULT_PROJECT_ID, Role
 from app.core.entities.jobs import JobError, JobEvent, JobState, Progress
 from app.core.entities.models import ModelVersion
@@ -35,14 +36,15 @@ def test_a_wrong_log_in_looks_the_same_for_everyone(client, services, username):
     assert answer.headers["WWW-Authenticate"] == "Bearer"
 
 
-def test_a_job_is_saved_and_rung_for(caller, twins):
+def test_a_job_is_saved_and_rung_for(caller, twins, settings):
     body = {"dataset_path": "data/raw/sound.json", "config": {"num_epochs": 2, "r": 4}}
     answer = caller("POST", "/api/v1/train", json=body)
     assert answer.status_code == 202, answer.json
     job = twins.jobs.get(DEFAULT_PROJECT_ID, answer.json["task_id"])
     assert answer.json["status"] == "validating_files"
     assert (job.config["num_epochs"], job.config["lora"]["r"], job.base_model) == (2, 4, "tiny-random")
-    assert job.config["batch_size"] == 12  # what the request leaves out is train_config.yaml's
+    # What the request leaves out is train_config.yaml's.
+    assert job.config["batch_size"] == load_training_config(settings.train_config_file).batch_size
     assert job.created_by == "user-0"
     assert twins.queue.rung == [job.id]
 
