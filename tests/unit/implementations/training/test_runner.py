@@ -16,10 +16,11 @@ from app.core.interfaces.components import TrainerJob
 from app.implementations.data.tokenization import FolderChatTokenizer
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", params=["llama", "qwen2"])
+def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SmolLM2's architecture and template, and DeepSeek-R1-Distill-Qwen's: biases, a thought opened."""
     folder = tmp_path_factory.mktemp("base")
-    BASE_MODEL_SOURCES.load("random")(BaseModelSpec("tiny", "random", "llama"), folder)
+    BASE_MODEL_SOURCES.load("random")(BaseModelSpec("tiny", "random", request.param), folder)
     return folder
 
 
