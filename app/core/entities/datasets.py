@@ -52,3 +52,15 @@ class TokenizedRow:
     input_ids: Sequence[int]
     labels: Sequence[int]
     truncated: int = 0  # tokens cut off
+    class_id: int | None = None  # of a labelled row
+    rejected: "TokenizedRow | None" = None  # of a preference pair: the other answer to the same prompt
+
+    @property
+    def tokens(self) -> int:
+        return len(self.input_ids) + (self.rejected.tokens if self.rejected else 0)
+
+    @property
+    def supervised(self) -> int:
+        """Labels that count: a row's first token is nobody's target."""
+        own = sum(label != IGNORED for label in self.labels[1:])
+        return own + (self.rejected.supervised if self.rejected else 0)

@@ -68,9 +68,16 @@ class TrainingConfig(BaseModel):
     gradient_checkpointing: bool = False
     num_epochs: int = Field(3, ge=1, le=1000)
     save_steps: int = Field(0, ge=0, description="a checkpoint every N optimizer steps; 0: each epoch")
+    save_total_limit: int = Field(2, ge=1, le=100, description="the newest N checkpoints are kept")
+    eval_steps: int = Field(
+        0, ge=0, description="validate every N optimizer steps too; 0: at each epoch's end only"
+    )
     logging_steps: int = Field(1, ge=1, description="a metrics event every N optimizer steps")
+    load_best_model_at_end: bool = Field(
+        False, description="publish the weights with the lowest validation loss; early stopping does so anyway"
+    )
     early_stopping_patience: int = Field(
-        0, ge=0, description="stop after N epochs without a better validation loss; 0: never"
+        0, ge=0, description="stop after N evaluations without a better validation loss; 0: never"
     )
     early_stopping_threshold: float = Field(0.0, ge=0, description="how much better counts as better")
     seed: int = Field(42, ge=0, lt=2**32)
@@ -91,6 +98,10 @@ class TrainingConfig(BaseModel):
     @property
     def published_name(self) -> str:
         return self.model_name or self.experiment_name
+
+    @property
+    def keeps_best(self) -> bool:
+        return self.load_best_model_at_end or self.early_stopping_patience > 0
 
     def with_changes(self, **changes: Any) -> Self:
         """A validated copy; ``model_copy`` alone would not validate."""

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterator
 
-from app.core.entities.datasets import IGNORED, SPLITS, Conversation, PreparedDataset
+from app.core.entities.datasets import SPLITS, Conversation, PreparedDataset
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import AppError, Fault, Invalid
 from app.core.interfaces.components import BaseModelStore, ChatTokenizer, DatasetStore
+from app.core.services.encoding import encode
 
 
 def check_job(
@@ -29,7 +30,7 @@ def check_job(
         for conversation in datasets.rows(prepared, split):
             if not go_on():
                 return
-            faults.extend(_row(conversation, tokenizer, config.max_length))
+            faults.extend(_row(conversation, tokenizer, config))
     if faults:
         count = f"{len(faults)} fault{'s' if len(faults) > 1 else ''}"
         raise Invalid(f"the data cannot be trained on: {count}", code="invalid_data", faults=faults)
@@ -40,14 +41,16 @@ def _empty(prepared: PreparedDataset) -> Iterator[Fault]:
         yield Fault("dataset", "no_training_rows", "no row is left to train on: add rows")
 
 
-def _row(conversation: Conversation, tokenizer: ChatTokenizer, max_length: int) -> Iterator[Fault]:
+def _row(conversation: Conversation, tokenizer: ChatTokenizer, config: TrainingConfig) -> Iterator[Fault]:
     where = f"row {conversation.row}"
     try:
-        tokens = tokenizer.encode_training(conversation.messages, max_length)
+        tokens = encode(conversation, tokenizer, config)
     except AppError as error:
         for fault in error.faults or (Fault("", error.code, error.message),):
             yield Fault(f"{where}: {fault.where}" if fault.where else where, fault.code, fault.message)
         return
-    if all(label == IGNORED for label in tokens.labels):
-        message = f"no token of the answer is within max_length ({max_length} tokens): shorten the row or raise it"
-        yield Fault(where, "no_trained_token", message)
+    if tokens.supervised == 0:
+        reach = f"max_length ({config.max_length} tokens)"
+        yield Fault(
+            where, "no_trained_token", f"no token of the answer is within {reach}: shorten the row or raise it"
+        )

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from app.implementations.training.optimizer import MasterAdamW
+from app.implementations.training.optimizer import MasterOptimizer
 from app.utils.folders import fresh_neighbour, manifest_of, move_into_place, remove_folder, seal, sha256_of
 
 Weights = Mapping[str, torch.Tensor]
@@ -25,10 +25,12 @@ class Position:
     counters: Mapping[str, Any]
 
 
-def save_checkpoint(folder: Path, optimizer: MasterAdamW, position: Position, best: Weights | None) -> Path:
-    """Write ``folder/step-…``, then remove the ones before it. Float32 masters, not the model's copies.
+def save_checkpoint(
+    folder: Path, optimizer: MasterOptimizer, position: Position, best: Weights | None, keep: int
+) -> Path:
+    """Write ``folder/step-…``, then remove all but the newest ``keep``. Float32 masters, not the model's copies.
 
-    ``best`` are the weights that early stopping may want back.
+    ``best`` are the weights with the lowest validation loss, where they may be wanted back.
     """
     target = folder / f"step-{position.step:08d}"
     building = fresh_neighbour(target)
@@ -39,9 +41,8 @@ def save_checkpoint(folder: Path, optimizer: MasterAdamW, position: Position, be
     seal(building, {"step": position.step, "counters": position.counters})
     remove_folder(target)
     move_into_place(building, target)
-    for older in _all(folder):
-        if older != target:
-            remove_folder(older)
+    for older in _all(folder)[:-keep]:
+        remove_folder(older)
     return target
 
 
@@ -50,7 +51,7 @@ def latest_checkpoint(folder: Path) -> Path | None:
     return next((path for path in reversed(_all(folder)) if _whole(path)), None)
 
 
-def load_checkpoint(path: Path, optimizer: MasterAdamW) -> tuple[Position, Weights | None]:
+def load_checkpoint(path: Path, optimizer: MasterOptimizer) -> tuple[Position, Weights | None]:
     """Put a whole checkpoint into the optimizer and its model; the answer is where it stands, and ``best``."""
     manifest = manifest_of(path) or {}
     optimizer.load_masters(load_file(path / "adapter.safetensors"))

@@ -6,7 +6,7 @@ evaluation and checkpoints cannot disturb training, and a resumed run draws what
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from app.core.entities.datasets import TokenizedRow
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import AppError
 from app.core.interfaces.components import Reporter, TrainingStopped
-from app.implementations.training.batches import PackedBatch, pack, plan_epoch
+from app.implementations.training.batches import pack, plan_epoch, share_of
 from app.implementations.training.checkpoints import (
     Position,
     Weights,
@@ -25,8 +25,8 @@ from app.implementations.training.checkpoints import (
     load_checkpoint,
     save_checkpoint,
 )
-from app.implementations.training.optimizer import MasterAdamW, learning_rate
-from app.implementations.training.strategies.single import SingleProcess
+from app.implementations.training.method import Objective, Strategy
+from app.implementations.training.optimizer import MasterOptimizer, learning_rate
 
 
 class TrainingFailed(AppError):
@@ -42,12 +42,13 @@ class Counters:
 
     input_tokens: int = 0
     trained_tokens: int = 0
-    loss_sum: float = 0.0  # over trained_tokens
+    loss_sum: float = 0.0
+    weight: int = 0  # of loss_sum: tokens, pairs or rows, by the objective
     seconds: float = 0.0  # of training steps, evaluation and saving left out
     eval_loss: float | None = None
     best_eval_loss: float | None = None
     best_step: int | None = None
-    epochs_without_better: int = 0
+    evaluations_without_better: int = 0
     history: list[dict[str, float | int]] = field(default_factory=list)  # one entry an evaluation
 
     @property
@@ -57,12 +58,13 @@ class Counters:
 
 @dataclass
 class TrainingLoop:
-    """``objective`` wraps the adapted model; ``train_rows`` must not be empty."""
+    """``wrapped`` is the strategy's wrapping of ``objective``; ``train_rows`` must not be empty."""
 
     config: TrainingConfig
-    objective: nn.Module
-    optimizer: MasterAdamW
-    strategy: SingleProcess
+    objective: Objective
+    wrapped: nn.Module
+    optimizer: MasterOptimizer
+    strategy: Strategy
     device: torch.device
     train_rows: Sequence[TokenizedRow]
     validation_rows: Sequence[TokenizedRow]
@@ -74,39 +76,35 @@ class TrainingLoop:
 
         Raises ``TrainingFailed`` (nan_loss, naming the rows) and ``TrainingStopped``.
         """
-        position, best = self._resume()
+        position, self._best = self._resume()
         step, counters = position.step, Counters(**position.counters)
         plans = [self._plan(epoch) for epoch in range(self.config.num_epochs)]
-        total = sum(map(len, plans))
-        done_before = 0
-        for plan in plans:
-            for place, micro_steps in enumerate(plan):
-                if done_before + place < step:
-                    continue
-                if self.report.should_stop():
-                    save_checkpoint(self.checkpoints, self.optimizer, Position(step, asdict(counters)), best)
-                    raise TrainingStopped
-                self._step(step, total, micro_steps, counters)
-                step += 1
-                at_edge = place + 1 == len(plan)
-                if at_edge and self.validation_rows:
-                    best = self._evaluate(step, total, counters, best)
-                if at_edge if self.config.save_steps == 0 else step % self.config.save_steps == 0:
-                    save_checkpoint(self.checkpoints, self.optimizer, Position(step, asdict(counters)), best)
-            done_before += len(plan)
-            if 0 < self.config.early_stopping_patience <= counters.epochs_without_better:
-                self.report.message(
-                    f"no better validation loss for {counters.epochs_without_better} epochs: stopping"
-                )
+        steps = [(micro_batches, micro_batches is plan[-1]) for plan in plans for micro_batches in plan]
+        for micro_batches, at_edge in steps[step:]:
+            if self._gives_up(counters):
                 break
-        if best is not None:
-            self.optimizer.load_masters(best)
+            if self.strategy.agree(self.report.should_stop()):
+                self._save(step, counters)
+                raise TrainingStopped
+            self._step(step, len(steps), micro_batches, counters)
+            step += 1
+            if self.validation_rows and (at_edge or _is_due(self.config.eval_steps, step)):
+                self._evaluate(step, len(steps), counters)
+            if at_edge if self.config.save_steps == 0 else _is_due(self.config.save_steps, step):
+                self._save(step, counters)
+        if self._best is not None:
+            self.optimizer.load_masters(self._best)
         return counters
 
     def _plan(self, epoch: int) -> list[list[list[int]]]:
         config = self.config
         return plan_epoch(
-            len(self.train_rows), config.batch_size, config.gradient_accumulation_steps, config.seed, epoch
+            len(self.train_rows),
+            config.batch_size,
+            config.gradient_accumulation_steps,
+            config.seed,
+            epoch,
+            self.strategy.processes,
         )
 
     def _resume(self) -> tuple[Position, Weights | None]:
@@ -117,44 +115,38 @@ class TrainingLoop:
         self.report.message(f"going on from step {position.step}")
         return position, best
 
-    def _step(self, step: int, total: int, micro_steps: list[list[int]], counters: Counters) -> None:
+    def _save(self, step: int, counters: Counters) -> None:
+        save_checkpoint(
+            self.checkpoints,
+            self.optimizer,
+            Position(step, asdict(counters)),
+            self._best,
+            self.config.save_total_limit,
+        )
+
+    def _step(self, step: int, total: int, micro_batches: list[list[int]], counters: Counters) -> None:
         started = time.perf_counter()
-        self.objective.train()
-        batches = [pack([self.train_rows[i] for i in indices]) for indices in micro_steps]
-        # One mean over all tokens of the step: 1 × 8 rows and 8 × 1 rows give the same gradient.
-        supervised = sum(batch.supervised for batch in batches)
-        loss_sum = 0.0
-        for number, batch in enumerate(batches):
-            self._seed(step, number)
-            loss = self.objective(batch.to(self.device))
-            value = float(loss.detach())
-            if not math.isfinite(value):
-                raise TrainingFailed(
-                    f"the loss became {value} in step {step + 1}, on rows {_row_list([batch])}: "
-                    "lower learning_rate, or look at these rows",
-                    code="nan_loss",
-                )
-            loss_sum += value
-            self.strategy.backward(loss / supervised, self.optimizer)
+        self.wrapped.train()
+        rows = [self.train_rows[place] for micro_batch in micro_batches for place in micro_batch]
+        # One mean over all of the step: 1 × 8 rows and 8 × 1 rows give the same gradient, on one process or many.
+        weight = sum(map(self.objective.weight, rows))
+        sums, mine = self._forward_backward(step, micro_batches, weight)
         rate = learning_rate(self.config, step, total)
         norm = self.strategy.step(self.optimizer, rate, self.config.max_grad_norm)
-        if not math.isfinite(norm):
-            raise TrainingFailed(
-                f"the gradient became {norm} in step {step + 1}, on rows {_row_list(batches)}: "
-                "lower learning_rate, or look at these rows",
-                code="nan_loss",
-            )
-        tokens = sum(batch.tokens for batch in batches)
-        counters.input_tokens += tokens
-        counters.trained_tokens += supervised
-        counters.loss_sum += loss_sum
+        loss = float(sums["loss"])
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise self._not_a_number(step, loss, norm, mine or [row.row for row in rows])
+        counters.input_tokens += sum(row.tokens for row in rows)
+        counters.trained_tokens += sum(row.supervised for row in rows)
+        counters.loss_sum += loss
+        counters.weight += weight
         counters.seconds += time.perf_counter() - started
-        if (step + 1) % self.config.logging_steps == 0 or step + 1 == total:
+        if _is_due(self.config.logging_steps, step + 1) or step + 1 == total:
             self.report.metrics(
                 step + 1,
                 total,
                 {
-                    "loss": loss_sum / supervised,
+                    **self.objective.figures(sums, weight),
                     "learning_rate": rate,
                     "grad_norm": norm,
                     "tokens_per_second": counters.tokens_per_second,
@@ -162,44 +154,91 @@ class TrainingLoop:
                 },
             )
 
+    def _forward_backward(
+        self, step: int, micro_batches: list[list[int]], weight: int
+    ) -> tuple[dict[str, torch.Tensor], list[int]]:
+        """The step's sums over all processes, and the rows of this one's micro-batch whose loss is not finite."""
+        sums: dict[str, torch.Tensor] = {}
+        bad: list[int] = []
+        share = share_of(self.strategy.rank, self.strategy.processes, micro_batches)
+        for number, (places, counts) in enumerate(share):
+            batch = pack([self.train_rows[place] for place in places])
+            self._seed(step, number)
+            with self.strategy.accumulating(last=number + 1 == len(share)):
+                found = self.wrapped(batch.to(self.device))
+                loss = found["loss"] if counts else found["loss"] * 0.0
+                self.strategy.backward(loss / weight, self.optimizer)
+            if counts:
+                _add(sums, found)
+                if not bad and not bool(torch.isfinite(loss.detach())):
+                    bad = list(batch.rows)
+        return self.strategy.total(sums or {name: value.detach() * 0 for name, value in found.items()}), bad
+
+    def _not_a_number(self, step: int, loss: float, norm: float, rows: Sequence[int]) -> TrainingFailed:
+        what = f"the gradient became {norm}" if math.isfinite(loss) else f"the loss became {loss}"
+        named = ", ".join(map(str, rows))
+        return TrainingFailed(
+            f"{what} in step {step + 1}, on rows {named}: lower learning_rate, or look at these rows",
+            code="nan_loss",
+        )
+
     def _seed(self, step: int, micro_step: int) -> None:
         seed = (self.config.seed * 1_000_003 + step) * 1_009 + micro_step * 31 + self.strategy.rank
         torch.manual_seed(seed % 2**63)
 
-    def _evaluate(self, step: int, total: int, counters: Counters, best: Weights | None) -> Weights | None:
-        """Validation loss; the best masters so far, when early stopping may want them back."""
-        loss = counters.eval_loss = evaluate_loss(
-            self.objective, self.validation_rows, self.config.batch_size, self.device
+    def _evaluate(self, step: int, total: int, counters: Counters) -> None:
+        """Validation figures; keeps the best masters so far where they may be wanted back."""
+        figures = evaluate(
+            self.objective, self.wrapped, self.strategy, self.validation_rows, self.config.batch_size, self.device
         )
-        counters.history.append({"step": step, "eval_loss": loss})
-        self.report.metrics(step, total, {"eval_loss": loss, "perplexity": perplexity(loss)})
+        loss = counters.eval_loss = figures["eval_loss"]
+        counters.history.append({"step": step, **figures})
+        self.report.metrics(step, total, figures)
         before = counters.best_eval_loss
         if before is None or loss < before - self.config.early_stopping_threshold:
-            counters.best_eval_loss, counters.best_step, counters.epochs_without_better = loss, step, 0
-            if self.config.early_stopping_patience:
-                return {name: master.detach().clone() for name, master in self.optimizer.masters.items()}
+            counters.best_eval_loss, counters.best_step, counters.evaluations_without_better = loss, step, 0
+            if self.config.keeps_best:
+                self._best = {name: master.detach().clone() for name, master in self.optimizer.masters.items()}
         else:
-            counters.epochs_without_better += 1
-        return best
+            counters.evaluations_without_better += 1
+
+    def _gives_up(self, counters: Counters) -> bool:
+        count = counters.evaluations_without_better
+        gives_up = 0 < self.config.early_stopping_patience <= count
+        if gives_up:
+            self.report.message(f"no better validation loss in {count} evaluations: stopping")
+        return gives_up
 
 
-def _row_list(batches: Sequence[PackedBatch]) -> str:
-    return ", ".join(str(row) for batch in batches for row in batch.rows)
-
-
-def evaluate_loss(
-    objective: nn.Module, rows: Sequence[TokenizedRow], batch_size: int, device: torch.device
-) -> float:
-    """Mean loss of a supervised token over ``rows``."""
-    objective.eval()
-    total, count = 0.0, 0
+def evaluate(
+    objective: Objective,
+    wrapped: nn.Module,
+    strategy: Strategy,
+    rows: Sequence[TokenizedRow],
+    batch_size: int,
+    device: torch.device,
+) -> dict[str, float]:
+    """``objective``'s figures over ``rows`` as ``eval_…``, and ``perplexity`` where it is one of tokens."""
+    wrapped.eval()
+    batches = [list(range(start, min(start + batch_size, len(rows)))) for start in range(0, len(rows), batch_size)]
+    sums: dict[str, torch.Tensor] = {}
     with torch.no_grad():
-        for start in range(0, len(rows), batch_size):
-            batch = pack(rows[start : start + batch_size])
-            total += float(objective(batch.to(device)))
-            count += batch.supervised
-    return total / count
+        for places, counts in share_of(strategy.rank, strategy.processes, batches):
+            found = wrapped(pack([rows[place] for place in places]).to(device))
+            _add(sums, found if counts else {name: value * 0 for name, value in found.items()})
+    figures = objective.figures(strategy.total(sums), sum(map(objective.weight, rows)))
+    named = {f"eval_{name}": value for name, value in figures.items()}
+    return named | ({"perplexity": perplexity(figures["loss"])} if objective.counts_tokens else {})
 
 
 def perplexity(loss: float) -> float:
     return math.exp(min(loss, 700.0))
+
+
+def _is_due(every: int, step: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _add(sums: dict[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> None:
+    for name, value in found.items():
+        sums[name] = sums[name] + value.detach() if name in sums else value.detach()

@@ -14,7 +14,7 @@ from torch import nn
 from app.core.entities.training_config import TrainingConfig
 
 
-class MasterAdamW:
+class MasterOptimizer:
     """``parameters`` by name; each has a float32 master that ``step`` updates and copies back."""
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], weight_decay: float) -> None:

@@ -13,14 +13,15 @@ import transformers
 from app.core.entities.datasets import TokenizedRow
 from app.core.factories import ComponentFactory
 from app.core.interfaces.components import Reporter, TrainerJob, TrainingRunner
+from app.core.services.encoding import encode
 from app.implementations.data.store import read_split
 from app.implementations.data.tokenization import FolderChatTokenizer
 from app.implementations.models.devices import peak_memory_bytes, pick_device, pick_precision
-from app.implementations.models.loading import load_causal_lm
 from app.implementations.training import packed_attention
 from app.implementations.training.adaptations.lora import count_parameters, trainable
-from app.implementations.training.loop import Counters, TrainingFailed, TrainingLoop, perplexity
-from app.implementations.training.optimizer import MasterAdamW
+from app.implementations.training.loop import Counters, TrainingFailed, TrainingLoop
+from app.implementations.training.method import Adaptation, Objective, Strategy
+from app.implementations.training.optimizer import MasterOptimizer
 from app.utils.files import write_whole
 from app.utils.folders import fresh_neighbour, move_into_place, remove_folder, seal
 
@@ -39,9 +40,9 @@ class TorchRunner(TrainingRunner):
 
     def __init__(
         self,
-        objectives: ComponentFactory[Any],
-        adaptations: ComponentFactory[Any],
-        strategies: ComponentFactory[Any],
+        objectives: ComponentFactory[Objective],
+        adaptations: ComponentFactory[Adaptation],
+        strategies: ComponentFactory[Strategy],
     ) -> None:
         self.objectives, self.adaptations, self.strategies = objectives, adaptations, strategies
 
@@ -60,24 +61,26 @@ class TorchRunner(TrainingRunner):
 
         report.message(f"loading {config.base_model} on {device.type} in {str(precision).removeprefix('torch.')}")
         torch.manual_seed(config.seed)
-        model = load_causal_lm(job.base_model_folder, precision, attn_implementation=packed_attention.NAME)
-        adaptation = self.adaptations.create(config.adaptation, settings=config.lora)
+        adaptation = self.adaptations.create(config.adaptation, config=config)
+        model = adaptation.load(job.base_model_folder, precision, attn_implementation=packed_attention.NAME)
         adapted = adaptation.prepare(model, config.base_model)
         if config.gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
         strategy = self.strategies.create(config.strategy)
-        objective = strategy.wrap(self.objectives.create(config.objective, model=adapted), device)
+        objective = self.objectives.create(config.objective, model=adapted)
+        wrapped = strategy.wrap(objective, device)
         learning, everything = count_parameters(adapted)
         report.message(
             f"training {learning:,} of {everything:,} parameters on {len(train)} rows, "
             f"validating on {len(validation)}"
         )
 
-        optimizer = MasterAdamW(trainable(adapted), config.weight_decay)
+        optimizer = MasterOptimizer(trainable(adapted), config.weight_decay)
         started = time.perf_counter()
         counters = TrainingLoop(
             config,
             objective,
+            wrapped,
             optimizer,
             strategy,
             device,
@@ -105,21 +108,19 @@ class TorchRunner(TrainingRunner):
 def _tokenize(
     job: TrainerJob, tokenizer: FolderChatTokenizer, split: str, limit: int | None
 ) -> Sequence[TokenizedRow]:
-    rows = []
-    for conversation in read_split(job.dataset_folder, split)[:limit]:
-        row = tokenizer.encode_training(conversation.messages, job.config.max_length)
-        if any(label >= 0 for label in row.labels[1:]):
-            rows.append(TokenizedRow(conversation.row, row.input_ids, row.labels, row.truncated))
-    return rows
+    conversations = read_split(job.dataset_folder, split)[:limit]
+    rows = [encode(conversation, tokenizer, job.config) for conversation in conversations]
+    return [row for row in rows if row.supervised]
 
 
 def _metrics(counters: Counters, runtime: float, device: torch.device) -> dict[str, Any]:
-    """Losses are means of a supervised token; times in seconds; memory in bytes."""
-    loss = counters.eval_loss
+    """Losses are the objective's means; times in seconds; memory in bytes."""
+    last = {name: value for name, value in (counters.history or [{}])[-1].items() if name != "step"}
     return {
-        "train_loss": counters.loss_sum / max(1, counters.trained_tokens),
-        "eval_loss": loss,
-        "perplexity": perplexity(loss) if loss is not None else None,
+        "train_loss": counters.loss_sum / max(1, counters.weight),
+        "eval_loss": None,
+        "perplexity": None,
+        **last,
         "best_eval_loss": counters.best_eval_loss,
         "best_step": counters.best_step,
         "evaluations": counters.history,

@@ -2,25 +2,31 @@
 
 import warnings
 from pathlib import Path
+from typing import Any
 
+import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
-from app.core.entities.training_config import LoraSettings
+from app.core.entities.training_config import TrainingConfig
 from app.core.errors import Fault, Invalid
+from app.implementations.models.loading import load_causal_lm
+from app.implementations.training.method import Adaptation
 
 
-class LoraAdaptation:
+class LoraAdaptation(Adaptation):
     """Freezes the base model and adds an update to its linear layers."""
 
-    def __init__(self, settings: LoraSettings) -> None:
-        self.settings = settings
+    def __init__(self, config: TrainingConfig) -> None:
+        self.settings = config.lora
 
-    def prepare(self, model: nn.Module, base_model: str) -> PeftModel:
+    def load(self, folder: Path, precision: torch.dtype, **options: Any) -> Any:
+        return load_causal_lm(folder, precision, **options)
+
+    def prepare(self, model: nn.Module, base_model: str, start_from: Path | None = None) -> PeftModel:
         """The model with adapters in its own precision: masters are the optimizer's.
 
-        Adapters are made after seeding, so equal seeds give equal adapters. ``Invalid`` when
-        ``target_modules`` names no linear layer of this model.
+        ``Invalid`` when ``target_modules`` names no linear layer of this model.
         """
         self._check_targets(model)
         wanted = self.settings.target_modules

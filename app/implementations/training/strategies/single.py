@@ -1,25 +1,34 @@
 """One process, one device."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import nn
 
-from app.implementations.training.optimizer import MasterAdamW
+from app.implementations.training.method import Objective, Strategy
+from app.implementations.training.optimizer import MasterOptimizer
 
 
-class SingleProcess:
+class SingleProcess(Strategy):
     """How a step's work is spread: here, not at all."""
 
-    rank = 0
-
-    def wrap(self, objective: nn.Module, device: torch.device) -> nn.Module:
+    def wrap(self, objective: Objective, device: torch.device) -> nn.Module:
         return objective.to(device)
 
-    def backward(self, loss: torch.Tensor, optimizer: MasterAdamW) -> None:
+    def accumulating(self, last: bool) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def backward(self, loss: torch.Tensor, optimizer: MasterOptimizer) -> None:
         torch.autograd.backward(loss)
         optimizer.accumulate()
 
-    def step(self, optimizer: MasterAdamW, learning_rate: float, max_grad_norm: float) -> float:
-        """Clip and update; the answer is the gradient's norm before clipping."""
+    def step(self, optimizer: MasterOptimizer, learning_rate: float, max_grad_norm: float) -> float:
         norm = optimizer.clip(max_grad_norm)
         optimizer.step(learning_rate)
         return norm
+
+    def total(self, sums: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return sums
+
+    def agree(self, flag: bool) -> bool:
+        return flag

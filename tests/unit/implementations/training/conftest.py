@@ -9,13 +9,13 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from app.core.entities.datasets import IGNORED, TokenizedRow
-from app.core.entities.training_config import LoraSettings, TrainingConfig
+from app.core.entities.training_config import TrainingConfig
 from app.core.interfaces.components import Reporter
 from app.implementations.training import packed_attention
 from app.implementations.training.adaptations.lora import LoraAdaptation, trainable
 from app.implementations.training.loop import TrainingLoop
 from app.implementations.training.objectives.sft import SftObjective
-from app.implementations.training.optimizer import MasterAdamW
+from app.implementations.training.optimizer import MasterOptimizer
 from app.implementations.training.strategies.single import SingleProcess
 
 VOCABULARY = 64
@@ -81,14 +81,17 @@ def make_loop(tmp_path: Path) -> Callable[..., TrainingLoop]:
     ) -> TrainingLoop:
         settings = TrainingConfig(**{"learning_rate": 1e-2, "warmup_steps": 2, "batch_size": 4, **config})
         torch.manual_seed(settings.seed)
-        adaptation = LoraAdaptation(LoraSettings(r=4, lora_dropout=settings.lora.lora_dropout))
-        model = adaptation.prepare(tiny_model(dtype=dtype), "tiny")
+        model = LoraAdaptation(settings.with_changes(lora={**settings.lora.model_dump(), "r": 4})).prepare(
+            tiny_model(dtype=dtype), "tiny"
+        )
         strategy = SingleProcess()
         device = torch.device("cpu")
+        objective = SftObjective(model)
         return TrainingLoop(
             settings,
-            strategy.wrap(SftObjective(model), device),
-            MasterAdamW(trainable(model), settings.weight_decay),
+            objective,
+            strategy.wrap(objective, device),
+            MasterOptimizer(trainable(model), settings.weight_decay),
             strategy,
             device,
             rows(train) if isinstance(train, int) else train,

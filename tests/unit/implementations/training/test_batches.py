@@ -38,4 +38,4 @@ def test_packed_rows_touch_without_padding(make_rows):
         assert batch.position_ids[0, start:end].tolist() == list(range(end - start))
         assert batch.labels[0, start] == IGNORED  # nothing before it in its row predicts it
         assert batch.labels[0, start + 1 : end].tolist() == list(row.labels[1:])
-    assert batch.supervised == sum(label != IGNORED for row in rows for label in row.labels[1:])
+    assert int((batch.labels != IGNORED).sum()) == sum(row.supervised for row in rows)

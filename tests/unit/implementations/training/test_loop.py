@@ -4,7 +4,7 @@ import torch
 from app.core.interfaces.components import TrainingStopped
 from app.implementations.training.batches import plan_epoch
 from app.implementations.training.checkpoints import latest_checkpoint
-from app.implementations.training.loop import TrainingFailed, evaluate_loss
+from app.implementations.training.loop import TrainingFailed, evaluate
 
 
 def weights(loop):
@@ -122,7 +122,8 @@ def test_early_stopping_publishes_the_best_weights(make_loop, listener, make_row
     assert len(losses) < 20
     assert losses.index(best) == len(losses) - 3
     assert counters.best_eval_loss == best
-    assert evaluate_loss(loop.objective, loop.validation_rows, 4, loop.device) == pytest.approx(best, rel=1e-6)
+    again = evaluate(loop.objective, loop.wrapped, loop.strategy, loop.validation_rows, 4, loop.device)
+    assert again["eval_loss"] == pytest.approx(best, rel=1e-6)
 
 
 def test_without_validation_rows_there_is_no_evaluation(make_loop, listener):

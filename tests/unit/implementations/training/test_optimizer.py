@@ -3,12 +3,12 @@ import torch
 from torch import nn
 
 from app.core.entities.training_config import TrainingConfig
-from app.implementations.training.optimizer import MasterAdamW, learning_rate
+from app.implementations.training.optimizer import MasterOptimizer, learning_rate
 
 
 def test_steps_too_small_for_bf16_add_up_in_the_masters():
     weight = nn.Parameter(torch.ones(1, dtype=torch.bfloat16))
-    optimizer = MasterAdamW({"w": weight}, weight_decay=0.0)
+    optimizer = MasterOptimizer({"w": weight}, weight_decay=0.0)
     for _ in range(100):
         weight.grad = torch.ones(1, dtype=torch.bfloat16)
         optimizer.accumulate()
@@ -20,7 +20,7 @@ def test_steps_too_small_for_bf16_add_up_in_the_masters():
 
 def test_gradients_of_micro_steps_are_summed_and_clipped_in_float32():
     weight = nn.Parameter(torch.zeros(4))
-    optimizer = MasterAdamW({"w": weight}, weight_decay=0.0)
+    optimizer = MasterOptimizer({"w": weight}, weight_decay=0.0)
     for gradient in (torch.full((4,), 1.0), torch.full((4,), 2.0)):
         weight.grad = gradient
         optimizer.accumulate()

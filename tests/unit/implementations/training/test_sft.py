@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from app.core.entities.training_config import LoraSettings
+from app.core.entities.training_config import TrainingConfig
 from app.core.errors import Invalid
 from app.implementations.training.adaptations.lora import LoraAdaptation, trainable
 from app.implementations.training.batches import pack
@@ -12,7 +12,7 @@ from app.implementations.training.packed_attention import packed_attention
 
 
 def adapted(make_model, attention):
-    model = LoraAdaptation(LoraSettings(r=4)).prepare(make_model(attention, torch.float64), "tiny")
+    model = LoraAdaptation(TrainingConfig(r=4)).prepare(make_model(attention, torch.float64), "tiny")
     torch.manual_seed(3)
     for name, parameter in trainable(model).items():
         if "lora_B" in name:  # zero at first, which would hide A's gradient
@@ -27,14 +27,15 @@ def test_loss_and_gradients_equal_the_plain_computation(make_model, make_rows, m
     packed, plain = adapted(make_model, "packed"), adapted(make_model, "eager")
     batch = pack(rows)
 
-    loss = SftObjective(packed)(batch) / batch.supervised
+    supervised = sum(row.supervised for row in rows)
+    loss = SftObjective(packed)(batch)["loss"] / supervised
     loss.backward()
     expected = sum(
         plain(input_ids=torch.tensor([row.input_ids]), labels=torch.tensor([row.labels])).loss
         * sum(label >= 0 for label in row.labels[1:])
         for row in rows
     )
-    expected = expected / batch.supervised
+    expected = expected / supervised
     expected.backward()
 
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
@@ -48,10 +49,13 @@ def test_a_row_does_not_see_its_neighbours(make_model, make_rows):
     objective = SftObjective(make_model())
     first, second, other = make_rows(3)
 
-    together = objective(pack([first, second])) - objective(pack([second]))
-    beside_another = objective(pack([first, other])) - objective(pack([other]))
+    def loss(*rows):
+        return objective(pack(rows))["loss"]
 
-    assert together.item() == pytest.approx(objective(pack([first])).item(), abs=1e-4)
+    together = loss(first, second) - loss(second)
+    beside_another = loss(first, other) - loss(other)
+
+    assert together.item() == pytest.approx(loss(first).item(), abs=1e-4)
     assert beside_another.item() == pytest.approx(together.item(), abs=1e-4)
 
 
@@ -63,9 +67,9 @@ def test_attention_of_another_kind_is_refused(trait):
 
 
 def test_layers_that_the_model_lacks_are_named(make_model):
-    settings = LoraSettings(target_modules=("q_proj", "query", "value"))
+    config = TrainingConfig(target_modules=("q_proj", "query", "value"))
     with pytest.raises(Invalid) as raised:
-        LoraAdaptation(settings).prepare(make_model(), "tiny")
+        LoraAdaptation(config).prepare(make_model(), "tiny")
 
     assert [fault.message.split(";")[0] for fault in raised.value.faults] == ["query", "value"]
     assert "q_proj" in raised.value.faults[0].message

@@ -1,0 +1,83 @@
+"""Method = objective × adaptation × strategy: what each of the three promises the loop."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from app.core.entities.datasets import TokenizedRow
+from app.implementations.training.batches import PackedBatch
+from app.implementations.training.optimizer import MasterOptimizer
+
+
+class Objective(nn.Module, ABC):
+    """Batch → sums. ``self.model`` is the adapted model; the strategy wraps the objective whole.
+
+    Subclasses of ``nn.Module``, so that gradients are synchronised whatever part of the model is called.
+    """
+
+    counts_tokens = False  # whether the loss is a mean over tokens, so that its exponential is a perplexity
+
+    @abstractmethod
+    def forward(self, batch: PackedBatch) -> dict[str, torch.Tensor]:
+        """``loss``, summed over what ``weight`` counts, and any other sums that ``figures`` reads (detached)."""
+
+    @staticmethod
+    @abstractmethod
+    def weight(row: TokenizedRow) -> int:
+        """What a row counts for: the loss of a step is the sum over its rows by the sum of their weights."""
+
+    def figures(self, sums: Mapping[str, torch.Tensor], weight: int) -> dict[str, float]:
+        """What is reported of a step or an evaluation, from the sums over all of its batches."""
+        return {"loss": float(sums["loss"]) / weight}
+
+
+class Adaptation(ABC):
+    """Which weights learn, how the model is loaded for that, and what a version holds of it."""
+
+    @abstractmethod
+    def load(self, folder: Path, precision: torch.dtype, **options: Any) -> Any:
+        """The base model; ``options`` are transformers' own."""
+
+    @abstractmethod
+    def prepare(self, model: Any, base_model: str, start_from: Path | None = None) -> nn.Module:
+        """The model in which what learns requires a gradient. Called after seeding, so that equal seeds give equal
+        weights; ``start_from`` holds a version's artifacts to begin with instead. Raises ``Invalid``."""
+
+    @abstractmethod
+    def save(self, model: Any, folder: Path) -> None:
+        """What a version needs of the weights, with the float32 masters already in the model."""
+
+
+class Strategy(ABC):
+    """How a step's work is spread over processes. ``rank`` 0 alone reports and saves."""
+
+    rank = 0
+    processes = 1
+
+    @abstractmethod
+    def wrap(self, objective: Objective, device: torch.device) -> nn.Module:
+        """What the loop calls in place of the objective."""
+
+    @abstractmethod
+    def accumulating(self, last: bool) -> AbstractContextManager[None]:
+        """Around each forward and backward of a step; gradients meet in the ``last`` one."""
+
+    @abstractmethod
+    def backward(self, loss: torch.Tensor, optimizer: MasterOptimizer) -> None: ...
+
+    @abstractmethod
+    def step(self, optimizer: MasterOptimizer, learning_rate: float, max_grad_norm: float) -> float:
+        """Clip and update; the answer is the gradient's norm before clipping."""
+
+    @abstractmethod
+    def total(self, sums: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Each summed over the processes."""
+
+    @abstractmethod
+    def agree(self, flag: bool) -> bool:
+        """Whether any process says so."""
