@@ -43,6 +43,9 @@ DATA_FORMATS = ComponentFactory[Any](
         "messages": "app.implementations.data.formats:MessagesFormat",
         "alpaca": "app.implementations.data.formats:AlpacaFormat",
         "prompt_completion": "app.implementations.data.formats:PromptCompletionFormat",
+        "preference": "app.implementations.data.formats:PreferenceFormat",
+        "openai_preference": "app.implementations.data.formats:OpenAiPreferenceFormat",
+        "text": "app.implementations.data.formats:TextFormat",
     },
 )
 BASE_MODEL_SOURCES = ComponentFactory[Any](
@@ -62,7 +65,12 @@ RUNNERS = ComponentFactory[TrainingRunner](
     },
 )
 OBJECTIVES = ComponentFactory[Any](
-    "objective", {"sft": "app.implementations.training.objectives.sft:SftObjective"}
+    "objective",
+    {
+        "sft": "app.implementations.training.objectives.sft:SftObjective",
+        "dpo": "app.implementations.training.objectives.dpo:DpoObjective",
+        "pretrain": "app.implementations.training.objectives.pretrain:PretrainObjective",
+    },
 )
 ADAPTATIONS = ComponentFactory[Any](
     "adaptation", {"lora": "app.implementations.training.adaptations.lora:LoraAdaptation"}

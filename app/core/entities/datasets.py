@@ -18,12 +18,17 @@ class Message(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """A row after conversion. ``row`` is its 1-based place in the file; ``extra`` keeps the other columns."""
+    """A row after conversion. ``row`` is its 1-based place in the file; ``extra`` keeps the other columns.
+
+    A plain text has no messages.
+    """
 
     row: int
     messages: Sequence[Message]
     split: Split | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    rejected: Message | None = None  # of a preference pair: the answer liked less, in place of the last message
+    text: str | None = None  # a plain text, to pretrain on
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +56,7 @@ class TokenizedRow:
     row: int
     input_ids: Sequence[int]
     labels: Sequence[int]
-    truncated: int = 0  # tokens cut off
+    truncated: int = 0  # tokens cut off, of both answers of a pair
     class_id: int | None = None  # of a labelled row
     rejected: "TokenizedRow | None" = None  # of a preference pair: the other answer to the same prompt
 

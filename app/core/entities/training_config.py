@@ -52,10 +52,11 @@ class TrainingConfig(BaseModel):
     output_dir: str | None = Field(None, description="run folder in the foreground (else results/<name>_<time>)")
     train_samples: int | None = Field(None, ge=1, description="train on the first N training rows only")
 
-    objective: Literal["sft"] = "sft"
+    objective: Literal["sft", "dpo", "pretrain"] = "sft"
     adaptation: Literal["lora"] = "lora"
     strategy: Literal["single"] = "single"
     lora: LoraSettings = LoraSettings()
+    dpo_beta: float = Field(0.1, gt=0, le=10, description="how closely dpo holds to the model it starts from")
 
     max_length: int = Field(1024, ge=16, le=131_072, description="tokens of a row; longer ones are truncated")
     learning_rate: float = Field(2e-4, gt=0, le=1)

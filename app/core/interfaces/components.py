@@ -26,8 +26,11 @@ class DataFormat(ABC):
     def recognises(self, row: Mapping[str, Any]) -> bool: ...
 
     @abstractmethod
-    def convert(self, row: Mapping[str, Any]) -> Sequence[Message]:
-        """Raises ``Invalid`` with every fault of the row; ``where`` is relative to the row."""
+    def convert(self, row: Mapping[str, Any]) -> Conversation:
+        """``row`` of the answer is 0: the caller knows it, ``split`` and ``extra``.
+
+        Raises ``Invalid`` with every fault of the row; ``where`` is relative to the row.
+        """
 
 
 class DatasetStore(ABC):
@@ -62,12 +65,16 @@ class ChatTokenizer(ABC):
         """Token ids up to where the assistant's next words begin."""
 
     @abstractmethod
-    def encode_training(self, messages: Sequence[Message], max_length: int) -> TokenizedRow:
-        """The conversation with labels on the assistant's tokens and the end of turn.
+    def encode_training(self, messages: Sequence[Message], max_length: int | None) -> TokenizedRow:
+        """The conversation with labels on the assistant's tokens and the end of turn; None: whole.
 
         Its ids begin with ``encode_prompt`` of the messages before the last answer. ``Invalid`` if the last
         message is not the assistant's.
         """
+
+    @abstractmethod
+    def encode_text(self, text: str) -> list[int]:
+        """A document outside of any conversation, and the end-of-text token."""
 
     @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:

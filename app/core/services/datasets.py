@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from app.core.entities.datasets import IGNORED, SPLITS, DatasetCheck, PreparedDataset, TokenizedRow
+from app.core.entities.datasets import SPLITS, DatasetCheck, PreparedDataset, TokenizedRow
 from app.core.errors import Invalid
 from app.core.interfaces.components import BaseModelStore, DatasetStore
+from app.core.services.encoding import encode_by_shape
 
 PERCENTILES = (50, 90, 100)
 
@@ -14,7 +15,7 @@ PERCENTILES = (50, 90, 100)
 class TokenSummary:
     """Tokens of one split, for one base model, after truncation to ``max_length``."""
 
-    supervised: int  # the assistant's: the loss is on these
+    supervised: int  # the loss is on these: the assistant's, of a pair both answers, of a plain text all
     unsupervised: int
     truncated_rows: int
     truncated: int  # tokens cut off
@@ -54,14 +55,14 @@ class DatasetService:
             rows = self._datasets.rows(prepared, split)
             tokens = None
             if tokenizer and rows:
-                tokens = _count([tokenizer.encode_training(row.messages, max_length) for row in rows])
+                tokens = _count([piece for row in rows for piece in encode_by_shape(row, tokenizer, max_length)])
             found.append(SplitSummary(split, len(rows), tokens))
         return found
 
 
 def _count(rows: Sequence[TokenizedRow]) -> TokenSummary:
-    lengths = sorted(len(row.input_ids) for row in rows)
-    supervised = sum(label != IGNORED for row in rows for label in row.labels)
+    lengths = sorted(row.tokens for row in rows)
+    supervised = sum(row.supervised for row in rows)
     return TokenSummary(
         supervised=supervised,
         unsupervised=sum(lengths) - supervised,

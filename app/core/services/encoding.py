@@ -1,11 +1,97 @@
 """A row of data as the token ids that its objective trains on: the same for the check of a job and for its run."""
 
-from app.core.entities.datasets import Conversation, TokenizedRow
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from app.core.entities.datasets import IGNORED, Conversation, Message, TokenizedRow
 from app.core.entities.training_config import TrainingConfig
+from app.core.errors import Invalid
 from app.core.interfaces.components import ChatTokenizer
 
+Encoder = Callable[[Conversation, ChatTokenizer, int], Sequence[TokenizedRow]]
 
-def encode(conversation: Conversation, tokenizer: ChatTokenizer, config: TrainingConfig) -> TokenizedRow:
-    """``row`` is the conversation's. ``Invalid`` with the faults of a row that the objective cannot use."""
-    row = tokenizer.encode_training(conversation.messages, config.max_length)
-    return TokenizedRow(conversation.row, row.input_ids, row.labels, row.truncated)
+CONVERSATION, PAIR, TEXT = "a conversation", "a preference pair", "a plain text"
+
+
+def encode(conversation: Conversation, tokenizer: ChatTokenizer, config: TrainingConfig) -> Sequence[TokenizedRow]:
+    """One row, or the pieces of a long text; ``row`` is the conversation's.
+
+    ``Invalid`` with the faults of a row that the objective cannot use (wrong_shape: it wants other rows).
+    """
+    return _encoded(config.objective, conversation, tokenizer, config.max_length)
+
+
+def encode_by_shape(
+    conversation: Conversation, tokenizer: ChatTokenizer, max_length: int
+) -> Sequence[TokenizedRow]:
+    """As the objective would that rows of this shape are for."""
+    shape = _shape(conversation)
+    objective = next(objective for objective, encoders in _ENCODERS.items() if shape in encoders)
+    return _encoded(objective, conversation, tokenizer, max_length)
+
+
+def _encoded(
+    objective: str, conversation: Conversation, tokenizer: ChatTokenizer, max_length: int
+) -> Sequence[TokenizedRow]:
+    encoders, shape = _ENCODERS[objective], _shape(conversation)
+    if shape not in encoders:
+        raise Invalid(
+            f"is {shape}, and the objective {objective} trains on {_WANTED[objective]}", code="wrong_shape"
+        )
+    rows = encoders[shape](conversation, tokenizer, max_length)
+    return [replace(row, row=conversation.row) for row in rows]
+
+
+def _shape(conversation: Conversation) -> str:
+    if conversation.text is not None:
+        return TEXT
+    return CONVERSATION if conversation.rejected is None else PAIR
+
+
+def _answers(conversation: Conversation, tokenizer: ChatTokenizer, max_length: int) -> Sequence[TokenizedRow]:
+    return [tokenizer.encode_training(conversation.messages, max_length)]
+
+
+def _pair(conversation: Conversation, tokenizer: ChatTokenizer, max_length: int) -> Sequence[TokenizedRow]:
+    """The chosen answer's row with the rejected one's, supervised after the prompt that they share."""
+    assert conversation.rejected is not None
+    prompt = conversation.messages[:-1]
+    length = len(tokenizer.encode_prompt(prompt))
+
+    def after_prompt(answer: Message) -> TokenizedRow:
+        row = tokenizer.encode_training([*prompt, answer], max_length)
+        labels = [IGNORED] * min(length, len(row.labels)) + list(row.labels[length:])
+        return replace(row, row=conversation.row, labels=labels)
+
+    chosen, rejected = after_prompt(conversation.messages[-1]), after_prompt(conversation.rejected)
+    if chosen.supervised and chosen.input_ids == rejected.input_ids:
+        raise Invalid(
+            f"both answers are the same within max_length ({max_length} tokens): shorten the row or raise it",
+            code="same_answer",
+        )
+    return [replace(chosen, rejected=rejected, truncated=chosen.truncated + rejected.truncated)]
+
+
+def _pieces(conversation: Conversation, tokenizer: ChatTokenizer, max_length: int) -> Sequence[TokenizedRow]:
+    """Every token supervised, and none dropped.
+
+    A piece begins with the last token of the one before it: its own first token is nobody's target.
+    """
+    if conversation.text is None:
+        ids = tokenizer.encode_training(conversation.messages, None).input_ids
+    else:
+        ids = tokenizer.encode_text(conversation.text)
+    pieces = [ids[start : start + max_length] for start in range(0, max(1, len(ids) - 1), max_length - 1)]
+    return [TokenizedRow(0, piece, piece) for piece in pieces]
+
+
+_ENCODERS: Mapping[str, Mapping[str, Encoder]] = {
+    "sft": {CONVERSATION: _answers},
+    "dpo": {PAIR: _pair},
+    "pretrain": {TEXT: _pieces, CONVERSATION: _pieces},
+}
+_WANTED = {
+    "sft": "conversations: messages, or instruction and output, or prompt and completion",
+    "dpo": "preference pairs: prompt, chosen and rejected, or input, preferred_output and non_preferred_output",
+    "pretrain": "plain texts (text) or conversations (messages)",
+}

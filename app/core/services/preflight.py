@@ -44,12 +44,12 @@ def _empty(prepared: PreparedDataset) -> Iterator[Fault]:
 def _row(conversation: Conversation, tokenizer: ChatTokenizer, config: TrainingConfig) -> Iterator[Fault]:
     where = f"row {conversation.row}"
     try:
-        tokens = encode(conversation, tokenizer, config)
+        rows = encode(conversation, tokenizer, config)
     except AppError as error:
         for fault in error.faults or (Fault("", error.code, error.message),):
             yield Fault(f"{where}: {fault.where}" if fault.where else where, fault.code, fault.message)
         return
-    if tokens.supervised == 0:
+    if not any(row.supervised for row in rows):
         reach = f"max_length ({config.max_length} tokens)"
         yield Fault(
             where, "no_trained_token", f"no token of the answer is within {reach}: shorten the row or raise it"

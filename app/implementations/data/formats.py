@@ -5,9 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.core.entities.datasets import Message
+from app.core.entities.datasets import Conversation, Message
 from app.core.interfaces.components import DataFormat
-from app.implementations.data.validation import Faults, check_messages, check_text, to_messages
+from app.implementations.data.validation import (
+    Faults,
+    check_answer,
+    check_messages,
+    check_text,
+    json_type,
+    to_messages,
+)
+
+_PREFERENCES = frozenset({"chosen", "rejected", "preferred_output", "non_preferred_output"})
 
 
 class MessagesFormat(DataFormat):
@@ -18,11 +27,11 @@ class MessagesFormat(DataFormat):
     def recognises(self, row: Mapping[str, Any]) -> bool:
         return "messages" in row
 
-    def convert(self, row: Mapping[str, Any]) -> Sequence[Message]:
+    def convert(self, row: Mapping[str, Any]) -> Conversation:
         faults = Faults()
         check_messages(row["messages"], faults)
         faults.raise_any()
-        return to_messages(row["messages"])
+        return Conversation(0, to_messages(row["messages"]))
 
 
 class AlpacaFormat(DataFormat):
@@ -36,7 +45,7 @@ class AlpacaFormat(DataFormat):
     def recognises(self, row: Mapping[str, Any]) -> bool:
         return "instruction" in row and "messages" not in row
 
-    def convert(self, row: Mapping[str, Any]) -> Sequence[Message]:
+    def convert(self, row: Mapping[str, Any]) -> Conversation:
         faults = Faults()
         _check_columns(row, ("instruction", "output"), faults)
         given = [key for key in ("input", "system") if row.get(key) not in (None, "")]
@@ -45,7 +54,7 @@ class AlpacaFormat(DataFormat):
         faults.raise_any()
         question = "\n\n".join([row["instruction"], *([row["input"]] if "input" in given else [])])
         system: list[Message] = [{"role": "system", "content": row["system"]}] if "system" in given else []
-        return [*system, *_exchange(question, row["output"])]
+        return Conversation(0, [*system, *_exchange(question, row["output"])])
 
 
 class PromptCompletionFormat(DataFormat):
@@ -54,15 +63,89 @@ class PromptCompletionFormat(DataFormat):
     columns = frozenset({"prompt", "completion", "question", "answer"})
 
     def recognises(self, row: Mapping[str, Any]) -> bool:
-        return not self.columns.isdisjoint(row) and row.keys().isdisjoint({"messages", "instruction"})
+        others = {"messages", "instruction"} | _PREFERENCES
+        return not self.columns.isdisjoint(row) and row.keys().isdisjoint(others)
 
-    def convert(self, row: Mapping[str, Any]) -> Sequence[Message]:
+    def convert(self, row: Mapping[str, Any]) -> Conversation:
         faults = Faults()
         pairs = (("prompt", "completion"), ("question", "answer"))
         asked, answered = next(pair for pair in pairs if not row.keys().isdisjoint(pair))
         _check_columns(row, (asked, answered), faults)
         faults.raise_any()
-        return _exchange(row[asked], row[answered])
+        return Conversation(0, _exchange(row[asked], row[answered]))
+
+
+class PreferenceFormat(DataFormat):
+    """``{"prompt", "chosen", "rejected"}`` as TRL has it, each a text or a list of messages.
+
+    A prompt that is a text is the user's; an answer is a text or one message of the assistant.
+    """
+
+    columns = frozenset({"prompt", "chosen", "rejected"})
+
+    def recognises(self, row: Mapping[str, Any]) -> bool:
+        others = {"messages", "instruction", "preferred_output", "non_preferred_output"}
+        return not {"chosen", "rejected"}.isdisjoint(row) and row.keys().isdisjoint(others)
+
+    def convert(self, row: Mapping[str, Any]) -> Conversation:
+        faults = Faults()
+        prompt = row.get("prompt")
+        if "prompt" not in row:
+            faults.add("prompt", "missing", "is missing")
+        elif isinstance(prompt, list):
+            check_messages(prompt, faults, "prompt", last="user")
+        else:
+            check_text("prompt", prompt, faults)
+        _check_answers(row, ("chosen", "rejected"), faults)
+        faults.raise_any()
+        asked: list[Message] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt or []
+        return _preference(asked, row["chosen"], row["rejected"])
+
+
+class OpenAiPreferenceFormat(DataFormat):
+    """``{"input": {"messages": […]}, "preferred_output": […], "non_preferred_output": […]}``, as OpenAI has it.
+
+    Each output is one message of the assistant.
+    """
+
+    columns = frozenset({"input", "preferred_output", "non_preferred_output"})
+
+    def recognises(self, row: Mapping[str, Any]) -> bool:
+        outputs = {"preferred_output", "non_preferred_output"}
+        return not outputs.isdisjoint(row) and row.keys().isdisjoint({"messages", "instruction"})
+
+    def convert(self, row: Mapping[str, Any]) -> Conversation:
+        faults = Faults()
+        given = row.get("input")
+        if "input" not in row:
+            faults.add("input", "missing", "is missing")
+        elif not isinstance(given, dict):
+            faults.add("input", "wrong_type", f"must be an object with messages, not {json_type(given)}")
+        elif "messages" not in given:
+            faults.add("input.messages", "missing", "is missing")
+        else:
+            check_messages(given["messages"], faults, "input.messages", last="user")
+            if given.get("tools") not in (None, []):
+                faults.add("input.tools", "not_supported", "is not supported: leave it out")
+        _check_answers(row, ("preferred_output", "non_preferred_output"), faults)
+        faults.raise_any()
+        return _preference(row["input"]["messages"], row["preferred_output"], row["non_preferred_output"])
+
+
+class TextFormat(DataFormat):
+    """``{"text"}``: a plain text to pretrain on."""
+
+    columns = frozenset({"text"})
+
+    def recognises(self, row: Mapping[str, Any]) -> bool:
+        others = {"messages", "instruction", "prompt", "completion", "question", "answer", "label"} | _PREFERENCES
+        return "text" in row and row.keys().isdisjoint(others)
+
+    def convert(self, row: Mapping[str, Any]) -> Conversation:
+        faults = Faults()
+        check_text("text", row["text"], faults)
+        faults.raise_any()
+        return Conversation(0, [], text=row["text"])
 
 
 def _check_columns(row: Mapping[str, Any], columns: Sequence[str], faults: Faults) -> None:
@@ -75,3 +158,21 @@ def _check_columns(row: Mapping[str, Any], columns: Sequence[str], faults: Fault
 
 def _exchange(question: str, answer: str) -> list[Message]:
     return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+def _check_answers(row: Mapping[str, Any], columns: tuple[str, str], faults: Faults) -> None:
+    for column in columns:
+        if column in row:
+            check_answer(column, row[column], faults)
+        else:
+            faults.add(column, "missing", "is missing")
+    if not faults and _answer(row[columns[0]]) == _answer(row[columns[1]]):
+        faults.add(columns[1], "same_answer", f"is the same as {columns[0]}: there is nothing to prefer")
+
+
+def _preference(prompt: Sequence[Mapping[str, Any]], chosen: Any, rejected: Any) -> Conversation:
+    return Conversation(0, [*to_messages(prompt), _answer(chosen)], rejected=_answer(rejected))
+
+
+def _answer(value: Any) -> Message:
+    return {"role": "assistant", "content": value if isinstance(value, str) else value[0]["content"]}

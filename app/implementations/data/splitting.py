@@ -16,7 +16,7 @@ def split(conversations: Sequence[Conversation], seed: int) -> Mapping[Split, Se
     """Each row's own ``split`` if rows carry one, else at random, 80/10/10, the same for the same seed.
 
     Rows whose first question is the same, but for case and white space, stay together: a question that is trained
-    on is never tested. With fewer than three different ones, everything trains.
+    on is never tested. So do equal plain texts. With fewer than three different ones, everything trains.
     """
     if conversations and conversations[0].split is not None:
         return {name: [c for c in conversations if c.split == name] for name in SPLITS}
@@ -42,4 +42,4 @@ def _deal(groups: Sequence[Sequence[Conversation]], rows: int) -> Mapping[Split,
 
 def _first_question(conversation: Conversation) -> str:
     asked = (message["content"] for message in conversation.messages if message["role"] == "user")
-    return " ".join(next(asked).split()).casefold()
+    return " ".join((conversation.text or next(asked)).split()).casefold()

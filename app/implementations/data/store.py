@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from app.utils.folders import (
     seal,
     sha256_of,
 )
+
+_ONLY_SOME = ("rejected", "text")  # what only some shapes of row have
 
 
 class FileDatasetStore(DatasetStore):
@@ -107,24 +110,27 @@ class FileDatasetStore(DatasetStore):
     def _convert(self, number: int, row: Mapping[str, Any], faults: Faults) -> Conversation | None:
         form = next((form for form in self._formats if form.recognises(row)), None)
         if form is None:
-            known = "messages, or instruction and output, or prompt and completion, or question and answer"
+            known = (
+                "messages, or instruction and output, or prompt and completion, or question and answer, "
+                "or prompt, chosen and rejected, or input, preferred_output and non_preferred_output, or text"
+            )
             faults.add("", "unknown_format", f"has none of the known shapes: {known}")
             return None
         try:
-            messages = form.convert(row)
+            found = form.convert(row)
         except Invalid as error:
             for fault in error.faults:
                 faults.add(fault.where, fault.code, fault.message)
             return None
         extra = {key: value for key, value in row.items() if key not in form.columns | {"split"}}
-        return Conversation(number, messages, row.get("split"), extra)
+        return replace(found, row=number, split=row.get("split"), extra=extra)
 
 
 def read_split(folder: Path, split: str) -> Sequence[Conversation]:
     """The rows of one split of a cut, in the order of the raw file."""
     with (folder / f"{split}.jsonl").open(encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]
-    return [Conversation(row["row"], row["messages"], row["split"], row["extra"]) for row in rows]
+    return [Conversation(**row) for row in rows]
 
 
 def _write_rows(file: Path, rows: Sequence[Conversation]) -> None:
@@ -134,6 +140,7 @@ def _write_rows(file: Path, rows: Sequence[Conversation]) -> None:
 def _as_json(rows: Sequence[Conversation], split: str) -> Iterator[str]:
     for row in rows:
         line = {"row": row.row, "split": split, "messages": row.messages, "extra": row.extra}
+        line |= {name: value for name in _ONLY_SOME if (value := getattr(row, name)) is not None}
         # ASCII: a column that is no message may hold lone surrogates, which UTF-8 cannot write.
         yield json.dumps(line)
 

@@ -51,6 +51,7 @@ class FolderChatTokenizer(ChatTokenizer):
         stops = _eos_ids(_read_json(folder / "generation_config.json"))
         stops |= {added[text] for text in (special_tokens(config).get("eos_token"), self._ending) if text in added}
         self.stop_token_ids: Sequence[int] = sorted(stops)
+        self._end_of_text = added.get(special_tokens(config).get("eos_token", ""), min(stops, default=None))
         self._control = self._control_tokens()
 
     def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
@@ -58,7 +59,7 @@ class FolderChatTokenizer(ChatTokenizer):
         ids, _ = self._encode(self._prompt(guarded), mark)
         return ids
 
-    def encode_training(self, messages: Sequence[Message], max_length: int) -> TokenizedRow:
+    def encode_training(self, messages: Sequence[Message], max_length: int | None) -> TokenizedRow:
         """See the interface. ``row`` of the answer is 0: the caller knows it. Longer rows lose their end."""
         if not messages or messages[-1]["role"] != "assistant":
             raise Invalid("the last message must be the assistant's", code="no_answer")
@@ -69,7 +70,19 @@ class FolderChatTokenizer(ChatTokenizer):
         while labels[-1] == IGNORED:  # the line break after the end of the last turn
             ids.pop()
             labels.pop()
-        return TokenizedRow(0, ids[:max_length], labels[:max_length], truncated=max(0, len(ids) - max_length))
+        kept = ids[:max_length]
+        return TokenizedRow(0, kept, labels[:max_length], truncated=len(ids) - len(kept))
+
+    def encode_text(self, text: str) -> list[int]:
+        """``Invalid`` (tokenizer_not_supported) where the model names no token for the end of a text."""
+        if self._end_of_text is None:
+            raise Invalid(
+                "the model names no end-of-text token: set eos_token in its tokenizer_config.json",
+                code="tokenizer_not_supported",
+            )
+        guarded, mark = self._guard([{"role": "user", "content": text}])
+        ids, _ = self._encode([(guarded[0]["content"], False)], mark)
+        return [*ids, self._end_of_text]
 
     def decode(self, ids: Sequence[int]) -> str:
         return self._tokenizer.decode(list(ids), skip_special_tokens=True)
@@ -122,13 +135,13 @@ class FolderChatTokenizer(ChatTokenizer):
         labels: list[int] = []
         for text, supervised in pieces:
             parts = text.split(mark) if mark else [text]
-            new = [i for part in parts for i in self._encode_text(part)]
+            new = [i for part in parts for i in self._encode_piece(part)]
             kept = self._turn_length(new) if supervised else 0
             ids += new
             labels += new[:kept] + [IGNORED] * (len(new) - kept)
         return ids, labels
 
-    def _encode_text(self, text: str) -> list[int]:
+    def _encode_piece(self, text: str) -> list[int]:
         try:
             return self._tokenizer.encode(text, add_special_tokens=False).ids
         except TypeError:  # what tokenizers says of a lone surrogate

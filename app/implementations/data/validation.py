@@ -64,21 +64,31 @@ def check_text(where: str, value: Any, faults: Faults) -> bool:
     return False
 
 
-def check_messages(messages: Any, faults: Faults) -> None:
-    """A list of messages: perhaps a system's, then user and assistant in turn, the assistant last."""
+def check_messages(messages: Any, faults: Faults, where: str = "messages", last: str = "assistant") -> None:
+    """A list of messages: perhaps a system's, then user and assistant in turn; ``last`` is who ends it."""
     if not isinstance(messages, list):
-        faults.add("messages", "wrong_type", f"must be a list of messages, not {json_type(messages)}")
+        faults.add(where, "wrong_type", f"must be a list of messages, not {json_type(messages)}")
         return
     if not messages:
-        faults.add("messages", "empty", "has no messages")
+        faults.add(where, "empty", "has no messages")
         return
     roles = []
     for place, message in enumerate(messages):
         if faults.hopeless:
             return
-        roles.append(_check_message(f"messages[{place}]", message, faults))
+        roles.append(_check_message(f"{where}[{place}]", message, faults))
     if None not in roles:
-        _check_order(roles, faults)
+        _check_order(roles, faults, where, last)
+
+
+def check_answer(where: str, answer: Any, faults: Faults) -> None:
+    """One answer to a prompt: a text, or a list of one message of the assistant's."""
+    if not isinstance(answer, list):
+        check_text(where, answer, faults)
+    elif len(answer) != 1:
+        faults.add(where, "not_one_answer", f"must be one message of the assistant, not {len(answer)}")
+    elif _check_message(f"{where}[0]", answer[0], faults) not in (None, "assistant"):
+        faults.add(f"{where}[0].role", "role_order", "must be the assistant's")
 
 
 def _check_message(where: str, message: Any, faults: Faults) -> str | None:
@@ -101,20 +111,21 @@ def _check_message(where: str, message: Any, faults: Faults) -> str | None:
     return role if role in ROLES else None
 
 
-def _check_order(roles: Sequence[str | None], faults: Faults) -> None:
+def _check_order(roles: Sequence[str | None], faults: Faults, where: str, last: str) -> None:
     turns = roles[1:] if roles[0] == "system" else roles
     first = len(roles) - len(turns)
     for place, role in enumerate(turns):
         expected = ("user", "assistant")[place % 2]
         if role != expected:
             faults.add(
-                f"messages[{first + place}].role",
+                f"{where}[{first + place}].role",
                 "role_order",
                 f"is {role}, where {expected} is due: perhaps a system message, then user and assistant in turn",
             )
             break  # all that follows would be out of step too
-    if roles[-1] != "assistant":
-        faults.add("messages", "no_answer", f"ends with a message of the {roles[-1]}: the answer is missing")
+    if roles[-1] != last:
+        code, missing = ("no_answer", "answer") if last == "assistant" else ("no_question", "question")
+        faults.add(where, code, f"ends with a message of the {roles[-1]}: the {missing} is missing")
 
 
 def check_row_shape(row: Any, faults: Faults) -> bool:

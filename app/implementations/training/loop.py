@@ -76,6 +76,14 @@ class TrainingLoop:
 
         Raises ``TrainingFailed`` (nan_loss, naming the rows) and ``TrainingStopped``.
         """
+        self.objective.prepare(
+            self.wrapped,
+            self.strategy,
+            [*self.train_rows, *self.validation_rows],
+            self.device,
+            self.checkpoints,
+            self.report,
+        )
         position, self._best = self._resume()
         step, counters = position.step, Counters(**position.counters)
         plans = [self._plan(epoch) for epoch in range(self.config.num_epochs)]

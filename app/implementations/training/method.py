@@ -1,7 +1,7 @@
 """Method = objective × adaptation × strategy: what each of the three promises the loop."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from app.core.entities.datasets import TokenizedRow
+from app.core.entities.training_config import TrainingConfig
+from app.core.interfaces.components import Reporter
 from app.implementations.training.batches import PackedBatch
 from app.implementations.training.optimizer import MasterOptimizer
 
@@ -21,6 +23,25 @@ class Objective(nn.Module, ABC):
     """
 
     counts_tokens = False  # whether the loss is a mean over tokens, so that its exponential is a perplexity
+
+    def __init__(self, model: Any, config: TrainingConfig) -> None:
+        super().__init__()
+        self.model, self.config = model, config
+
+    def prepare(
+        self,
+        wrapped: nn.Module,
+        strategy: "Strategy",
+        rows: Sequence[TokenizedRow],
+        device: torch.device,
+        folder: Path,
+        report: Reporter,
+    ) -> None:
+        """Called once before the first step, with the model as a run that is not resumed begins.
+
+        ``rows`` are all that will be seen, validation's too; what must outlive the process is kept in ``folder``,
+        the job's checkpoints'. Raises ``TrainingStopped``. By default there is nothing to prepare.
+        """
 
     @abstractmethod
     def forward(self, batch: PackedBatch) -> dict[str, torch.Tensor]:

@@ -67,7 +67,7 @@ class TorchRunner(TrainingRunner):
         if config.gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
         strategy = self.strategies.create(config.strategy)
-        objective = self.objectives.create(config.objective, model=adapted)
+        objective = self.objectives.create(config.objective, model=adapted, config=config)
         wrapped = strategy.wrap(objective, device)
         learning, everything = count_parameters(adapted)
         report.message(
@@ -109,7 +109,7 @@ def _tokenize(
     job: TrainerJob, tokenizer: FolderChatTokenizer, split: str, limit: int | None
 ) -> Sequence[TokenizedRow]:
     conversations = read_split(job.dataset_folder, split)[:limit]
-    rows = [encode(conversation, tokenizer, job.config) for conversation in conversations]
+    rows = [row for conversation in conversations for row in encode(conversation, tokenizer, job.config)]
     return [row for row in rows if row.supervised]
 
 

@@ -9,7 +9,7 @@ import pytest
 from app.core.errors import Invalid
 from app.core.interfaces.components import BaseModelStore
 from app.core.services.datasets import DatasetService, SplitSummary
-from app.implementations.data.formats import PromptCompletionFormat
+from app.implementations.data.formats import PreferenceFormat, PromptCompletionFormat, TextFormat
 from app.implementations.data.store import FileDatasetStore
 from app.implementations.data.tokenization import FolderChatTokenizer
 from app.implementations.models.random_model import write_random_tokenizer
@@ -35,7 +35,7 @@ def bases(tmp_path: Path) -> Bases:
 @pytest.fixture
 def service(tmp_path: Path, bases: Bases) -> DatasetService:
     (tmp_path / "raw").mkdir()
-    store = FileDatasetStore(tmp_path, [PromptCompletionFormat()], 10_000)
+    store = FileDatasetStore(tmp_path, [PromptCompletionFormat(), PreferenceFormat(), TextFormat()], 10_000)
     return DatasetService(datasets=store, bases=cast(BaseModelStore, bases))
 
 
@@ -75,6 +75,22 @@ def test_a_summary_counts_tokens(service: DatasetService, bases: Bases, tmp_path
     assert validation == SplitSummary("validation", 0, None)
     assert test.tokens is not None
     assert set(test.tokens.row_lengths.values()) == {prompt + 2}
+
+
+def test_a_summary_takes_rows_of_every_shape(service: DatasetService, bases: Bases, tmp_path: Path) -> None:
+    """A pair counts with both answers, a plain text with all of its tokens but the first, which none predicts."""
+    tokenizer = bases.tokenizer("tiny")
+    prompt = len(tokenizer.encode_prompt([{"role": "user", "content": "a"}]))
+    pair = {"prompt": "a", "chosen": "x", "rejected": "yz", "split": "train"}
+    prepared = service.prepare(put(tmp_path, [pair, {"text": "once", "split": "validation"}]), seed=1)
+    train, validation, _ = service.summary(prepared, "tiny", max_length=100)
+
+    answers = len(tokenizer._tokenizer.encode("x").ids) + len(tokenizer._tokenizer.encode("yz").ids) + 2
+    assert train.tokens is not None
+    assert (train.tokens.supervised, train.tokens.unsupervised) == (answers, 2 * prompt)
+    assert validation.tokens is not None
+    text = len(tokenizer.encode_text("once"))
+    assert (validation.tokens.supervised, validation.tokens.unsupervised) == (text - 1, 1)
 
 
 def test_without_a_base_model_rows_alone_are_counted(service: DatasetService, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ class Recited(TextGenerator):
         for place in reversed(range(len(prompts))):
             asked = self.tokenizer.decode(prompts[place])
             answer = next(text for question, text in self.said.items() if question in asked)
-            yield place, self.tokenizer._encode_text(answer)
+            yield place, self.tokenizer._encode_piece(answer)
 
 
 @pytest.fixture

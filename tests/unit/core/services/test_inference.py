@@ -31,7 +31,10 @@ class LetterTokenizer(ChatTokenizer):
     def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
         return [ord(c) for m in messages for c in f"{self._mark}{m['role'][0]}{m['content']}"]
 
-    def encode_training(self, messages: Sequence[Message], max_length: int) -> TokenizedRow:
+    def encode_training(self, messages: Sequence[Message], max_length: int | None) -> TokenizedRow:
+        raise AssertionError("serving does not train")
+
+    def encode_text(self, text: str) -> list[int]:
         raise AssertionError("serving does not train")
 
     def decode(self, ids: Sequence[int]) -> str:

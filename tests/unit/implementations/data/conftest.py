@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from app.implementations.data.formats import AlpacaFormat, MessagesFormat, PromptCompletionFormat
+from app.bootstrap import DATA_FORMATS
 from app.implementations.data.store import FileDatasetStore
 from app.implementations.data.tokenization import FolderChatTokenizer
 from app.implementations.models.random_model import write_random_tokenizer
@@ -58,7 +58,7 @@ def data_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(data_dir: Path) -> FileDatasetStore:
-    return FileDatasetStore(data_dir, [AlpacaFormat(), MessagesFormat(), PromptCompletionFormat()], 100_000)
+    return FileDatasetStore(data_dir, [DATA_FORMATS.create(name) for name in DATA_FORMATS.names()], 100_000)
 
 
 @pytest.fixture

@@ -4,14 +4,29 @@ from typing import Any
 
 import pytest
 
+from app.core.entities.datasets import Conversation
 from app.core.errors import Invalid
 from app.core.interfaces.components import DataFormat
-from app.implementations.data.formats import AlpacaFormat, MessagesFormat, PromptCompletionFormat
+from app.implementations.data.formats import (
+    AlpacaFormat,
+    MessagesFormat,
+    OpenAiPreferenceFormat,
+    PreferenceFormat,
+    PromptCompletionFormat,
+    TextFormat,
+)
 from app.implementations.data.validation import MAX_COUNTED, MAX_FAULTS
 
 USER = {"role": "user", "content": "q"}
 ASSISTANT = {"role": "assistant", "content": "a"}
 SYSTEM = {"role": "system", "content": "s"}
+WORSE = {"role": "assistant", "content": "b"}
+
+PLACES = [("prompt", "empty"), ("chosen", "wrong_type"), ("rejected", "wrong_type")]
+NOT_ONE = [("prompt", "empty"), ("chosen", "not_one_answer"), ("rejected", "not_one_answer")]
+WRONG_ANSWER = ("rejected[0]", "wrong_type")
+UNTAKEN = "not_supported"
+TWICE = ("input.messages[1].role", "role_order")
 
 
 def faults_of(form: DataFormat, row: dict[str, Any]) -> list[tuple[str, str]]:
@@ -38,8 +53,82 @@ def faults_of(form: DataFormat, row: dict[str, Any]) -> list[tuple[str, str]]:
 )
 def test_a_sound_row(form: DataFormat, row: dict[str, Any], expected: list[dict[str, str]]) -> None:
     assert form.recognises(row)
-    assert form.convert(row) == expected
+    assert form.convert(row) == Conversation(0, expected)
     assert form.columns & row.keys()
+
+
+@pytest.mark.parametrize(
+    ("form", "row", "prompt"),
+    [
+        (PreferenceFormat(), {"prompt": "q", "chosen": "a", "rejected": "b"}, [USER]),
+        (PreferenceFormat(), {"prompt": [SYSTEM, USER], "chosen": [ASSISTANT], "rejected": "b"}, [SYSTEM, USER]),
+        (PreferenceFormat(), {"prompt": [USER], "chosen": "a", "rejected": [WORSE], "score": 2}, [USER]),
+        (
+            OpenAiPreferenceFormat(),
+            {
+                "input": {"messages": [USER, ASSISTANT, USER], "tools": [], "parallel_tool_calls": True},
+                "preferred_output": [ASSISTANT],
+                "non_preferred_output": [WORSE],
+            },
+            [USER, ASSISTANT, USER],
+        ),
+    ],
+)
+def test_a_sound_preference(form: DataFormat, row: dict[str, Any], prompt: list[dict[str, str]]) -> None:
+    assert form.recognises(row)
+    assert form.convert(row) == Conversation(0, [*prompt, ASSISTANT], rejected=WORSE)
+
+
+def test_a_sound_text() -> None:
+    assert TextFormat().convert({"text": " Once.\n"}) == Conversation(0, [], text=" Once.\n")
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"chosen": "a"}, [("prompt", "missing"), ("rejected", "missing")]),
+        ({"prompt": "", "chosen": 1, "rejected": None}, PLACES),
+        ({"prompt": "q", "chosen": "a", "rejected": "a"}, [("rejected", "same_answer")]),
+        ({"prompt": "q", "chosen": [ASSISTANT], "rejected": "a"}, [("rejected", "same_answer")]),
+        ({"prompt": [USER, ASSISTANT], "chosen": "a", "rejected": "b"}, [("prompt", "no_question")]),
+        ({"prompt": [SYSTEM], "chosen": "a", "rejected": "b"}, [("prompt", "no_question")]),
+        ({"prompt": [ASSISTANT, USER], "chosen": "a", "rejected": "b"}, [("prompt[0].role", "role_order")]),
+        ({"prompt": [{"role": "user"}], "chosen": "a", "rejected": "b"}, [("prompt[0].content", "missing")]),
+        ({"prompt": [], "chosen": [], "rejected": [ASSISTANT] * 2}, NOT_ONE),
+        ({"prompt": "q", "chosen": [USER], "rejected": [3]}, [("chosen[0].role", "role_order"), WRONG_ANSWER]),
+        (
+            {"prompt": "q", "chosen": [{**ASSISTANT, "weight": 0}], "rejected": "b"},
+            [("chosen[0].weight", UNTAKEN)],
+        ),
+    ],
+)
+def test_faulty_preferences(row: dict[str, Any], expected: list[tuple[str, str]]) -> None:
+    assert faults_of(PreferenceFormat(), row) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, [("input", "missing")]),
+        ({"input": [USER]}, [("input", "wrong_type")]),
+        ({"input": {}}, [("input.messages", "missing")]),
+        ({"input": {"messages": "q"}}, [("input.messages", "wrong_type")]),
+        ({"input": {"messages": [USER, {"role": "user"}]}}, [("input.messages[1].content", "missing"), TWICE]),
+        ({"input": {"messages": [USER], "tools": [{}]}}, [("input.tools", "not_supported")]),
+        ({"input": {"messages": [USER]}, "preferred_output": 5}, [("preferred_output", "wrong_type")]),
+        ({"input": {"messages": [USER]}, "preferred_output": [WORSE]}, [("non_preferred_output", "same_answer")]),
+    ],
+)
+def test_faulty_openai_preferences(given: dict[str, Any], expected: list[tuple[str, str]]) -> None:
+    row = {"preferred_output": [ASSISTANT], "non_preferred_output": [WORSE], **given}
+    assert faults_of(OpenAiPreferenceFormat(), row) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "code"), [(None, "wrong_type"), ([], "wrong_type"), (" ", "empty"), ("a\0", "invalid_text")]
+)
+def test_faulty_texts(text: Any, code: str) -> None:
+    assert faults_of(TextFormat(), {"text": text}) == [("text", code)]
 
 
 @pytest.mark.parametrize(
@@ -99,12 +188,17 @@ def test_faulty_columns(form: DataFormat, row: dict[str, Any], expected: list[tu
 
 
 def test_one_format_recognises_a_row() -> None:
-    forms: list[DataFormat] = [AlpacaFormat(), MessagesFormat(), PromptCompletionFormat()]
-    everything = {"messages": [], "instruction": "", "prompt": "", "question": ""}
+    forms: list[DataFormat] = [
+        *(AlpacaFormat(), MessagesFormat(), PromptCompletionFormat()),
+        *(PreferenceFormat(), OpenAiPreferenceFormat(), TextFormat()),
+    ]
+    everything: dict[str, Any] = dict.fromkeys(sorted(set.union(*[set(form.columns) for form in forms])), "")
     for form in forms:
         assert sum(other.recognises(dict.fromkeys(form.columns, "")) for other in forms) == 1
     assert [type(form) for form in forms if form.recognises(everything)] == [MessagesFormat]
-    assert not any(form.recognises({"text": "x"}) for form in forms)
+    for columns in (("prompt", "chosen"), ("prompt", "rejected"), ("preferred_output",), ("text", "id")):
+        assert sum(form.recognises(dict.fromkeys(columns, "")) for form in forms) == 1
+    assert not any(form.recognises({"text": "x", "label": "y"}) for form in forms)
 
 
 @pytest.mark.parametrize(("count", "says"), [(150, "50 more"), (MAX_COUNTED + 5, "at least")])

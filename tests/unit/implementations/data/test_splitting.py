@@ -49,6 +49,14 @@ def test_three_questions_are_enough() -> None:
     assert [len(part) for part in split(rows(["a", "b", "c"]), 0).values()] == [1, 1, 1]
 
 
+def test_equal_texts_stay_together() -> None:
+    texts = [Conversation(place, [], text=f"text {place // 2}") for place in range(40)]
+    parts = split(texts, 0)
+    kept = [{row.text for row in parts[name]} for name in SPLITS]
+    assert [len(parts[name]) for name in SPLITS] == [32, 4, 4]
+    assert not kept[0] & (kept[1] | kept[2])
+
+
 def test_the_rows_own_split_is_honoured() -> None:
     parts = split(rows("abc", ["test", "train", "test"]), 0)
     assert {name: [row.row for row in parts[name]] for name in SPLITS} == {

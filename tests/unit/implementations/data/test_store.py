@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from app.core.entities.datasets import SPLITS, DatasetCheck
+from app.core.entities.datasets import SPLITS, Conversation, DatasetCheck, Message
 from app.core.errors import Conflict, Invalid
 from app.implementations.data.formats import AlpacaFormat, MessagesFormat, PromptCompletionFormat
 from app.implementations.data.store import FileDatasetStore, read_split
@@ -63,7 +63,7 @@ class TestCheck:
             ("a.json", "[]".encode("utf-32"), [("file", "encoding")]),
             ("a.json", "[]".encode("utf-16-le"), [("file", "encoding")]),
             ("a.json", b'[\n"caf\xe9"]', [("line 2, byte 5", "encoding")]),
-            ("a.json", b'[{"text": "x"}]', [("row 1", "unknown_format")]),
+            ("a.json", b'[{"words": "x"}]', [("row 1", "unknown_format")]),
             (
                 "a.jsonl",
                 b'{"question": "a", "answer": "b"}\n{\n\n{"question": "a"}\n7',
@@ -109,7 +109,8 @@ class TestCheck:
             st.lists(inner, max_size=4)
             | st.dictionaries(
                 st.sampled_from(["messages", "role", "content", "instruction", "input", "output", "prompt"])
-                | st.sampled_from(["completion", "question", "answer", "split", "system", "weight", "x"]),
+                | st.sampled_from(["completion", "question", "answer", "split", "system", "weight", "x"])
+                | st.sampled_from(["chosen", "rejected", "preferred_output", "non_preferred_output", "text"]),
                 inner,
                 max_size=5,
             )
@@ -215,6 +216,21 @@ class TestPrepare:
         assert rows[3].messages[1]["content"] == "answer 3"
         assert rows[3].extra == {"fact_id": "f3", "keys": [["\ud800", 1]], "id": 3}
         assert read_split(Path(prepared.folder), "test")[0].split == "test"
+
+    def test_every_shape_is_kept(self, store: FileDatasetStore, put: Put) -> None:
+        rows = [
+            {"prompt": "q", "chosen": "a", "rejected": "b", "split": "train", "note": 1},
+            {"text": "Once upon a time.", "split": "train"},
+            row(3, split="train"),
+        ]
+        path = put(rows)
+        pair, text, plain = store.rows(store.prepare(path, store.check(path).digest, 0), "train")
+
+        asked: Message = {"role": "user", "content": "q"}
+        liked: Message = {"role": "assistant", "content": "a"}
+        assert pair == Conversation(1, [asked, liked], "train", {"note": 1}, {"role": "assistant", "content": "b"})
+        assert text == Conversation(2, [], "train", text="Once upon a time.")
+        assert (plain.rejected, plain.text) == (None, None)
 
     def test_it_is_made_once(self, store: FileDatasetStore, put: Put) -> None:
         path = put([row(i) for i in range(5)])

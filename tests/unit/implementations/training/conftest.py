@@ -1,6 +1,7 @@
 """A tiny Llama with random weights, and rows to train it on."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +9,13 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from app.bootstrap import OBJECTIVES
 from app.core.entities.datasets import IGNORED, TokenizedRow
 from app.core.entities.training_config import TrainingConfig
 from app.core.interfaces.components import Reporter
 from app.implementations.training import packed_attention
 from app.implementations.training.adaptations.lora import LoraAdaptation, trainable
 from app.implementations.training.loop import TrainingLoop
-from app.implementations.training.objectives.sft import SftObjective
 from app.implementations.training.optimizer import MasterOptimizer
 from app.implementations.training.strategies.single import SingleProcess
 
@@ -69,9 +70,33 @@ def rows(count: int, seed: int = 1) -> list[TokenizedRow]:
     return made
 
 
+def pairs(count: int, seed: int = 1) -> list[TokenizedRow]:
+    """A prompt of 2 to 4 tokens and two answers of 2 to 8 each."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def tokens(least: int, most: int) -> list[int]:
+        length = int(torch.randint(least, most + 1, (1,), generator=generator))
+        return torch.randint(0, VOCABULARY, (length,), generator=generator).tolist()
+
+    made = []
+    for row in range(1, count + 1):
+        prompt, chosen, rejected = tokens(2, 4), tokens(2, 8), tokens(2, 8)
+        unsupervised = [IGNORED] * len(prompt)
+        other = TokenizedRow(row, prompt + rejected, unsupervised + rejected)
+        made.append(TokenizedRow(row, prompt + chosen, unsupervised + chosen, rejected=other))
+    return made
+
+
+def all_supervised(count: int, seed: int = 1) -> list[TokenizedRow]:
+    return [TokenizedRow(row.row, row.input_ids, row.input_ids) for row in rows(count, seed)]
+
+
+ROWS = {"sft": rows, "dpo": pairs, "pretrain": all_supervised}
+
+
 @pytest.fixture
 def make_loop(tmp_path: Path) -> Callable[..., TrainingLoop]:
-    def make(
+    def make_one(
         listener: Listener,
         folder: str = "checkpoints",
         train: int | list[TokenizedRow] = 10,
@@ -86,7 +111,10 @@ def make_loop(tmp_path: Path) -> Callable[..., TrainingLoop]:
         )
         strategy = SingleProcess()
         device = torch.device("cpu")
-        objective = SftObjective(model)
+        objective = OBJECTIVES.create(settings.objective, model=model, config=settings)
+        make = ROWS[settings.objective]
+        # As in a file, no row of one split has the number of another's.
+        held_out = [replace(row, row=row.row + 1000) for row in make(validation, seed=2)]
         return TrainingLoop(
             settings,
             objective,
@@ -94,13 +122,13 @@ def make_loop(tmp_path: Path) -> Callable[..., TrainingLoop]:
             MasterOptimizer(trainable(model), settings.weight_decay),
             strategy,
             device,
-            rows(train) if isinstance(train, int) else train,
-            rows(validation, seed=2),
+            make(train) if isinstance(train, int) else train,
+            held_out,
             tmp_path / folder,
             listener,
         )
 
-    return make
+    return make_one
 
 
 @pytest.fixture
@@ -111,6 +139,11 @@ def listener() -> Callable[..., Listener]:
 @pytest.fixture
 def make_rows() -> Callable[..., list[TokenizedRow]]:
     return rows
+
+
+@pytest.fixture
+def make_pairs() -> Callable[..., list[TokenizedRow]]:
+    return pairs
 
 
 @pytest.fixture

@@ -58,11 +58,12 @@ def test_gradient_checkpointing_changes_no_number(make_loop, listener):
     assert [e["loss"] for e in saving.steps] == pytest.approx([e["loss"] for e in plain.steps], rel=1e-6)
 
 
+@pytest.mark.parametrize("objective", ["sft", "dpo", "pretrain"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("stop_at", [1, 3, 5])
-def test_a_run_that_was_stopped_goes_on_bit_for_bit(make_loop, listener, stop_at, dtype):
+def test_a_run_that_was_stopped_goes_on_bit_for_bit(make_loop, listener, stop_at, dtype, objective):
     """In the middle of an epoch and at its edge (three steps an epoch), dropout included."""
-    options = {"num_epochs": 3, "lora": {"lora_dropout": 0.2}, "dtype": dtype}
+    options = {"num_epochs": 3, "lora": {"lora_dropout": 0.2}, "dtype": dtype, "objective": objective}
     whole = make_loop(listener(), **options)
     heard_whole = whole.report
     whole.run()
@@ -76,7 +77,7 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(make_loop, listener, stop_at
     assert heard.steps[0]["step"] == stop_at + 1
     assert [e["loss"] for e in heard.steps] == [e["loss"] for e in heard_whole.steps[stop_at:]]
     assert equal(weights(resumed), weights(whole))
-    assert counters.input_tokens == 3 * sum(len(row.input_ids) for row in whole.train_rows)
+    assert counters.input_tokens == 3 * sum(row.tokens for row in whole.train_rows)
 
 
 def test_a_damaged_checkpoint_is_passed_over(make_loop, listener, tmp_path):

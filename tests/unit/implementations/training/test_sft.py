@@ -28,7 +28,7 @@ def test_loss_and_gradients_equal_the_plain_computation(make_model, make_rows, m
     batch = pack(rows)
 
     supervised = sum(row.supervised for row in rows)
-    loss = SftObjective(packed)(batch)["loss"] / supervised
+    loss = SftObjective(packed, TrainingConfig())(batch)["loss"] / supervised
     loss.backward()
     expected = sum(
         plain(input_ids=torch.tensor([row.input_ids]), labels=torch.tensor([row.labels])).loss
@@ -46,7 +46,7 @@ def test_loss_and_gradients_equal_the_plain_computation(make_model, make_rows, m
 
 
 def test_a_row_does_not_see_its_neighbours(make_model, make_rows):
-    objective = SftObjective(make_model())
+    objective = SftObjective(make_model(), TrainingConfig())
     first, second, other = make_rows(3)
 
     def loss(*rows):

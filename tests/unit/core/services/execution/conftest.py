@@ -42,13 +42,16 @@ class FakeTokenizer(ChatTokenizer):
     def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
         return [0] * sum(len(message["content"]) for message in messages)
 
-    def encode_training(self, messages: Sequence[Message], max_length: int) -> TokenizedRow:
+    def encode_training(self, messages: Sequence[Message], max_length: int | None) -> TokenizedRow:
         if messages[-1]["role"] != "assistant":
             raise Invalid("the last message must be the assistant's", code="no_answer")
         prompt = self.encode_prompt(messages[:-1])
         answer = [1] * len(messages[-1]["content"])
         ids, labels = prompt + answer, [IGNORED] * len(prompt) + answer
         return TokenizedRow(0, ids[:max_length], labels[:max_length])
+
+    def encode_text(self, text: str) -> list[int]:
+        return [1] * (len(text) + 1)
 
     def decode(self, ids: Sequence[int]) -> str:
         return ""

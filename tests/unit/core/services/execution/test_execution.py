@@ -1,6 +1,7 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,26 @@ def test_an_answer_beyond_max_length_is_a_fault(house: House) -> None:
     error = house.job(job_id).error
     assert error is not None
     assert "16 tokens" in error.faults[0].message
+
+
+@pytest.mark.parametrize(
+    ("objective", "expected"),
+    [
+        ("sft", {"row 2": "is a preference pair", "row 3": "is a plain text"}),
+        ("dpo", {"row 1": "is a conversation", "row 3": "is a plain text"}),
+        ("pretrain", {"row 2": "is a preference pair"}),
+    ],
+)
+def test_a_row_of_another_shape_is_a_fault(house: House, objective: str, expected: dict[str, str]) -> None:
+    pair = replace(conversation(2), rejected={"role": "assistant", "content": "no"})
+    house.datasets.train = [conversation(1), pair, Conversation(3, [], text="Once.")]
+    job_id = house.submit(JobState.VALIDATING_FILES, objective=objective)
+    house.execution.run_next("me")
+    error = house.job(job_id).error
+    assert error is not None
+    assert {fault.where: fault.message.partition(",")[0] for fault in error.faults} == expected
+    assert {fault.code for fault in error.faults} == {"wrong_shape"}
+    assert all(f"the objective {objective} trains on" in fault.message for fault in error.faults)
 
 
 def test_a_split_without_training_rows_is_a_fault(house: House) -> None:

@@ -1,0 +1,145 @@
+"""Direct preference optimization (Rafailov et al. 2023, arXiv:2305.18290): the chosen answer over the rejected."""
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn.functional import cross_entropy, logsigmoid
+
+from app.core.entities.datasets import IGNORED, TokenizedRow
+from app.core.interfaces.components import Reporter, TrainingStopped
+from app.implementations.training.batches import PackedBatch, pack, share_of
+from app.implementations.training.method import Objective, Strategy
+from app.implementations.training.objectives.sft import supervised_logits
+from app.utils.folders import fresh_neighbour, manifest_of, move_into_place, remove_folder, seal, sha256_of
+
+KEPT = "reference"  # the folder beside the checkpoints, and its one file
+MESSAGE_SECONDS = 10.0
+
+
+class DpoObjective(Objective):
+    """Batch of pairs → their summed −log σ(chosen reward − rejected reward), the paper's equation 7.
+
+    An answer's reward is dpo_beta · (log π − log π₀), both summed over its tokens. π₀ is the model as the run
+    found it, adapter and all. It does not change, so ``prepare`` computes its part once for all rows: there is no
+    second model, and one way for every adaptation and for a run that goes on from a version.
+    """
+
+    reference: Mapping[int, tuple[float, float]] | None = None  # row → log π₀ of (chosen, rejected)
+
+    @staticmethod
+    def weight(row: TokenizedRow) -> int:
+        return 1
+
+    def forward(self, batch: PackedBatch) -> dict[str, torch.Tensor]:
+        """``loss``, ``accuracy`` (pairs whose chosen reward is the higher) and ``margin`` (by how much, summed).
+
+        Before there is a reference: ``log_probabilities``, (rows, 2), of the chosen and the rejected answers.
+        """
+        found = self._log_probabilities(batch)
+        if self.reference is None:
+            return {"log_probabilities": found}
+        reference = found.new_tensor([self.reference[row] for row in batch.rows])
+        rewards = self.config.dpo_beta * (found - reference)
+        margins = rewards[:, 0] - rewards[:, 1]
+        return {
+            "loss": -logsigmoid(margins).sum(),
+            "accuracy": (margins > 0).sum().to(margins.dtype),
+            "margin": margins.detach().sum(),
+        }
+
+    def figures(self, sums: Mapping[str, torch.Tensor], weight: int) -> dict[str, float]:
+        return {name: float(sums[name]) / weight for name in ("loss", "accuracy", "margin")}
+
+    def _log_probabilities(self, batch: PackedBatch) -> torch.Tensor:
+        """(rows, 2), in float32 at least."""
+        logits, targets = supervised_logits(self.model, batch)
+        tokens = -cross_entropy(logits, targets, reduction="none")
+        counts = [int((batch.labels[0, start:end] != IGNORED).sum()) for start, end in batch.segments]
+        return torch.stack([part.sum() for part in torch.split(tokens, counts)]).view(-1, 2)
+
+    def prepare(
+        self,
+        wrapped: nn.Module,
+        strategy: Strategy,
+        rows: Sequence[TokenizedRow],
+        device: torch.device,
+        folder: Path,
+        report: Reporter,
+    ) -> None:
+        """The reference of all ``rows``: computed, or as an earlier attempt at the job has kept it."""
+        digest = _digest(rows)
+        kept = _read(folder / KEPT, digest) if strategy.rank == 0 else None
+        if strategy.agree(kept is not None):
+            own = torch.zeros(len(rows), 2) if kept is None else kept
+        else:
+            own = self._score(wrapped, strategy, rows, device, report)
+        found = strategy.total({KEPT: own.to(device)})[KEPT].cpu()
+        if strategy.rank == 0 and kept is None:
+            _keep(folder / KEPT, found, digest, report)
+        self.reference = {
+            row.row: (chosen, rejected) for row, (chosen, rejected) in zip(rows, found.tolist(), strict=True)
+        }
+
+    def _score(
+        self,
+        wrapped: nn.Module,
+        strategy: Strategy,
+        rows: Sequence[TokenizedRow],
+        device: torch.device,
+        report: Reporter,
+    ) -> torch.Tensor:
+        """(rows, 2): the log-probabilities of this process's share, zeros elsewhere."""
+        report.message(f"scoring {len(rows)} pairs with the model as it is before training")
+        wrapped.eval()
+        found = torch.zeros(len(rows), 2)
+        size = self.config.batch_size
+        batches = [list(range(start, min(start + size, len(rows)))) for start in range(0, len(rows), size)]
+        said = time.monotonic()
+        with torch.no_grad():
+            for places, counts in share_of(strategy.rank, strategy.processes, batches):
+                if strategy.agree(report.should_stop()):
+                    raise TrainingStopped
+                scores = wrapped(pack([rows[place] for place in places]).to(device))["log_probabilities"]
+                if counts:
+                    found[places] = scores.float().cpu()
+                if time.monotonic() - said > MESSAGE_SECONDS:
+                    said = time.monotonic()
+                    report.message(f"scored {places[-1] + 1} of {len(rows)} pairs")
+        return found
+
+
+def _digest(rows: Sequence[TokenizedRow]) -> str:
+    """Of all that the reference is computed from, but for the model: a job has one."""
+    digest = hashlib.sha256()
+    for row in rows:
+        for sequence in filter(None, (row, row.rejected)):
+            digest.update(json.dumps([row.row, list(sequence.input_ids), list(sequence.labels)]).encode())
+    return digest.hexdigest()
+
+
+def _read(place: Path, digest: str) -> torch.Tensor | None:
+    """(rows, 2) if it is there, whole, and of these rows."""
+    file, manifest = place / f"{KEPT}.safetensors", manifest_of(place)
+    if manifest is None or manifest["rows"] != digest or manifest["files"][file.name]["sha256"] != sha256_of(file):
+        return None
+    return load_file(file)[KEPT]
+
+
+def _keep(place: Path, found: torch.Tensor, digest: str, report: Reporter) -> None:
+    """Beside the checkpoints, whole or not at all. Without room the run goes on: resumed, it computes it again."""
+    try:
+        building = fresh_neighbour(place)
+        save_file({KEPT: found}, building / f"{KEPT}.safetensors")
+        seal(building, {"rows": digest})
+        remove_folder(place)
+        move_into_place(building, place)
+    except OSError as error:
+        report.message(
+            f"the scores could not be kept ({error.strerror}): a resumed run computes them anew", "warn"
+        )
