@@ -1,7 +1,7 @@
 """The training config: defined here once; YAML, HTTP, CLI and console derive from it."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     BaseModel,
@@ -21,6 +21,13 @@ ModuleNames = Annotated[
     tuple[ModuleName, ...],
     Field(min_length=1, max_length=64),
     BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),  # JSON has no tuples
+]
+
+
+KernelName = Literal["attention", "head", "lora", "rms_norm", "swiglu"]
+KernelNames = Annotated[
+    tuple[KernelName, ...],
+    BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),
 ]
 
 
@@ -82,6 +89,9 @@ class TrainingConfig(BaseModel):
     )
     early_stopping_threshold: float = Field(0.0, ge=0, description="how much better counts as better")
     seed: int = Field(42, ge=0, lt=2**32)
+    kernels: Literal["auto", "none"] | KernelNames = Field(
+        "auto", description="fused computations where they fit the model: all of them, none, or a list"
+    )
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     precision: Literal["auto", "bf16", "fp32"] = "auto"
 
@@ -99,6 +109,12 @@ class TrainingConfig(BaseModel):
     @property
     def published_name(self) -> str:
         return self.model_name or self.experiment_name
+
+    @property
+    def kernel_names(self) -> frozenset[str]:
+        if isinstance(self.kernels, str):
+            return frozenset(get_args(KernelName) if self.kernels == "auto" else ())
+        return frozenset(self.kernels)
 
     @property
     def keeps_best(self) -> bool:

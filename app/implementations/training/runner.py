@@ -19,6 +19,7 @@ from app.implementations.data.tokenization import FolderChatTokenizer
 from app.implementations.models.devices import peak_memory_bytes, pick_device, pick_precision
 from app.implementations.training import packed_attention
 from app.implementations.training.adaptations.lora import count_parameters, trainable
+from app.implementations.training.kernels.install import install_kernels
 from app.implementations.training.loop import Counters, TrainingFailed, TrainingLoop
 from app.implementations.training.method import Adaptation, Objective, Strategy
 from app.implementations.training.optimizer import MasterOptimizer
@@ -66,6 +67,9 @@ class TorchRunner(TrainingRunner):
         adapted = adaptation.prepare(model, config.base_model)
         if config.gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
+        kernels = install_kernels(adapted.to(device), config.kernel_names)
+        if kernels:
+            report.message(f"fused kernels: {', '.join(kernels)}")
         strategy = self.strategies.create(config.strategy)
         objective = self.objectives.create(config.objective, model=adapted, config=config)
         wrapped = strategy.wrap(objective, device)

@@ -10,6 +10,7 @@ On a CPU PyTorch's own fused attention takes two to four times as long at these 
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ class _BlockAttention(torch.autograd.Function):
         segments: Segments,
         scale: float,
     ) -> torch.Tensor:
-        heads, tokens, size = query.shape
+        heads, tokens, _ = query.shape
         keys = key.shape[0]
         key, value = key.contiguous(), value.contiguous()
         out = torch.empty(tokens, heads, value.shape[-1], dtype=query.dtype, device=query.device)
@@ -95,7 +96,7 @@ def _blocks(length: int) -> list[tuple[int, int]]:
     """Of about equal size, at most half as much again as ``BLOCK``."""
     count = max(1, round(length / BLOCK))
     edges = [length * place // count for place in range(count + 1)]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(pairwise(edges))
 
 
 def _by_key_head(states: torch.Tensor, keys: int) -> torch.Tensor:

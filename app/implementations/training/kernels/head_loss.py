@@ -1,8 +1,8 @@
 """Cross-entropy through a frozen output head, its gradient formed in the forward pass.
 
 The logits of a chunk of positions live until their gradient to the hidden states is known: (n, vocabulary) never
-exists whole, nothing of it is kept, and the backward pass is one multiplication. The idea is that of Liger Kernel's
-fused linear cross-entropy (Hsu et al. 2024, arXiv:2410.10989); the head being frozen, it needs no weight gradient.
+exists whole, nothing of it is kept, and the backward pass is one multiplication. The idea is that of the fused
+linear cross-entropy of Liger Kernel (Hsu et al. 2024, arXiv:2410.10989); a frozen head needs no weight gradient.
 """
 
 from typing import Any
@@ -19,39 +19,39 @@ class _FrozenHeadLoss(torch.autograd.Function):
         rows = max(1, CHUNK_BYTES // (weight.shape[0] * wide.itemsize))
         wanted = ctx.needs_input_grad[0]
         found = torch.empty_like(hidden) if wanted else None
-        total = torch.zeros((), dtype=wide, device=hidden.device)
+        losses = torch.empty(hidden.shape[0], dtype=wide, device=hidden.device)
         for first in range(0, hidden.shape[0], rows):
             part, target = hidden[first : first + rows], targets[first : first + rows, None]
             logits = (part @ weight.t()).to(wide)
             normaliser = logits.logsumexp(-1, keepdim=True)
-            total += (normaliser - logits.gather(1, target)).sum()
+            losses[first : first + rows] = (normaliser - logits.gather(1, target)).squeeze(1)
             if found is not None:
                 gradient = logits.sub_(normaliser).exp_()
                 gradient.scatter_add_(1, target, gradient.new_full(target.shape, -1.0))
                 torch.mm(gradient.to(weight.dtype), weight, out=found[first : first + rows])
         if found is not None:
             ctx.save_for_backward(found)
-        return total
+        return losses
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (found,) = ctx.saved_tensors
-        return found * float(gradients[0]), None, None  # a float: as bf16 the factor itself would be rounded
+        # In the wider type: as bf16 the factors themselves would be rounded.
+        return (found * gradients[0][:, None]).to(found.dtype), None, None
 
 
 def frozen_head_loss(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """hidden (n, d), weight (vocabulary, d), targets (n,) → the summed loss, float32 at least."""
-    loss: torch.Tensor = _FrozenHeadLoss.apply(hidden, weight, targets)
-    return loss
+    """hidden (n, d), weight (vocabulary, d), targets (n,) → each target's loss (n,), in float32 at least."""
+    losses: torch.Tensor = _FrozenHeadLoss.apply(hidden, weight, targets)
+    return losses
 
 
 def fits(causal_lm: Any) -> bool:
-    """A head that is a plain frozen product: not trained, adapted, biased, soft-capped or scaled."""
+    """Llama's and Qwen2's head, a plain frozen product: not trained, adapted, biased, soft-capped or scaled."""
     head = causal_lm.get_output_embeddings()
-    config = causal_lm.config
-    shaped = any(
-        getattr(config, name, None) for name in ("final_logit_softcapping", "logit_scale", "logits_scaling")
-    )
     return (
-        type(head) is torch.nn.Linear and head.bias is None and not head.weight.requires_grad and not shaped
+        type(causal_lm).__name__ in ("LlamaForCausalLM", "Qwen2ForCausalLM")
+        and type(head) is torch.nn.Linear
+        and head.bias is None
+        and not head.weight.requires_grad
     )

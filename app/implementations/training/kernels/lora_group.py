@@ -90,7 +90,7 @@ class LoraGroup:
         return out
 
 
-def fits(layers: Sequence[nn.Module]) -> bool:
+def fits(layers: Sequence[Any]) -> bool:
     """PEFT's plain LoRA over plain frozen layers: no dropout, no DoRA, no quantised weights."""
     return all(
         type(layer) is LoraLinear

@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-from torch import nn
 
 from app.implementations.training.kernels.pointwise import Pointwise
 
@@ -25,9 +24,9 @@ class _FrozenRmsNorm(torch.autograd.Function):
         return found.view(gradient.shape), None, None, None
 
 
-def fits(norm: nn.Module) -> bool:
+def fits(norm: Any) -> bool:
     """Llama's and Qwen2's, with a frozen weight."""
-    return type(norm).__name__ in ("LlamaRMSNorm", "Qwen2RMSNorm") and not norm.weight.requires_grad  # type: ignore[union-attr]
+    return type(norm).__name__ in ("LlamaRMSNorm", "Qwen2RMSNorm") and not norm.weight.requires_grad
 
 
 def forward_of(norm: Any, pointwise: Pointwise) -> Any:

@@ -9,13 +9,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from torch.nn.functional import cross_entropy, logsigmoid
+from torch.nn.functional import logsigmoid
 
 from app.core.entities.datasets import IGNORED, TokenizedRow
 from app.core.interfaces.components import Reporter, TrainingStopped
 from app.implementations.training.batches import PackedBatch, pack, share_of
 from app.implementations.training.method import Objective, Strategy
-from app.implementations.training.objectives.sft import supervised_logits
+from app.implementations.training.objectives.token_losses import token_losses
 from app.utils.folders import fresh_neighbour, manifest_of, move_into_place, remove_folder, seal, sha256_of
 
 KEPT = "reference"  # the folder beside the checkpoints, and its one file
@@ -58,8 +58,7 @@ class DpoObjective(Objective):
 
     def _log_probabilities(self, batch: PackedBatch) -> torch.Tensor:
         """(rows, 2), in float32 at least."""
-        logits, targets = supervised_logits(self.model, batch)
-        tokens = -cross_entropy(logits, targets, reduction="none")
+        tokens = -token_losses(self.model, batch, self.config.kernel_names)
         counts = [int((batch.labels[0, start:end] != IGNORED).sum()) for start, end in batch.segments]
         return torch.stack([part.sum() for part in torch.split(tokens, counts)]).view(-1, 2)
 

@@ -20,9 +20,9 @@ def adapted(make_model, attention):
     return model
 
 
-@pytest.mark.parametrize("short_row", [256, 0], ids=["side by side", "one by one"])
-def test_loss_and_gradients_equal_the_plain_computation(make_model, make_rows, monkeypatch, short_row):
-    monkeypatch.setattr("app.implementations.training.packed_attention.SHORT_ROW", short_row)
+@pytest.mark.parametrize("longest", [1024, 0], ids=["in blocks", "by PyTorch"])
+def test_loss_and_gradients_equal_the_plain_computation(make_model, make_rows, monkeypatch, longest):
+    monkeypatch.setattr("app.implementations.training.packed_attention.LONGEST", longest)
     rows = make_rows(6)
     packed, plain = adapted(make_model, "packed"), adapted(make_model, "eager")
     batch = pack(rows)
