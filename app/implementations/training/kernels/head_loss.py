@@ -9,26 +9,32 @@ from typing import Any
 
 import torch
 
-CHUNK_BYTES = 8 * 2**20  # of a chunk's float32 logits: they stay in a core's share of the cache
+ROWS = 256  # positions in one product with the head: fewer would read its weights too often
+BLOCK_BYTES = 4 * 2**20  # of their logits, in float32, that are turned into a gradient at once: a cache holds them
 
 
 class _FrozenHeadLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         wide = torch.promote_types(hidden.dtype, torch.float32)
-        rows = max(1, CHUNK_BYTES // (weight.shape[0] * wide.itemsize))
+        block = max(1, BLOCK_BYTES // (weight.shape[0] * wide.itemsize))
         wanted = ctx.needs_input_grad[0]
         found = torch.empty_like(hidden) if wanted else None
         losses = torch.empty(hidden.shape[0], dtype=wide, device=hidden.device)
-        for first in range(0, hidden.shape[0], rows):
-            part, target = hidden[first : first + rows], targets[first : first + rows, None]
-            logits = (part @ weight.t()).to(wide)
-            normaliser = logits.logsumexp(-1, keepdim=True)
-            losses[first : first + rows] = (normaliser - logits.gather(1, target)).squeeze(1)
+        for first in range(0, hidden.shape[0], ROWS):
+            rows = slice(first, first + ROWS)
+            logits = hidden[rows] @ weight.t()
+            parts = zip(logits.split(block), losses[rows].split(block), targets[rows, None].split(block), strict=True)
+            for part, loss, target in parts:
+                scores = part.to(wide)
+                normaliser = scores.logsumexp(-1, keepdim=True)
+                loss[:] = (normaliser - scores.gather(1, target)).squeeze(1)
+                if wanted:
+                    gradient = scores.sub_(normaliser).exp_()
+                    gradient.scatter_add_(1, target, gradient.new_full(target.shape, -1.0))
+                    part.copy_(gradient)
             if found is not None:
-                gradient = logits.sub_(normaliser).exp_()
-                gradient.scatter_add_(1, target, gradient.new_full(target.shape, -1.0))
-                torch.mm(gradient.to(weight.dtype), weight, out=found[first : first + rows])
+                torch.mm(logits, weight, out=found[rows])
         if found is not None:
             ctx.save_for_backward(found)
         return losses
