@@ -16,6 +16,8 @@ import torch
 from peft.tuners.lora import Linear as LoraLinear
 from torch import nn
 
+from app.implementations.models.memory import let_go
+
 ADAPTER = "default"
 
 
@@ -119,6 +121,8 @@ def group(layers: Sequence[Any]) -> LoraGroup:
         )
     first = 0
     for base in bases:
+        if len(bases) > 1:
+            let_go(base.weight.data)
         base.weight.data = weight[first : first + base.out_features]
         first += base.out_features
     return LoraGroup(layers, weight, bias)
