@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 ROWS = 256  # positions in one product with the head: fewer would read its weights too often
-BLOCK_BYTES = 4 * 2**20  # of their logits, in float32, that are turned into a gradient at once: a cache holds them
+BLOCK_BYTES = 2 * 2**20  # of their logits, in float32, that are turned into a gradient at once: a cache holds them
 
 
 class _FrozenHeadLoss(torch.autograd.Function):
@@ -24,15 +24,17 @@ class _FrozenHeadLoss(torch.autograd.Function):
         for first in range(0, hidden.shape[0], ROWS):
             rows = slice(first, first + ROWS)
             logits = hidden[rows] @ weight.t()
-            parts = zip(logits.split(block), losses[rows].split(block), targets[rows, None].split(block), strict=True)
+            parts = zip(
+                logits.split(block), losses[rows].split(block), targets[rows, None].split(block), strict=True
+            )
             for part, loss, target in parts:
                 scores = part.to(wide)
-                normaliser = scores.logsumexp(-1, keepdim=True)
-                loss[:] = (normaliser - scores.gather(1, target)).squeeze(1)
+                likely = scores.softmax(-1)
+                # The normaliser by way of the likeliest token: its probability cannot underflow.
+                normaliser = scores.amax(-1) - likely.amax(-1).log()
+                loss[:] = normaliser - scores.gather(1, target)[:, 0]
                 if wanted:
-                    gradient = scores.sub_(normaliser).exp_()
-                    gradient.scatter_add_(1, target, gradient.new_full(target.shape, -1.0))
-                    part.copy_(gradient)
+                    part.copy_(likely.scatter_add_(1, target, likely.new_full(target.shape, -1.0)))
             if found is not None:
                 torch.mm(logits, weight, out=found[rows])
         if found is not None:

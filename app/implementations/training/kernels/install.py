@@ -9,40 +9,38 @@ import torch
 from torch import nn
 
 from app.implementations.training.kernels import attention, lora_group, rms_norm
-from app.implementations.training.kernels.pointwise import PLAIN, Pointwise, compiled
 from app.implementations.training.kernels.rotary import rotary
 from app.implementations.training.kernels.swiglu import swiglu
 
 
-def install_kernels(model: nn.Module, wanted: Collection[str], *, compile: bool = False) -> list[str]:
+def install_kernels(model: nn.Module, wanted: Collection[str]) -> list[str]:
     """Replace the forward of the layers that the kernels know, Llama's and Qwen2's: the names of those in use.
 
     ``model`` is on its device and its weights are whole. What a kernel does not fit stays as it is.
     """
-    pointwise = compiled() if compile else PLAIN
     used: set[str] = set()
     for module in model.modules():
         name = type(module).__name__
         if "rms_norm" in wanted and rms_norm.fits(module):
-            module.forward = rms_norm.forward_of(module, pointwise)
+            module.forward = rms_norm.forward_of(module)
             used.add("rms_norm")
         elif "swiglu" in wanted and name in ("LlamaMLP", "Qwen2MLP"):
-            used |= _install_mlp(module, "lora" in wanted, pointwise)
+            used |= _install_mlp(module, "lora" in wanted)
         elif "attention" in wanted and name in ("LlamaAttention", "Qwen2Attention"):
-            used |= _install_attention(module, "lora" in wanted, pointwise)
+            used |= _install_attention(module, "lora" in wanted)
     return sorted(used)
 
 
-def _install_mlp(mlp: Any, with_lora: bool, pointwise: Pointwise) -> set[str]:
+def _install_mlp(mlp: Any, with_lora: bool) -> set[str]:
     if mlp.config.hidden_act != "silu":
         return set()
     gate_up, grouped = _side_by_side([mlp.gate_proj, mlp.up_proj], with_lora)
     down, _ = _side_by_side([mlp.down_proj], with_lora)
-    mlp.forward = lambda x: down(swiglu(gate_up(x), pointwise))
+    mlp.forward = lambda x: down(swiglu(gate_up(x)))
     return {"swiglu", "lora"} if grouped else {"swiglu"}
 
 
-def _install_attention(module: Any, with_lora: bool, pointwise: Pointwise) -> set[str]:
+def _install_attention(module: Any, with_lora: bool) -> set[str]:
     if module.config.attention_dropout or getattr(module, "sliding_window", None) is not None:
         return set()
     plain = module.forward
@@ -60,7 +58,7 @@ def _install_attention(module: Any, with_lora: bool, pointwise: Pointwise) -> se
         states = qkv(hidden_states[0]).view(-1, heads + 2 * keys, size)
         turned, value = states.split([heads + keys, keys], 1)
         cos, sin = (angles[0, :, : size // 2] for angles in position_embeddings)
-        query, key = rotary(turned, cos, sin, pointwise).split([heads, keys])
+        query, key = rotary(turned, cos, sin).split([heads, keys])
         found = attention.block_attention(query, key, value.transpose(0, 1), segments, module.scaling)
         return out(found.flatten(1)).unsqueeze(0), None
 

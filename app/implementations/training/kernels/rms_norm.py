@@ -4,24 +4,21 @@ from typing import Any
 
 import torch
 
-from app.implementations.training.kernels.pointwise import Pointwise
-
 
 class _FrozenRmsNorm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, eps: float, pointwise: Pointwise) -> torch.Tensor:
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
         flat = x.reshape(-1, x.shape[-1])
-        normed, scale = pointwise.rms_norm(flat, weight, eps)
+        normed, scale = rms_norm(flat, weight, eps)
         ctx.save_for_backward(flat, weight, scale)
-        ctx.pointwise = pointwise
         return normed.view(x.shape)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight, scale = ctx.saved_tensors
         gradient = gradients[0]
-        found = ctx.pointwise.rms_norm_backward(gradient.reshape(x.shape), x, weight, scale)
-        return found.view(gradient.shape), None, None, None
+        found = rms_norm_backward(gradient.reshape(x.shape), x, weight, scale)
+        return found.view(gradient.shape), None, None
 
 
 def fits(norm: Any) -> bool:
@@ -29,9 +26,28 @@ def fits(norm: Any) -> bool:
     return type(norm).__name__ in ("LlamaRMSNorm", "Qwen2RMSNorm") and not norm.weight.requires_grad
 
 
-def forward_of(norm: Any, pointwise: Pointwise) -> Any:
+def forward_of(norm: Any) -> Any:
     def forward(hidden_states: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = _FrozenRmsNorm.apply(hidden_states, norm.weight, norm.variance_epsilon, pointwise)
+        out: torch.Tensor = _FrozenRmsNorm.apply(hidden_states, norm.weight, norm.variance_epsilon)
         return out
 
     return forward
+
+
+def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """(T, d) → what RMSNorm makes of it (Zhang & Sennrich 2019, arXiv:1910.07467), and 1/rms (T, 1)."""
+    wide = _wide(x)
+    scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
+    return weight * (wide * scale).to(x.dtype), scale
+
+
+def rms_norm_backward(
+    gradient: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor
+) -> torch.Tensor:
+    normed = _wide(x) * scale
+    inner = _wide(gradient * weight)
+    return ((inner - normed * (inner * normed).mean(-1, keepdim=True)) * scale).to(x.dtype)
+
+
+def _wide(x: torch.Tensor) -> torch.Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
