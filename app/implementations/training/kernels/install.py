@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 from app.implementations.training.kernels import attention, lora_group, rms_norm
+from app.implementations.training.kernels.frozen_product import lay_out
+from app.implementations.training.kernels.lora_group import LoraGroup
 from app.implementations.training.kernels.rotary import rotary
 from app.implementations.training.kernels.swiglu import swiglu
 
@@ -19,33 +21,40 @@ def install_kernels(model: nn.Module, wanted: Collection[str]) -> list[str]:
     ``model`` is on its device and its weights are whole. What a kernel does not fit stays as it is.
     """
     used: set[str] = set()
+    groups: list[LoraGroup] = []
+    module: Any
     for module in model.modules():
         name = type(module).__name__
         if "rms_norm" in wanted and rms_norm.fits(module):
             module.forward = rms_norm.forward_of(module)
             used.add("rms_norm")
-        elif "swiglu" in wanted and name in ("LlamaMLP", "Qwen2MLP"):
-            used |= _install_mlp(module, "lora" in wanted)
-        elif "attention" in wanted and name in ("LlamaAttention", "Qwen2Attention"):
-            used |= _install_attention(module, "lora" in wanted)
+        elif "swiglu" in wanted and name in ("LlamaMLP", "Qwen2MLP") and module.config.hidden_act == "silu":
+            groups += _install_mlp(module, "lora" in wanted)
+            used.add("swiglu")
+        elif "attention" in wanted and name in ("LlamaAttention", "Qwen2Attention") and _is_plain(module):
+            groups += _install_attention(module, "lora" in wanted)
+            used.add("attention")
+    if groups:
+        lay_out([group.product for group in groups])
+        used.add("lora")
     return sorted(used)
 
 
-def _install_mlp(mlp: Any, with_lora: bool) -> set[str]:
-    if mlp.config.hidden_act != "silu":
-        return set()
-    gate_up, grouped = _side_by_side([mlp.gate_proj, mlp.up_proj], with_lora)
-    down, _ = _side_by_side([mlp.down_proj], with_lora)
+def _install_mlp(mlp: Any, with_lora: bool) -> list[LoraGroup]:
+    gate_up = _side_by_side([mlp.gate_proj, mlp.up_proj], with_lora)
+    down = _side_by_side([mlp.down_proj], with_lora)
     mlp.forward = lambda x: down(swiglu(gate_up(x)))
-    return {"swiglu", "lora"} if grouped else {"swiglu"}
+    return [call for call in (gate_up, down) if isinstance(call, LoraGroup)]
 
 
-def _install_attention(module: Any, with_lora: bool) -> set[str]:
-    if module.config.attention_dropout or getattr(module, "sliding_window", None) is not None:
-        return set()
+def _is_plain(module: Any) -> bool:
+    return not module.config.attention_dropout and getattr(module, "sliding_window", None) is None
+
+
+def _install_attention(module: Any, with_lora: bool) -> list[LoraGroup]:
     plain = module.forward
-    qkv, grouped = _side_by_side([module.q_proj, module.k_proj, module.v_proj], with_lora)
-    out, _ = _side_by_side([module.o_proj], with_lora)
+    qkv = _side_by_side([module.q_proj, module.k_proj, module.v_proj], with_lora)
+    out = _side_by_side([module.o_proj], with_lora)
     heads, keys = module.config.num_attention_heads, module.config.num_key_value_heads
     size = module.head_dim
 
@@ -63,13 +72,13 @@ def _install_attention(module: Any, with_lora: bool) -> set[str]:
         return out(found.flatten(1)).unsqueeze(0), None
 
     module.forward = forward
-    return {"attention", "lora"} if grouped else {"attention"}
+    return [call for call in (qkv, out) if isinstance(call, LoraGroup)]
 
 
-def _side_by_side(layers: list[Any], with_lora: bool) -> tuple[Any, bool]:
-    """A call that answers the layers' outputs side by side, and whether it is the fused one."""
+def _side_by_side(layers: list[Any], with_lora: bool) -> Any:
+    """A call that answers the layers' outputs side by side; the fused one where it fits."""
     if with_lora and lora_group.fits(layers):
-        return lora_group.group(layers), True
+        return lora_group.group(layers)
     if len(layers) == 1:
-        return layers[0], False
-    return lambda x: torch.cat([layer(x) for layer in layers], -1), False
+        return layers[0]
+    return lambda x: torch.cat([layer(x) for layer in layers], -1)

@@ -17,6 +17,7 @@ from peft.tuners.lora import Linear as LoraLinear
 from torch import nn
 
 from app.implementations.models.memory import let_go
+from app.implementations.training.kernels.frozen_product import FrozenProduct
 
 ADAPTER = "default"
 
@@ -28,24 +29,22 @@ class _LoraGroup(torch.autograd.Function):
     def forward(
         ctx: Any,
         x: torch.Tensor,
-        weight: torch.Tensor,
-        bias: torch.Tensor | None,
+        product: FrozenProduct,
         parts: tuple[tuple[int, int, float], ...],
         *adapters: torch.Tensor,
     ) -> torch.Tensor:
         flat = x.reshape(-1, x.shape[-1])
-        down, up = torch.cat(adapters[0::2]), _block_diagonal(weight.shape[0], parts, adapters[1::2])
+        down, up = torch.cat(adapters[0::2]), _block_diagonal(product.weight.shape[0], parts, adapters[1::2])
         hidden = flat @ down.t()
-        out = flat @ weight.t() if bias is None else torch.addmm(bias, flat, weight.t())
-        out.addmm_(hidden, up.t())
-        ctx.save_for_backward(flat, weight, hidden, down, up)
-        ctx.parts, ctx.outputs = parts, [b.shape[0] for b in adapters[1::2]]
+        out = product.outputs(flat).addmm_(hidden, up.t())
+        ctx.save_for_backward(flat, hidden, down, up)
+        ctx.product, ctx.parts, ctx.outputs = product, parts, [b.shape[0] for b in adapters[1::2]]
         return out.view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x, weight, hidden, down, up = ctx.saved_tensors
-        gradient = gradients[0].reshape(-1, weight.shape[0])
+        x, hidden, down, up = ctx.saved_tensors
+        gradient = gradients[0].reshape(-1, up.shape[0])
         hidden_gradient = gradient @ up
         to_down = hidden_gradient.t() @ x
         to_up = hidden.t() @ gradient  # (R, n): of this, the blocks
@@ -57,8 +56,8 @@ class _LoraGroup(torch.autograd.Function):
             row += rank
         to_x = None
         if ctx.needs_input_grad[0]:
-            to_x = (gradient @ weight).addmm_(hidden_gradient, down).view(*gradients[0].shape[:-1], -1)
-        return to_x, None, None, None, *found
+            to_x = ctx.product.gradients(gradient).addmm_(hidden_gradient, down).view(*gradients[0].shape[:-1], -1)
+        return to_x, None, None, *found
 
 
 def _block_diagonal(
@@ -77,8 +76,7 @@ class LoraGroup:
     """Its layers' frozen weights become views into one; nothing is held twice."""
 
     layers: Sequence[Any]
-    weight: torch.Tensor
-    bias: torch.Tensor | None
+    product: FrozenProduct
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """(…, in) → (…, n), the layers' outputs side by side."""
@@ -88,7 +86,7 @@ class LoraGroup:
             parts.append((first, a.shape[0], layer.scaling[ADAPTER]))
             adapters += [a, b]
             first += b.shape[0]
-        out: torch.Tensor = _LoraGroup.apply(x, self.weight, self.bias, tuple(parts), *adapters)
+        out: torch.Tensor = _LoraGroup.apply(x, self.product, tuple(parts), *adapters)
         return out
 
 
@@ -125,4 +123,4 @@ def group(layers: Sequence[Any]) -> LoraGroup:
             let_go(base.weight.data)
         base.weight.data = weight[first : first + base.out_features]
         first += base.out_features
-    return LoraGroup(layers, weight, bias)
+    return LoraGroup(layers, FrozenProduct(weight, bias))

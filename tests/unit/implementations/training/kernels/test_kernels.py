@@ -14,6 +14,7 @@ from app.implementations.training import packed_attention
 from app.implementations.training.adaptations.lora import trainable
 from app.implementations.training.batches import pack
 from app.implementations.training.kernels import attention, head_loss
+from app.implementations.training.kernels.frozen_product import FrozenProduct, lay_out
 from app.implementations.training.kernels.install import install_kernels
 from app.implementations.training.objectives.token_losses import token_losses
 
@@ -213,6 +214,25 @@ def test_attention_in_blocks_is_attention(lengths, heads, keys):
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
     for one, other in zip(mine, plain, strict=True):
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_weights_are_laid_out_anew_as_far_as_the_budget_goes(dtype):
+    """In float32, and where oneDNN has no bf16, they stay as they are; the numbers are the same either way."""
+    generator = torch.Generator().manual_seed(0)
+    products = [
+        FrozenProduct(torch.randn(96, 64, generator=generator).to(dtype), torch.ones(96, dtype=dtype))
+        for _ in range(3)
+    ]
+    x, gradient = (torch.randn(40, size, generator=generator).to(dtype) for size in (64, 96))
+    before = [(one.outputs(x), one.gradients(gradient)) for one in products]
+    taken = lay_out(products, budget=4 * 96 * 64 * dtype.itemsize + 1)
+
+    can = dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    assert taken == (4 * 96 * 64 * dtype.itemsize if can else 0)
+    for product, (outputs, gradients) in zip(products, before, strict=True):
+        torch.testing.assert_close(product.outputs(x), outputs)
+        torch.testing.assert_close(product.gradients(gradient), gradients)
 
 
 def test_the_config_names_them():
