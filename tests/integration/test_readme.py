@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,6 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     parts = {part: [row for row in rows if row["split"] == part] for part in ("train", "validation", "test")}
     few = [row for part in parts.values() for row in part[:16]]
     (folder / "data/raw/sample_data.json").write_text(json.dumps(few), "utf-8")
+    shutil.copy(ROOT / "data/raw/sample_preferences.json", folder / "data/raw")
     return folder
 
 

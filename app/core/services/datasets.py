@@ -19,7 +19,7 @@ class TokenSummary:
     unsupervised: int
     truncated_rows: int
     truncated: int  # tokens cut off
-    row_lengths: Mapping[int, int]  # percentile → tokens of a row
+    row_lengths: Mapping[int, int]  # percentile → tokens of a row, or of either answer of a pair with its prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class DatasetService:
 
 
 def _count(rows: Sequence[TokenizedRow]) -> TokenSummary:
-    lengths = sorted(row.tokens for row in rows)
+    lengths = sorted(len(part.input_ids) for row in rows for part in (row, row.rejected) if part)
     supervised = sum(row.supervised for row in rows)
     return TokenSummary(
         supervised=supervised,

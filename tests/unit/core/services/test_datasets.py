@@ -88,6 +88,7 @@ def test_a_summary_takes_rows_of_every_shape(service: DatasetService, bases: Bas
     answers = len(tokenizer._tokenizer.encode("x").ids) + len(tokenizer._tokenizer.encode("yz").ids) + 2
     assert train.tokens is not None
     assert (train.tokens.supervised, train.tokens.unsupervised) == (answers, 2 * prompt)
+    assert train.tokens.row_lengths[100] == prompt + len(tokenizer._tokenizer.encode("yz").ids) + 1
     assert validation.tokens is not None
     text = len(tokenizer.encode_text("once"))
     assert (validation.tokens.supervised, validation.tokens.unsupervised) == (text - 1, 1)
