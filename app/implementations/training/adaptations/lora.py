@@ -10,7 +10,7 @@ from torch import nn
 
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import Fault, Invalid
-from app.implementations.models.loading import load_causal_lm
+from app.implementations.models.loading import load_base_model
 from app.implementations.training.method import Adaptation
 
 
@@ -21,21 +21,24 @@ class LoraAdaptation(Adaptation):
         self.settings = config.lora
 
     def load(self, folder: Path, precision: torch.dtype, **options: Any) -> Any:
-        return load_causal_lm(folder, precision, **options)
+        return load_base_model(folder, precision, **options)
 
     def prepare(self, model: nn.Module, base_model: str, start_from: Path | None = None) -> PeftModel:
         """The model with adapters in its own precision: masters are the optimizer's.
 
+        Modules that require a gradient already are new, as a label head is: they are trained and saved whole.
         ``Invalid`` when ``target_modules`` names no linear layer of this model.
         """
         self._check_targets(model)
         wanted = self.settings.target_modules
+        new = sorted({name.rpartition(".")[0] for name in trainable(model)})
         config = LoraConfig(
             r=self.settings.r,
             lora_alpha=self.settings.lora_alpha,
             lora_dropout=self.settings.lora_dropout,
             target_modules=wanted if isinstance(wanted, str) else list(wanted),
-            task_type="CAUSAL_LM",
+            task_type="SEQ_CLS" if new else "CAUSAL_LM",
+            modules_to_save=new or None,
         )
         adapted = get_peft_model(model, config, autocast_adapter_dtype=False)
         # What is written beside the weights must name the base model, not a folder of this host.
