@@ -28,14 +28,17 @@ class EncoderTokenizer(ChatTokenizer):
         added = self._tokenizer.get_added_tokens_decoder().values()
         self._control = any_of(token.content for token in added if token.special)
 
-    def encode_text(self, text: str, max_length: int) -> TokenizedRow:
+    def encode_plain(self, text: str, max_length: int) -> TokenizedRow:
         """See the interface. Nothing beyond what the model itself can read is kept, whatever ``max_length``."""
         return encode_plain(self._tokenizer, self._control, text, min(max_length, self._longest))
 
     def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
         raise not_generative("an encoder")
 
-    def encode_training(self, messages: Sequence[Message], max_length: int) -> TokenizedRow:
+    def encode_training(self, messages: Sequence[Message], max_length: int | None) -> TokenizedRow:
+        raise not_generative("an encoder")
+
+    def encode_text(self, text: str) -> list[int]:
         raise not_generative("an encoder")
 
     def decode(self, ids: Sequence[int]) -> str:

@@ -39,7 +39,7 @@ def encode_part(tokenizer: Tokenizer, text: str) -> Encoding:
 
 
 def encode_plain(tokenizer: Tokenizer, control: re.Pattern[str], text: str, max_length: int) -> TokenizedRow:
-    """See ``ChatTokenizer.encode_text``. The text is cut inside each control token, so that none comes of it."""
+    """See ``ChatTokenizer.encode_plain``. The text is cut inside each control token, so that none comes of it."""
     cuts = [0, *(found.start() + 1 for found in control.finditer(text)), len(text)]
     parts = [encode_part(tokenizer, text[start:end]) for start, end in zip(cuts, cuts[1:], strict=False)]
     whole = Encoding.merge(parts)

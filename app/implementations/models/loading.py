@@ -28,6 +28,7 @@ def load_classifier(folder: Path, precision: torch.dtype, labels: Sequence[str],
     model, found = _load(
         AutoModelForSequenceClassification, folder, precision, {**options, **names, "output_loading_info": True}
     )
+    model.config.architectures = [type(model).__name__]  # a version's config.json says so, and names the labels
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in found["missing_keys"])
     return model

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.utils.constants import SEQ_CLS_HEAD_NAMES
 from torch import nn
 
 from app.core.entities.training_config import TrainingConfig
@@ -31,14 +32,15 @@ class LoraAdaptation(Adaptation):
         """
         self._check_targets(model)
         wanted = self.settings.target_modules
-        new = sorted({name.rpartition(".")[0] for name in trainable(model)})
+        new = {name.rpartition(".")[0] for name in trainable(model)}
+        beside_head = sorted(name for name in new if name.split(".")[0] not in SEQ_CLS_HEAD_NAMES)
         config = LoraConfig(
             r=self.settings.r,
             lora_alpha=self.settings.lora_alpha,
             lora_dropout=self.settings.lora_dropout,
             target_modules=wanted if isinstance(wanted, str) else list(wanted),
             task_type="SEQ_CLS" if new else "CAUSAL_LM",
-            modules_to_save=new or None,
+            modules_to_save=beside_head or None,  # to which PEFT adds the head
         )
         adapted = get_peft_model(model, config, autocast_adapter_dtype=False)
         # What is written beside the weights must name the base model, not a folder of this host.

@@ -22,43 +22,47 @@ class ClassificationObjective(Objective):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
-        self.classifier = model.get_base_model() if hasattr(model, "get_base_model") else model
-        config = self.classifier.config
-        self.labels: int = config.num_labels
-        self.pad: int = config.pad_token_id or 0
-        self.logits = self._padded if config.model_type in ENCODERS else self._packed
+        self.labels: int = self.classifier.config.num_labels
+
+    @property
+    def classifier(self) -> Any:
+        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
 
     @staticmethod
     def weight(row: TokenizedRow) -> int:
         return 1
 
     def forward(self, batch: PackedBatch) -> dict[str, torch.Tensor]:
-        logits, classes = self.logits(batch), batch.classes
-        assert classes is not None  # rows without a label are refused before
+        assert batch.classes is not None  # a row without a label was refused before the run
+        logits = self.logits(batch)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        pairs = classes * self.labels + logits.detach().argmax(-1)
-        counts = torch.bincount(pairs, minlength=self.labels**2)
+        pairs = batch.classes * self.labels + logits.detach().argmax(-1)
         return {
-            "loss": cross_entropy(logits, classes, reduction="sum"),
-            "confusion": counts.reshape(self.labels, self.labels),
+            "loss": cross_entropy(logits, batch.classes, reduction="sum"),
+            "confusion": torch.bincount(pairs, minlength=self.labels**2).reshape(self.labels, self.labels),
         }
+
+    def logits(self, batch: PackedBatch) -> torch.Tensor:
+        """(rows, labels), in the model's precision."""
+        return self._padded(batch) if self.classifier.config.model_type in ENCODERS else self._packed(batch)
 
     def figures(self, sums: Mapping[str, torch.Tensor], weight: int) -> dict[str, float]:
         """``macro_f1`` is the mean over the labels that occur, in the rows or in the answers."""
         return {**super().figures(sums, weight), **scores(sums["confusion"])}
 
     def _packed(self, batch: PackedBatch) -> torch.Tensor:
-        """A causal model's: the last token of a text has seen all of it. (rows, labels)"""
+        """A causal model's: the last token of a text has seen all of it."""
         hidden = self.classifier.base_model(
             input_ids=batch.input_ids, position_ids=batch.position_ids, segments=batch.segments, use_cache=False
         ).last_hidden_state
         return self.classifier.score(hidden[0, [end - 1 for _, end in batch.segments]])
 
     def _padded(self, batch: PackedBatch) -> torch.Tensor:
-        """An encoder's, whose tokens see the whole text: rows side by side, under a mask. (rows, labels)"""
+        """An encoder's, whose tokens see the whole text: rows side by side, under a mask."""
+        pad = self.classifier.config.pad_token_id
         texts = [batch.input_ids[0, start:end] for start, end in batch.segments]
         mask = pad_sequence([torch.ones_like(text) for text in texts], batch_first=True)
-        ids = pad_sequence(texts, batch_first=True, padding_value=self.pad)
+        ids = pad_sequence(texts, batch_first=True, padding_value=pad)
         return self.classifier(input_ids=ids, attention_mask=mask).logits
 
 
