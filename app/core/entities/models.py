@@ -50,7 +50,7 @@ class ModelVersion:
 def not_generative(name: str) -> Invalid:
     """For a request of text from what has none to give: a label head, or an encoder."""
     return Invalid(
-        f"{name} reads text and writes none: it tells labels. Ask a version that was trained with another objective",
+        f"{name} reads text and writes none: it tells labels. Ask a model of another objective",
         code="not_generative",
     )
 

@@ -79,7 +79,7 @@ class ChatTokenizer(ABC):
 
     @abstractmethod
     def encode_plain(self, text: str, max_length: int) -> TokenizedRow:
-        """A text to classify, between the special tokens that the tokenizer itself puts around one; no label counts.
+        """A text to classify, between the special tokens that the tokenizer puts around one; no label counts.
 
         Longer texts lose their end, never a special token. Control tokens that the text spells are plain text.
         """

@@ -23,8 +23,8 @@ def check_job(
 ) -> None:
     """``Unavailable`` (base_model_missing), ``Conflict`` if the file has changed, or ``Invalid``.
 
-    The last is not_generative, or invalid_data and lists every fault of every row. Asked before each row, ``go_on``
-    ends the check early.
+    The last is not_generative, or invalid_data and lists every fault of every row. Asked before each row,
+    ``go_on`` ends the check early.
     """
     bases.folder(config.base_model)
     prepared = datasets.prepare(config.dataset_path, digest, config.seed, trusted=trusted)

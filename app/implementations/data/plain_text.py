@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 
 from tokenizers import Encoding, Tokenizer
@@ -41,7 +42,7 @@ def encode_part(tokenizer: Tokenizer, text: str) -> Encoding:
 def encode_plain(tokenizer: Tokenizer, control: re.Pattern[str], text: str, max_length: int) -> TokenizedRow:
     """See ``ChatTokenizer.encode_plain``. The text is cut inside each control token, so that none comes of it."""
     cuts = [0, *(found.start() + 1 for found in control.finditer(text)), len(text)]
-    parts = [encode_part(tokenizer, text[start:end]) for start, end in zip(cuts, cuts[1:], strict=False)]
+    parts = [encode_part(tokenizer, text[start:end]) for start, end in pairwise(cuts)]
     whole = Encoding.merge(parts)
     room = max_length - tokenizer.num_special_tokens_to_add(False)
     lost = max(0, len(whole.ids) - room)

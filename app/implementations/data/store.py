@@ -111,8 +111,9 @@ class FileDatasetStore(DatasetStore):
         form = next((form for form in self._formats if form.recognises(row)), None)
         if form is None:
             known = (
-                "messages, or instruction and output, or prompt and completion, or question and answer, or prompt, "
-                "chosen and rejected, or input, preferred_output and non_preferred_output, or text, or text and label"
+                "messages, or instruction and output, or prompt and completion, or question and answer, "
+                "or prompt, chosen and rejected, or input, preferred_output and non_preferred_output, "
+                "or text, or text and label"
             )
             faults.add("", "unknown_format", f"has none of the known shapes: {known}")
             return None

@@ -14,8 +14,8 @@ from app.core.entities.datasets import TokenizedRow
 from app.core.factories import ComponentFactory
 from app.core.interfaces.components import ChatTokenizer, Reporter, TrainerJob, TrainingRunner
 from app.core.services.encoding import encode, labels_of
-from app.implementations.data.store import read_split
 from app.implementations.data.encoder_tokenizer import load_tokenizer
+from app.implementations.data.store import read_split
 from app.implementations.models.devices import peak_memory_bytes, pick_device, pick_precision
 from app.implementations.training import packed_attention
 from app.implementations.training.adaptations.lora import count_parameters, trainable
@@ -140,7 +140,7 @@ def _metrics(counters: Counters, runtime: float, device: torch.device) -> dict[s
 
 
 def _leave_artifacts(job: TrainerJob, adaptation: Any, adapted: Any, head: Any | None) -> None:
-    """``artifacts/``: adapter, tokenizer and template, whole or not at all; ``config.json`` names a head's labels."""
+    """``artifacts/``: adapter, tokenizer and template, whole or not at all; of a label head, its config.json."""
     target = job.run_folder / "artifacts"
     building = fresh_neighbour(target)
     adaptation.save(adapted, building)

@@ -19,11 +19,6 @@ class ClassificationObjective(Objective):
     ``model`` is one of transformers' ``…ForSequenceClassification``, adapted or not, and the logits are its own.
     """
 
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-        self.labels: int = self.classifier.config.num_labels
-
     @property
     def classifier(self) -> Any:
         return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
@@ -36,10 +31,11 @@ class ClassificationObjective(Objective):
         assert batch.classes is not None  # a row without a label was refused before the run
         logits = self.logits(batch)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        pairs = batch.classes * self.labels + logits.detach().argmax(-1)
+        labels = logits.shape[1]
+        pairs = batch.classes * labels + logits.detach().argmax(-1)
         return {
             "loss": cross_entropy(logits, batch.classes, reduction="sum"),
-            "confusion": torch.bincount(pairs, minlength=self.labels**2).reshape(self.labels, self.labels),
+            "confusion": torch.bincount(pairs, minlength=labels**2).reshape(labels, labels),
         }
 
     def logits(self, batch: PackedBatch) -> torch.Tensor:

@@ -37,7 +37,9 @@ def test_the_folder_says_what_reads_it(encoder_folder: Path, chatml_folder: Path
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_ids_are_those_of_transformers(encoder_folder: Path, chatml_folder: Path, r1_folder: Path, text: str) -> None:
+def test_ids_are_those_of_transformers(
+    encoder_folder: Path, chatml_folder: Path, r1_folder: Path, text: str
+) -> None:
     for folder in (encoder_folder, chatml_folder, r1_folder):
         row = load_tokenizer(folder).encode_plain(text, 100)
         assert row.input_ids == AutoTokenizer.from_pretrained(folder)(text)["input_ids"]

@@ -199,7 +199,7 @@ def test_one_format_recognises_a_row() -> None:
     assert [type(form) for form in forms if form.recognises(everything)] == [MessagesFormat]
     for columns in (("prompt", "chosen"), ("prompt", "rejected"), ("preferred_output",), ("text", "id")):
         assert sum(form.recognises(dict.fromkeys(columns, "")) for form in forms) == 1
-    assert not any(form.recognises({"text": "x", "label": "y"}) for form in forms)
+    assert not any(form.recognises({"label": "y", "id": 1}) for form in forms)
 
 
 @pytest.mark.parametrize(("count", "says"), [(150, "50 more"), (MAX_COUNTED + 5, "at least")])
@@ -210,7 +210,9 @@ def test_a_hundred_faults_are_listed_and_the_rest_counted(count: int, says: str)
     assert says in caught.value.faults[-1].message
 
 
-@pytest.mark.parametrize(("given", "label"), [("good", "good"), (" good\n", "good"), (3, "3"), (0, "0"), (-1, "-1")])
+@pytest.mark.parametrize(
+    ("given", "label"), [("good", "good"), (" good\n", "good"), (3, "3"), (0, "0"), (-1, "-1")]
+)
 def test_a_label_is_a_text_in_the_end(given: Any, label: str) -> None:
     assert LabelledFormat().convert({"text": "q", "label": given}) == Conversation(0, [], text="q", label=label)
 

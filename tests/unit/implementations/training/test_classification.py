@@ -56,7 +56,9 @@ FAMILIES = {
         vocab_size=100, dim=32, hidden_dim=64, n_layers=2, n_heads=4, max_position_embeddings=64, pad_token_id=1
     ),
     "electra": lambda: ElectraConfig(**SMALL, embedding_size=16),
-    "modernbert": lambda: ModernBertConfig(**SMALL, cls_token_id=2, sep_token_id=3, bos_token_id=2, eos_token_id=3),
+    "modernbert": lambda: ModernBertConfig(
+        **SMALL, cls_token_id=2, sep_token_id=3, bos_token_id=2, eos_token_id=3
+    ),
     "roberta": lambda: RobertaConfig(**SMALL),
     "xlm-roberta": lambda: XLMRobertaConfig(**SMALL),
 }
@@ -92,15 +94,15 @@ def adapted(folder: Path, dtype: torch.dtype = torch.float32, dropout: float = 0
     return model
 
 
-@pytest.mark.parametrize("short_row", [256, 0], ids=["side by side", "one by one"])
+@pytest.mark.parametrize("longest", [1024, 0], ids=["in blocks", "one by one"])
 @pytest.mark.parametrize("preset", ["llama", "qwen2"])
 def test_packed_logits_and_gradients_equal_transformers_own_one_row_at_a_time(
-    bases: dict[str, Path], monkeypatch: pytest.MonkeyPatch, preset: str, short_row: int
+    bases: dict[str, Path], monkeypatch: pytest.MonkeyPatch, preset: str, longest: int
 ) -> None:
-    monkeypatch.setattr("app.implementations.training.packed_attention.SHORT_ROW", short_row)
+    monkeypatch.setattr("app.implementations.training.packed_attention.LONGEST", longest)
     rows = labelled_rows(6)
     packed, plain = adapted(bases[preset], **PACKED), adapted(bases[preset], attn_implementation="eager")
-    objective = ClassificationObjective(packed)
+    objective = ClassificationObjective(packed, TrainingConfig())
 
     logits = objective.logits(pack(rows))
     expected = torch.cat([plain(input_ids=torch.tensor([row.input_ids])).logits for row in rows])
@@ -130,7 +132,7 @@ def test_padded_logits_of_an_encoder_equal_those_of_a_row_alone(family: str, tmp
     rows = labelled_rows(6)
     model = adapted(tmp_path / "base").eval()
     with torch.no_grad():
-        logits = ClassificationObjective(model).logits(pack(rows))
+        logits = ClassificationObjective(model, TrainingConfig()).logits(pack(rows))
         alone = torch.cat([model(input_ids=torch.tensor([row.input_ids])).logits for row in rows])
     torch.testing.assert_close(logits, alone, rtol=1e-5, atol=1e-5)
 
@@ -176,7 +178,7 @@ def test_figures_are_those_of_the_formulas(
 
 def test_the_confusion_matrix_counts_rows_by_class_and_answer(bases: dict[str, Path]) -> None:
     rows = labelled_rows(9)
-    objective = ClassificationObjective(adapted(bases["llama"], **PACKED))
+    objective = ClassificationObjective(adapted(bases["llama"], **PACKED), TrainingConfig())
     with torch.no_grad():
         sums = objective(pack(rows))
         answers = objective.logits(pack(rows)).argmax(-1).tolist()
@@ -200,7 +202,7 @@ def make_labelled_loop(bases: dict[str, Path], tmp_path: Path) -> Callable[..., 
             **{"learning_rate": 1e-2, "warmup_steps": 2, "batch_size": 4, "num_epochs": 3, **changes}
         )
         model = adapted(bases[preset], dtype, dropout=0.2, **(PACKED if preset != "bert" else {}))
-        objective = ClassificationObjective(model)
+        objective = ClassificationObjective(model, TrainingConfig())
         strategy, device = SingleProcess(), torch.device("cpu")
         optimizer = MasterOptimizer(trainable(model), config.weight_decay)
         rows, held_out = labelled_rows(10), labelled_rows(6, seed=2)
@@ -248,7 +250,11 @@ def test_accumulation_gives_the_gradient_of_one_large_batch(make_labelled_loop, 
 def job(request: pytest.FixtureRequest, bases: dict[str, Path], tmp_path: Path) -> TrainerJob:
     for folder in ("dataset", "run"):
         (tmp_path / folder).mkdir()
-    texts = {"shipping": "Was order {} shipped on Monday?", "invoice": "Your invoice {} for payment.", "returns": "May I return item {}?"}
+    texts = {
+        "shipping": "Was order {} shipped on Monday?",
+        "invoice": "Your invoice {} for payment.",
+        "returns": "May I return item {}?",
+    }
     for split, count in (("train", 60), ("validation", 9), ("test", 3)):
         lines = [
             {
