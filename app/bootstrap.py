@@ -46,6 +46,7 @@ DATA_FORMATS = ComponentFactory[Any](
         "preference": "app.implementations.data.formats:PreferenceFormat",
         "openai_preference": "app.implementations.data.formats:OpenAiPreferenceFormat",
         "text": "app.implementations.data.formats:TextFormat",
+        "labelled": "app.implementations.data.formats:LabelledFormat",
     },
 )
 BASE_MODEL_SOURCES = ComponentFactory[Any](
@@ -70,6 +71,7 @@ OBJECTIVES = ComponentFactory[Any](
         "sft": "app.implementations.training.objectives.sft:SftObjective",
         "dpo": "app.implementations.training.objectives.dpo:DpoObjective",
         "pretrain": "app.implementations.training.objectives.pretrain:PretrainObjective",
+        "classification": "app.implementations.training.objectives.classification:ClassificationObjective",
     },
 )
 ADAPTATIONS = ComponentFactory[Any](

@@ -34,6 +34,8 @@ class RunProgress:
             tqdm.write(f"  {event.message}", file=sys.stderr)
         elif "eval_loss" in event.data:
             text = f"  step {event.data['step']}: validation loss {event.data['eval_loss']:.3f}"
+            if "eval_accuracy" in event.data:
+                text += f", accuracy {event.data['eval_accuracy']:.3f}, macro-F1 {event.data['eval_macro_f1']:.3f}"
             tqdm.write(text, file=sys.stderr)
         elif _is_terminal():
             self._draw(event)

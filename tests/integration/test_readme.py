@@ -152,6 +152,7 @@ def test_only_the_gpu_block_and_those_that_set_up_or_run_for_long_are_left_out()
     assert [block.split("\n")[0] for block in left_out] == [
         "make demo",
         "make install",
+        "flask train submit --dataset-path data/raw/sample_tickets.json --set objective=classification \\",
         "flask models pull deepseek-r1-1.5b",
     ]
 

@@ -44,6 +44,7 @@ also in the header `X-Request-ID` and in the service's log.
 | 413 | `body_too_large` | send less |
 | 415 | `unsupported_media_type` | send `Content-Type: application/json` |
 | 422 | `invalid_request` | mend what `errors` lists |
+| 422 | `not_generative` | ask a model that writes text: this one tells labels |
 | 429 | `rate_limited` | wait for `Retry-After` seconds |
 | 500 | `internal_error` | give the request id to the operator |
 | 503 | `unavailable`, `base_not_resident`, `engine_unavailable`, `base_model_missing` | try again later |

@@ -28,7 +28,8 @@ class Conversation:
     split: Split | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
     rejected: Message | None = None  # of a preference pair: the answer liked less, in place of the last message
-    text: str | None = None  # a plain text, to pretrain on
+    text: str | None = None  # a plain text, to pretrain on or to classify: then it has a label
+    label: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,6 @@ class TokenizedRow:
 
     @property
     def supervised(self) -> int:
-        """Labels that count: a row's first token is nobody's target."""
-        own = sum(label != IGNORED for label in self.labels[1:])
+        """Labels that count: a row's first token is nobody's target. A labelled row has one, its class."""
+        own = sum(label != IGNORED for label in self.labels[1:]) + (self.class_id is not None)
         return own + (self.rejected.supervised if self.rejected else 0)

@@ -41,6 +41,19 @@ class ModelVersion:
     def reference(self) -> str:
         return f"{self.name}:{self.number}"
 
+    @property
+    def generates(self) -> bool:
+        """Whether it answers with text; one with a label head does not."""
+        return self.config.get("objective") != "classification"
+
+
+def not_generative(name: str) -> Invalid:
+    """For a request of text from what has none to give: a label head, or an encoder."""
+    return Invalid(
+        f"{name} reads text and writes none: it tells labels. Ask a model of another objective",
+        code="not_generative",
+    )
+
 
 @dataclass(frozen=True, slots=True)
 class ModelSummary:

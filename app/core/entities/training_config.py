@@ -59,7 +59,7 @@ class TrainingConfig(BaseModel):
     output_dir: str | None = Field(None, description="run folder in the foreground (else results/<name>_<time>)")
     train_samples: int | None = Field(None, ge=1, description="train on the first N training rows only")
 
-    objective: Literal["sft", "dpo", "pretrain"] = "sft"
+    objective: Literal["sft", "dpo", "pretrain", "classification"] = "sft"
     adaptation: Literal["lora"] = "lora"
     strategy: Literal["single"] = "single"
     lora: LoraSettings = LoraSettings()

@@ -59,6 +59,7 @@ class ChatTokenizer(ABC):
 
     template_hash: str  # sha256 of the chat template's text
     stop_token_ids: Sequence[int]
+    generates = True  # False: the model is an encoder, without a template, and only ``encode_plain`` can be asked
 
     @abstractmethod
     def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
@@ -75,6 +76,13 @@ class ChatTokenizer(ABC):
     @abstractmethod
     def encode_text(self, text: str) -> list[int]:
         """A document outside of any conversation, and the end-of-text token."""
+
+    @abstractmethod
+    def encode_plain(self, text: str, max_length: int) -> TokenizedRow:
+        """A text to classify, between the special tokens that the tokenizer puts around one; no label counts.
+
+        Longer texts lose their end, never a special token. Control tokens that the text spells are plain text.
+        """
 
     @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:

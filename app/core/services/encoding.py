@@ -1,24 +1,35 @@
 """A row of data as the token ids that its objective trains on: the same for the check of a job and for its run."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from app.core.entities.datasets import IGNORED, Conversation, Message, TokenizedRow
 from app.core.entities.training_config import TrainingConfig
-from app.core.errors import Invalid
+from app.core.errors import Fault, Invalid
 from app.core.interfaces.components import ChatTokenizer
 
 Encoder = Callable[[Conversation, ChatTokenizer, int], Sequence[TokenizedRow]]
 
-CONVERSATION, PAIR, TEXT = "a conversation", "a preference pair", "a plain text"
+CONVERSATION, PAIR, TEXT, LABELLED = "a conversation", "a preference pair", "a plain text", "a labelled text"
 
 
-def encode(conversation: Conversation, tokenizer: ChatTokenizer, config: TrainingConfig) -> Sequence[TokenizedRow]:
+def encode(
+    conversation: Conversation, tokenizer: ChatTokenizer, config: TrainingConfig, labels: Sequence[str] = ()
+) -> Sequence[TokenizedRow]:
     """One row, or the pieces of a long text; ``row`` is the conversation's.
 
+    ``labels`` is ``labels_of`` the cut's training rows, for the objective classification.
     ``Invalid`` with the faults of a row that the objective cannot use (wrong_shape: it wants other rows).
     """
-    return _encoded(config.objective, conversation, tokenizer, config.max_length)
+    rows = _encoded(config.objective, conversation, tokenizer, config.max_length)
+    if config.objective == "classification":
+        return [_with_class(row, conversation.label, labels) for row in rows]
+    return rows
+
+
+def labels_of(rows: Iterable[Conversation]) -> list[str]:
+    """The different labels in alphabetical order; a label's place is its class."""
+    return sorted({row.label for row in rows if row.label is not None})
 
 
 def encode_by_shape(
@@ -44,7 +55,7 @@ def _encoded(
 
 def _shape(conversation: Conversation) -> str:
     if conversation.text is not None:
-        return TEXT
+        return TEXT if conversation.label is None else LABELLED
     return CONVERSATION if conversation.rejected is None else PAIR
 
 
@@ -85,13 +96,33 @@ def _pieces(conversation: Conversation, tokenizer: ChatTokenizer, max_length: in
     return [TokenizedRow(0, piece, piece) for piece in pieces]
 
 
+def _plain(conversation: Conversation, tokenizer: ChatTokenizer, max_length: int) -> Sequence[TokenizedRow]:
+    """Not as a chat turn: a text to classify is no question, and plain transformers reads it alike."""
+    assert conversation.text is not None
+    return [tokenizer.encode_plain(conversation.text, max_length)]
+
+
+def _with_class(row: TokenizedRow, label: str | None, labels: Sequence[str]) -> TokenizedRow:
+    if label not in labels:
+        raise _fault("label", "unknown_label", f"is {str(label)[:80]!r}, which no training row has")
+    if not row.input_ids:
+        raise _fault("text", "no_token", "has nothing that this base model's tokenizer keeps")
+    return replace(row, class_id=labels.index(label))
+
+
+def _fault(where: str, code: str, message: str) -> Invalid:
+    return Invalid(f"{where} {message}", code=code, faults=[Fault(where, code, message)])
+
+
 _ENCODERS: Mapping[str, Mapping[str, Encoder]] = {
     "sft": {CONVERSATION: _answers},
     "dpo": {PAIR: _pair},
     "pretrain": {TEXT: _pieces, CONVERSATION: _pieces},
+    "classification": {LABELLED: _plain},
 }
 _WANTED = {
     "sft": "conversations: messages, or instruction and output, or prompt and completion",
     "dpo": "preference pairs: prompt, chosen and rejected, or input, preferred_output and non_preferred_output",
     "pretrain": "plain texts (text) or conversations (messages)",
+    "classification": "labelled texts: text and label",
 }

@@ -9,7 +9,7 @@ from typing import Any
 from app.core.entities.datasets import Conversation
 from app.core.entities.evaluation import EvaluationReport, ScoredAnswer
 from app.core.entities.identity import DEFAULT_PROJECT_ID
-from app.core.entities.models import Reference
+from app.core.entities.models import Reference, not_generative
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import Invalid, NotFound
 from app.core.interfaces.components import (
@@ -86,7 +86,7 @@ class EvaluationService:
         if place.is_file():
             return _read(place)
         prepared = self._datasets.prepare(dataset_path, check.digest, subject.seed, trusted=True)
-        rows = [row for row in self._datasets.rows(prepared, split) if row.extra.get("keys")]
+        rows = [row for row in self._datasets.rows(prepared, split) if row.messages and row.extra.get("keys")]
         if not rows:
             raise Invalid(f"no row of the split {split!r} has keys to be scored by", code="nothing_to_score")
         on_progress(0, len(rows))
@@ -99,12 +99,17 @@ class EvaluationService:
         reference = Reference.parse(model)
         version = self._versions.find(DEFAULT_PROJECT_ID, reference.name, reference.number)
         if version is not None:
+            if not version.generates:
+                raise not_generative(version.reference)
             folder, tokenizer = self._artifacts.folder(version), self._artifacts.tokenizer(version)
             return _Subject(
                 version.reference, version.id, version.base_model, folder, tokenizer, version.config["seed"]
             )
         if reference.number is None and reference.name in {spec.name for spec in self._bases.specs()}:
-            return _Subject(model, model, model, None, self._bases.tokenizer(model))
+            base = self._bases.tokenizer(model)
+            if not base.generates:
+                raise not_generative(model)
+            return _Subject(model, model, model, None, base)
         raise NotFound(f"no model {model!r}: neither a published version nor a base model")
 
     def answers(self, model: str, questions: Sequence[str], *, max_tokens: int) -> Sequence[str]:

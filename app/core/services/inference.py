@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from app.core.entities.identity import Principal
 from app.core.entities.inference import Adapter, GenerationRequest, Prediction
-from app.core.entities.models import ModelVersion, Reference
+from app.core.entities.models import ModelVersion, Reference, not_generative
 from app.core.errors import NotFound, Unavailable
 from app.core.interfaces.components import ArtifactStore, BaseModelStore, ChatTokenizer
 from app.core.interfaces.operations import EngineClient
@@ -41,7 +41,8 @@ class InferenceService:
     ) -> Prediction:
         """One user message, at most ``max_length`` new tokens. Without ``model``, the first resident base answers.
 
-        Raises ``NotFound`` for a model that the caller's project does not have, ``Unavailable``
+        Raises ``NotFound`` for a model that the caller's project does not have, ``Invalid`` (not_generative) for
+        one with a label head, ``Unavailable``
         and what ``EngineClient`` raises.
         """
         target = self._target(principal.project_id, model) if model else self._first_resident()
@@ -72,7 +73,10 @@ class InferenceService:
         return self._base(resident[0])
 
     def _base(self, name: str) -> _Target:
-        return _Target(name, name, self._bases.tokenizer(name))
+        tokenizer = self._bases.tokenizer(name)
+        if not tokenizer.generates:
+            raise not_generative(name)
+        return _Target(name, name, tokenizer)
 
     def _target(self, project_id: str, model: str) -> _Target:
         """A published version comes before a base model of the same name."""
@@ -85,6 +89,8 @@ class InferenceService:
         raise NotFound(f"there is no model {model!r} in this project", code="model_not_found")
 
     def _version(self, version: ModelVersion) -> _Target:
+        if not version.generates:
+            raise not_generative(version.reference)
         tokenizer = self._artifacts.tokenizer(version)
         adapter = Adapter(name=version.id, folder=str(self._artifacts.folder(version)))
         return _Target(version.reference, version.base_model, tokenizer, adapter)

@@ -1,12 +1,15 @@
 """What a job is checked for before it is queued: all that needs the tokenizer."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from app.core.entities.datasets import SPLITS, Conversation, PreparedDataset
+from app.core.entities.models import not_generative
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import AppError, Fault, Invalid
 from app.core.interfaces.components import BaseModelStore, ChatTokenizer, DatasetStore
-from app.core.services.encoding import encode
+from app.core.services.encoding import encode, labels_of
+
+MAX_LABELS = 1000  # beyond, the column is no label, and the confusion matrix of each step would be in the way
 
 
 def check_job(
@@ -18,19 +21,26 @@ def check_job(
     trusted: bool,
     go_on: Callable[[], bool],
 ) -> None:
-    """``Unavailable`` (base_model_missing), ``Conflict`` if the file has changed, or ``Invalid`` (invalid_data).
+    """``Unavailable`` (base_model_missing), ``Conflict`` if the file has changed, or ``Invalid``.
 
-    The last lists every fault of every row. Asked before each row, ``go_on`` ends the check early.
+    The last is not_generative, or invalid_data and lists every fault of every row. Asked before each row,
+    ``go_on`` ends the check early.
     """
     bases.folder(config.base_model)
     prepared = datasets.prepare(config.dataset_path, digest, config.seed, trusted=trusted)
     tokenizer = bases.tokenizer(config.base_model)
+    labels: Sequence[str] = ()
     faults = list(_empty(prepared))
+    if config.objective == "classification":
+        labels = labels_of(datasets.rows(prepared, "train"))
+        faults.extend(_labels(labels))
+    elif not tokenizer.generates:
+        raise not_generative(config.base_model)
     for split in SPLITS:
         for conversation in datasets.rows(prepared, split):
             if not go_on():
                 return
-            faults.extend(_row(conversation, tokenizer, config))
+            faults.extend(_row(conversation, tokenizer, config, labels))
     if faults:
         count = f"{len(faults)} fault{'s' if len(faults) > 1 else ''}"
         raise Invalid(f"the data cannot be trained on: {count}", code="invalid_data", faults=faults)
@@ -41,10 +51,22 @@ def _empty(prepared: PreparedDataset) -> Iterator[Fault]:
         yield Fault("dataset", "no_training_rows", "no row is left to train on: add rows")
 
 
-def _row(conversation: Conversation, tokenizer: ChatTokenizer, config: TrainingConfig) -> Iterator[Fault]:
+def _labels(labels: Sequence[str]) -> Iterator[Fault]:
+    if len(labels) < 2:
+        found = f"only {labels[0]!r}" if labels else "none"
+        yield Fault("dataset", "too_few_labels", f"the training rows have {found}: two labels are the least")
+    elif len(labels) > MAX_LABELS:
+        yield Fault(
+            "dataset", "too_many_labels", f"the training rows have {len(labels)} labels: {MAX_LABELS} are the most"
+        )
+
+
+def _row(
+    conversation: Conversation, tokenizer: ChatTokenizer, config: TrainingConfig, labels: Sequence[str]
+) -> Iterator[Fault]:
     where = f"row {conversation.row}"
     try:
-        rows = encode(conversation, tokenizer, config)
+        rows = encode(conversation, tokenizer, config, labels)
     except AppError as error:
         for fault in error.faults or (Fault("", error.code, error.message),):
             yield Fault(f"{where}: {fault.where}" if fault.where else where, fault.code, fault.message)

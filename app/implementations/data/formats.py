@@ -17,6 +17,7 @@ from app.implementations.data.validation import (
 )
 
 _PREFERENCES = frozenset({"chosen", "rejected", "preferred_output", "non_preferred_output"})
+_CONVERSES = _PREFERENCES | {"messages", "instruction", "prompt", "completion", "question", "answer"}
 
 
 class MessagesFormat(DataFormat):
@@ -138,14 +139,34 @@ class TextFormat(DataFormat):
     columns = frozenset({"text"})
 
     def recognises(self, row: Mapping[str, Any]) -> bool:
-        others = {"messages", "instruction", "prompt", "completion", "question", "answer", "label"} | _PREFERENCES
-        return "text" in row and row.keys().isdisjoint(others)
+        return "text" in row and row.keys().isdisjoint(_CONVERSES | {"label"})
 
     def convert(self, row: Mapping[str, Any]) -> Conversation:
         faults = Faults()
         check_text("text", row["text"], faults)
         faults.raise_any()
         return Conversation(0, [], text=row["text"])
+
+
+class LabelledFormat(DataFormat):
+    """``{"text", "label"}``: a text to classify. A label is a text or a whole number."""
+
+    columns = frozenset({"text", "label"})
+
+    def recognises(self, row: Mapping[str, Any]) -> bool:
+        return self.columns <= row.keys() and row.keys().isdisjoint(_CONVERSES)
+
+    def convert(self, row: Mapping[str, Any]) -> Conversation:
+        faults = Faults()
+        check_text("text", row["text"], faults)
+        if not _is_whole_number(row["label"]):
+            check_text("label", row["label"], faults)
+        faults.raise_any()
+        return Conversation(0, [], text=row["text"], label=str(row["label"]).strip())
+
+
+def _is_whole_number(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _check_columns(row: Mapping[str, Any], columns: Sequence[str], faults: Faults) -> None:

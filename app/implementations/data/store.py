@@ -26,7 +26,7 @@ from app.utils.folders import (
     sha256_of,
 )
 
-_ONLY_SOME = ("rejected", "text")  # what only some shapes of row have
+_ONLY_SOME = ("rejected", "text", "label")  # what only some shapes of row have
 
 
 class FileDatasetStore(DatasetStore):
@@ -112,7 +112,8 @@ class FileDatasetStore(DatasetStore):
         if form is None:
             known = (
                 "messages, or instruction and output, or prompt and completion, or question and answer, "
-                "or prompt, chosen and rejected, or input, preferred_output and non_preferred_output, or text"
+                "or prompt, chosen and rejected, or input, preferred_output and non_preferred_output, "
+                "or text, or text and label"
             )
             faults.add("", "unknown_format", f"has none of the known shapes: {known}")
             return None

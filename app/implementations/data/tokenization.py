@@ -13,12 +13,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
-
 from app.core.entities.datasets import IGNORED, Message, TokenizedRow
-from app.core.errors import Invalid, Unavailable
+from app.core.errors import Invalid
 from app.core.interfaces.components import ChatTokenizer
 from app.implementations.data.chat_template import ChatTemplate, load_chat_template, special_tokens, unsupported
+from app.implementations.data.plain_text import any_of, encode_part, encode_plain, read_tokenizer, unreadable
 
 THINK, END_THINK = "<think>", "</think>"
 
@@ -37,18 +36,15 @@ class FolderChatTokenizer(ChatTokenizer):
     """
 
     def __init__(self, folder: Path) -> None:
-        config = _read_json(folder / "tokenizer_config.json")
-        try:
-            self._tokenizer: Tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        except Exception:  # noqa: BLE001  (tokenizers raises nothing narrower)
-            raise _unreadable("tokenizer.json") from None
+        config = read_json(folder / "tokenizer_config.json")
+        self._tokenizer = read_tokenizer(folder)
         self._template = load_chat_template(folder, config)
         self.template_hash = self._template.hash
         prompt, self._ending = _probe(self._template)
         self._opens_thinking = prompt.rstrip().endswith(THINK)
 
         added = {token.content: i for i, token in self._tokenizer.get_added_tokens_decoder().items()}
-        stops = _eos_ids(_read_json(folder / "generation_config.json"))
+        stops = _eos_ids(read_json(folder / "generation_config.json"))
         stops |= {added[text] for text in (special_tokens(config).get("eos_token"), self._ending) if text in added}
         self.stop_token_ids: Sequence[int] = sorted(stops)
         self._end_of_text = added.get(special_tokens(config).get("eos_token", ""), min(stops, default=None))
@@ -83,6 +79,9 @@ class FolderChatTokenizer(ChatTokenizer):
         guarded, mark = self._guard([{"role": "user", "content": text}])
         ids, _ = self._encode([(guarded[0]["content"], False)], mark)
         return [*ids, self._end_of_text]
+
+    def encode_plain(self, text: str, max_length: int) -> TokenizedRow:
+        return encode_plain(self._tokenizer, self._control, text, max_length)
 
     def decode(self, ids: Sequence[int]) -> str:
         return self._tokenizer.decode(list(ids), skip_special_tokens=True)
@@ -142,10 +141,7 @@ class FolderChatTokenizer(ChatTokenizer):
         return ids, labels
 
     def _encode_piece(self, text: str) -> list[int]:
-        try:
-            return self._tokenizer.encode(text, add_special_tokens=False).ids
-        except TypeError:  # what tokenizers says of a lone surrogate
-            raise Invalid("the text is not valid Unicode", code="invalid_text") from None
+        return encode_part(self._tokenizer, text).ids
 
     def _turn_length(self, ids: Sequence[int]) -> int:
         for place in range(len(ids) - 1, -1, -1):
@@ -163,8 +159,7 @@ class FolderChatTokenizer(ChatTokenizer):
             for i, token in self._tokenizer.get_added_tokens_decoder().items()
             if token.special or i in self.stop_token_ids or token.content in self._template.text
         } - {THINK, END_THINK, ""}
-        longest_first = sorted(texts, key=lambda text: (-len(text), text))
-        return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+        return any_of(texts)
 
     def _guard(self, messages: Sequence[Message]) -> tuple[Sequence[Message], str | None]:
         """Messages with a mark inside each control token that a content spells; the text is cut at the marks."""
@@ -204,15 +199,12 @@ def _eos_ids(generation_config: Mapping[str, Any]) -> set[int]:
     return {i for i in (eos if isinstance(eos, list) else [eos]) if isinstance(i, int)}
 
 
-def _read_json(file: Path) -> Mapping[str, Any]:
+def read_json(file: Path) -> Mapping[str, Any]:
+    """A file that is not there is empty; ``Unavailable`` for one that cannot be read."""
     try:
         found = json.loads(file.read_text("utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError):
-        raise _unreadable(file.name) from None
+        raise unreadable(file.name) from None
     return found if isinstance(found, dict) else {}
-
-
-def _unreadable(name: str) -> Unavailable:
-    return Unavailable(f"the model's {name} cannot be read: pull the model anew", code="tokenizer_unreadable")

@@ -19,7 +19,7 @@ from app.core.entities.training_config import Name
 from app.core.errors import Conflict, Fault, Invalid
 from app.core.factories import ComponentFactory
 from app.core.interfaces.components import BaseModelStore, ChatTokenizer
-from app.implementations.data.tokenization import FolderChatTokenizer
+from app.implementations.data.encoder_tokenizer import load_tokenizer
 from app.implementations.models.contents import lacks
 from app.implementations.models.missing import missing
 from app.utils.folders import MANIFEST, locked, move_into_place, seal
@@ -48,7 +48,7 @@ class FolderBaseModelStore(BaseModelStore):
         self._root = catalogue.resolve().parent.parent
         self._folder = folder
         self._sources = sources
-        self._tokenizers = lru_cache(maxsize=8)(FolderChatTokenizer)
+        self._tokenizers = lru_cache(maxsize=8)(load_tokenizer)
 
     def specs(self) -> Sequence[BaseModelSpec]:
         return list(self._specs.values())
@@ -105,7 +105,7 @@ class FolderBaseModelStore(BaseModelStore):
         if why := lacks(temporary):
             shutil.rmtree(temporary)
             raise missing(spec, f"what was pulled cannot be used: {why}")
-        FolderChatTokenizer(temporary)  # a model that cannot chat is refused now, not in the first job
+        load_tokenizer(temporary)  # a model that cannot chat is refused now, not in the first job
         for file in temporary.iterdir():
             file.chmod(0o644)  # safetensors writes 0600: what root pulls into an image, its user must read
         return temporary

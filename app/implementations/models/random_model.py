@@ -1,7 +1,7 @@
 """Tiny models with random weights: for tests, and to see the whole path run in seconds. They answer nonsense.
 
 Same architecture classes, files, special tokens and chat template as the families they stand for: ``llama`` with
-ChatML (SmolLM2), ``qwen2`` with a template that thinks first (DeepSeek-R1-Distill-Qwen).
+ChatML (SmolLM2), ``qwen2`` with a template that thinks first (DeepSeek-R1-Distill-Qwen), ``bert`` without one.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from app.core.errors import Invalid
+from app.implementations.models.random_encoder import write_random_encoder
 
 _SEED = 0
 _VOCABULARY = 512
@@ -70,6 +71,9 @@ _PRESETS = {
 
 def write_random_model(preset_name: str, target: Path) -> None:
     """Weights (about 0.1 M parameters, float32, seeded), tokenizer, template and generation config."""
+    if preset_name == "bert":
+        write_random_encoder(target, _TEXT, _VOCABULARY, _SEED)
+        return
     tokenizer = write_random_tokenizer(preset_name, target)
     preset = _PRESETS[preset_name]
     _write_weights(
@@ -85,7 +89,7 @@ def write_random_model(preset_name: str, target: Path) -> None:
 def write_random_tokenizer(preset_name: str, target: Path) -> Tokenizer:
     """tokenizer.json, its config and the template, without torch. ``Invalid`` for an unknown preset."""
     if preset_name not in _PRESETS:
-        raise Invalid(f"unknown preset {preset_name!r}; known: {', '.join(sorted(_PRESETS))}")
+        raise Invalid(f"unknown preset {preset_name!r}; known: {', '.join(sorted([*_PRESETS, 'bert']))}")
     preset = _PRESETS[preset_name]
     tokenizer = _tokenizer(preset)
     tokenizer.save(str(target / "tokenizer.json"))

@@ -113,7 +113,7 @@ def pull_from_folder(spec: BaseModelSpec, target: Path) -> None:
 
 
 def pull_random(spec: BaseModelSpec, target: Path) -> None:
-    """A tiny model with random weights, the same on every machine: ``location`` is llama or qwen2."""
+    """A tiny model with random weights, the same on every machine: ``location`` is llama, qwen2 or bert."""
     _say(f"{spec.name}: making a random {spec.location} model")
     with _quiet_transformers():
         write_random_model(spec.location, target)

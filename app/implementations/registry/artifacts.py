@@ -10,7 +10,7 @@ from pathlib import Path
 from app.core.entities.models import ModelVersion
 from app.core.errors import Unavailable
 from app.core.interfaces.components import ArtifactStore, ChatTokenizer
-from app.implementations.data.tokenization import FolderChatTokenizer
+from app.implementations.data.encoder_tokenizer import load_tokenizer
 from app.utils.folders import fresh_neighbour, manifest_of, move_into_place, remove_folder, seal
 
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -21,7 +21,7 @@ class FolderArtifactStore(ArtifactStore):
 
     def __init__(self, folder: Path) -> None:
         self._root = folder
-        self._tokenizers = lru_cache(maxsize=32)(FolderChatTokenizer)
+        self._tokenizers = lru_cache(maxsize=32)(load_tokenizer)
 
     def publish(self, version_id: str, source: Path) -> str:
         target = self._place(version_id)

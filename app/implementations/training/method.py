@@ -62,7 +62,7 @@ class Adaptation(ABC):
 
     @abstractmethod
     def load(self, folder: Path, precision: torch.dtype, **options: Any) -> Any:
-        """The base model; ``options`` are transformers' own."""
+        """The base model; ``options`` are ``load_base_model``'s: the labels of a head, and transformers' own."""
 
     @abstractmethod
     def prepare(self, model: Any, base_model: str, start_from: Path | None = None) -> nn.Module:

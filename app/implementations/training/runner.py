@@ -12,10 +12,10 @@ import transformers
 
 from app.core.entities.datasets import TokenizedRow
 from app.core.factories import ComponentFactory
-from app.core.interfaces.components import Reporter, TrainerJob, TrainingRunner
-from app.core.services.encoding import encode
+from app.core.interfaces.components import ChatTokenizer, Reporter, TrainerJob, TrainingRunner
+from app.core.services.encoding import encode, labels_of
+from app.implementations.data.encoder_tokenizer import load_tokenizer
 from app.implementations.data.store import read_split
-from app.implementations.data.tokenization import FolderChatTokenizer
 from app.implementations.models.devices import peak_memory_bytes, pick_device, pick_precision
 from app.implementations.training import packed_attention
 from app.implementations.training.adaptations.lora import count_parameters, trainable
@@ -54,16 +54,19 @@ class TorchRunner(TrainingRunner):
         device = pick_device(config.device)
         precision = pick_precision(config.precision, device)
 
-        tokenizer = FolderChatTokenizer(job.base_model_folder)
-        train = _tokenize(job, tokenizer, "train", config.train_samples)
-        validation = _tokenize(job, tokenizer, "validation", None)
+        tokenizer = load_tokenizer(job.base_model_folder)
+        classifies = config.objective == "classification"
+        labels = labels_of(read_split(job.dataset_folder, "train")) if classifies else []
+        train = _tokenize(job, tokenizer, "train", config.train_samples, labels)
+        validation = _tokenize(job, tokenizer, "validation", None, labels)
         if not train:
             raise TrainingFailed("no row has a token to train on", code="invalid_data")
 
         report.message(f"loading {config.base_model} on {device.type} in {str(precision).removeprefix('torch.')}")
         torch.manual_seed(config.seed)
         adaptation = self.adaptations.create(config.adaptation, config=config)
-        model = adaptation.load(job.base_model_folder, precision, attn_implementation=packed_attention.NAME)
+        attention = {"attn_implementation": packed_attention.NAME} if tokenizer.generates else {}
+        model = adaptation.load(job.base_model_folder, precision, labels=labels, **attention)
         adapted = adaptation.prepare(model, config.base_model)
         if config.gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
@@ -104,16 +107,16 @@ class TorchRunner(TrainingRunner):
             "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
             "machine": platform.machine(),
         }
-        _leave_artifacts(job, adaptation, adapted)
+        _leave_artifacts(job, adaptation, adapted, model.config if classifies else None)
         write_whole(job.run_folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
         return {"metrics": metrics, "template_hash": tokenizer.template_hash}
 
 
 def _tokenize(
-    job: TrainerJob, tokenizer: FolderChatTokenizer, split: str, limit: int | None
+    job: TrainerJob, tokenizer: ChatTokenizer, split: str, limit: int | None, labels: Sequence[str]
 ) -> Sequence[TokenizedRow]:
     conversations = read_split(job.dataset_folder, split)[:limit]
-    rows = [row for conversation in conversations for row in encode(conversation, tokenizer, job.config)]
+    rows = [row for conversation in conversations for row in encode(conversation, tokenizer, job.config, labels)]
     return [row for row in rows if row.supervised]
 
 
@@ -136,11 +139,13 @@ def _metrics(counters: Counters, runtime: float, device: torch.device) -> dict[s
     }
 
 
-def _leave_artifacts(job: TrainerJob, adaptation: Any, adapted: Any) -> None:
-    """``artifacts/``: adapter, tokenizer and template, whole or not at all."""
+def _leave_artifacts(job: TrainerJob, adaptation: Any, adapted: Any, head: Any | None) -> None:
+    """``artifacts/``: adapter, tokenizer and template, whole or not at all; of a label head, its config.json."""
     target = job.run_folder / "artifacts"
     building = fresh_neighbour(target)
     adaptation.save(adapted, building)
+    if head is not None:
+        head.save_pretrained(building)
     for name in TOKENIZER_FILES:
         if (job.base_model_folder / name).is_file():
             shutil.copyfile(job.base_model_folder / name, building / name)

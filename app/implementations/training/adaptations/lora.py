@@ -6,11 +6,12 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.utils.constants import SEQ_CLS_HEAD_NAMES
 from torch import nn
 
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import Fault, Invalid
-from app.implementations.models.loading import load_causal_lm
+from app.implementations.models.loading import load_base_model
 from app.implementations.training.method import Adaptation
 
 
@@ -21,21 +22,25 @@ class LoraAdaptation(Adaptation):
         self.settings = config.lora
 
     def load(self, folder: Path, precision: torch.dtype, **options: Any) -> Any:
-        return load_causal_lm(folder, precision, **options)
+        return load_base_model(folder, precision, **options)
 
     def prepare(self, model: nn.Module, base_model: str, start_from: Path | None = None) -> PeftModel:
         """The model with adapters in its own precision: masters are the optimizer's.
 
+        Modules that require a gradient already are new, as a label head is: they are trained and saved whole.
         ``Invalid`` when ``target_modules`` names no linear layer of this model.
         """
         self._check_targets(model)
         wanted = self.settings.target_modules
+        new = {name.rpartition(".")[0] for name in trainable(model)}
+        beside_head = sorted(name for name in new if name.split(".")[0] not in SEQ_CLS_HEAD_NAMES)
         config = LoraConfig(
             r=self.settings.r,
             lora_alpha=self.settings.lora_alpha,
             lora_dropout=self.settings.lora_dropout,
             target_modules=wanted if isinstance(wanted, str) else list(wanted),
-            task_type="CAUSAL_LM",
+            task_type="SEQ_CLS" if new else "CAUSAL_LM",
+            modules_to_save=beside_head or None,  # to which PEFT adds the head
         )
         adapted = get_peft_model(model, config, autocast_adapter_dtype=False)
         # What is written beside the weights must name the base model, not a folder of this host.

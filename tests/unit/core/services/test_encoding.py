@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from app.core.entities.datasets import IGNORED, Conversation, Message
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import Invalid
-from app.core.services.encoding import encode, encode_by_shape
+from app.core.services.encoding import encode, encode_by_shape, labels_of
 from app.implementations.data.tokenization import FolderChatTokenizer
 from app.implementations.models.random_model import write_random_tokenizer
+from tests.unit.core.services.execution.conftest import FakeTokenizer
 
 SYSTEM: Message = {"role": "system", "content": "Be brief."}
 QUESTION: Message = {"role": "user", "content": "When do you open?"}
@@ -22,6 +23,7 @@ REJECTED: Message = {"role": "assistant", "content": "Well, you know, on Sunday 
 
 PAIR = Conversation(7, [SYSTEM, QUESTION, ANSWER, AGAIN, CHOSEN], rejected=REJECTED)
 CHAT = Conversation(8, [SYSTEM, QUESTION, ANSWER, AGAIN, CHOSEN])
+LABELLED = Conversation(10, [], text="When do you open?", label="hours")
 TEXT = Conversation(9, [], text="Once upon a time there was a shop that opened at nine.")
 
 
@@ -104,6 +106,10 @@ def test_pretraining_takes_a_conversation_as_its_template_renders_it(tokenizer: 
         ("dpo", CHAT, "is a conversation, and the objective dpo trains on preference pairs: prompt, chosen and"),
         ("dpo", TEXT, "is a plain text"),
         ("pretrain", PAIR, "trains on plain texts"),
+        ("pretrain", LABELLED, "is a labelled text"),
+        ("sft", LABELLED, "is a labelled text"),
+        ("classification", CHAT, "trains on labelled texts: text and label"),
+        ("classification", TEXT, "is a plain text"),
     ],
 )
 def test_a_row_of_another_shape_is_refused(
@@ -117,3 +123,38 @@ def test_a_row_of_another_shape_is_refused(
 @pytest.mark.parametrize(("row", "objective"), [(PAIR, "dpo"), (CHAT, "sft"), (TEXT, "pretrain")])
 def test_a_shape_has_an_objective(tokenizer: FolderChatTokenizer, row: Conversation, objective: str) -> None:
     assert encode_by_shape(row, tokenizer, 1000) == encode(row, tokenizer, config(objective))
+
+
+def labelled(row: int, label: str, text: str = "hello") -> Conversation:
+    return Conversation(row, [], text=text, label=label)
+
+
+def test_labels_are_sorted_and_single() -> None:
+    assert labels_of([labelled(1, "b"), labelled(2, "a"), labelled(3, "b"), CHAT]) == ["a", "b"]
+
+
+def test_a_labelled_text_is_its_tokens_and_its_class(tokenizer: FolderChatTokenizer) -> None:
+    (row,) = encode(LABELLED, tokenizer, config("classification"), ["account", "hours"])
+    assert (row.row, row.class_id) == (10, 1)
+    assert row.input_ids == tokenizer.encode_plain("When do you open?", 1000).input_ids
+    assert set(row.labels) == {IGNORED}
+    assert row.supervised == 1  # the class
+
+    (shown,) = encode_by_shape(LABELLED, tokenizer, 1000)
+    assert shown.input_ids == row.input_ids
+
+
+def test_a_text_to_classify_is_cut_at_max_length(tokenizer: FolderChatTokenizer) -> None:
+    (row,) = encode(labelled(1, "a", "x y " * 99), tokenizer, config("classification", 16), ["a", "b"])
+    assert row.tokens == 16
+    assert row.truncated > 0
+
+
+@pytest.mark.parametrize(
+    ("row", "where", "code"),
+    [(labelled(1, "c"), "label", "unknown_label"), (labelled(1, "a", "..."), "text", "no_token")],
+)
+def test_a_text_that_cannot_be_classified(row: Conversation, where: str, code: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        encode(row, FakeTokenizer(), config("classification"), ["a", "b"])
+    assert [(fault.where, fault.code) for fault in caught.value.faults] == [(where, code)]

@@ -37,6 +37,9 @@ class LetterTokenizer(ChatTokenizer):
     def encode_text(self, text: str) -> list[int]:
         raise AssertionError("serving does not train")
 
+    def encode_plain(self, text: str, max_length: int) -> TokenizedRow:
+        raise AssertionError("text is generated from prompts")
+
     def decode(self, ids: Sequence[int]) -> str:
         return "".join(map(chr, ids))
 
@@ -192,6 +195,23 @@ def test_a_model_that_the_project_does_not_have(
     with pytest.raises(NotFound, match=model) as caught:
         service.predict(ASKER, "hi", 9, 0.0, model)
     assert caught.value.code == "model_not_found"
+
+
+def test_a_label_head_writes_no_text(
+    service: InferenceService, versions: MemoryModelVersionRepository, engines: MemoryEngines
+) -> None:
+    versions.publish(version("tickets", config={"objective": "classification"}))
+    with pytest.raises(Invalid, match="tickets:1") as caught:
+        service.predict(ASKER, "hi", 9, 0.0, "tickets")
+    assert caught.value.code == "not_generative"
+    assert engines.asked == []
+
+
+def test_an_encoder_writes_no_text(service: InferenceService, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LetterTokenizer, "generates", False)
+    with pytest.raises(Invalid, match="big") as caught:
+        service.predict(ASKER, "hi", 9, 0.0, "big")
+    assert caught.value.code == "not_generative"
 
 
 def test_another_projects_model_does_not_exist(

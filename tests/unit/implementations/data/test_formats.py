@@ -9,6 +9,7 @@ from app.core.errors import Invalid
 from app.core.interfaces.components import DataFormat
 from app.implementations.data.formats import (
     AlpacaFormat,
+    LabelledFormat,
     MessagesFormat,
     OpenAiPreferenceFormat,
     PreferenceFormat,
@@ -190,7 +191,7 @@ def test_faulty_columns(form: DataFormat, row: dict[str, Any], expected: list[tu
 def test_one_format_recognises_a_row() -> None:
     forms: list[DataFormat] = [
         *(AlpacaFormat(), MessagesFormat(), PromptCompletionFormat()),
-        *(PreferenceFormat(), OpenAiPreferenceFormat(), TextFormat()),
+        *(PreferenceFormat(), OpenAiPreferenceFormat(), TextFormat(), LabelledFormat()),
     ]
     everything: dict[str, Any] = dict.fromkeys(sorted(set.union(*[set(form.columns) for form in forms])), "")
     for form in forms:
@@ -198,7 +199,7 @@ def test_one_format_recognises_a_row() -> None:
     assert [type(form) for form in forms if form.recognises(everything)] == [MessagesFormat]
     for columns in (("prompt", "chosen"), ("prompt", "rejected"), ("preferred_output",), ("text", "id")):
         assert sum(form.recognises(dict.fromkeys(columns, "")) for form in forms) == 1
-    assert not any(form.recognises({"text": "x", "label": "y"}) for form in forms)
+    assert not any(form.recognises({"label": "y", "id": 1}) for form in forms)
 
 
 @pytest.mark.parametrize(("count", "says"), [(150, "50 more"), (MAX_COUNTED + 5, "at least")])
@@ -207,3 +208,29 @@ def test_a_hundred_faults_are_listed_and_the_rest_counted(count: int, says: str)
         MessagesFormat().convert({"messages": [1] * count})
     assert len(caught.value.faults) == MAX_FAULTS + 1
     assert says in caught.value.faults[-1].message
+
+
+@pytest.mark.parametrize(
+    ("given", "label"), [("good", "good"), (" good\n", "good"), (3, "3"), (0, "0"), (-1, "-1")]
+)
+def test_a_label_is_a_text_in_the_end(given: Any, label: str) -> None:
+    assert LabelledFormat().convert({"text": "q", "label": given}) == Conversation(0, [], text="q", label=label)
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"text": " ", "label": None}, [("text", "empty"), ("label", "wrong_type")]),
+        ({"text": 5, "label": True}, [("text", "wrong_type"), ("label", "wrong_type")]),
+        ({"text": "q\0", "label": 1.5}, [("text", "invalid_text"), ("label", "wrong_type")]),
+        ({"text": "q", "label": ["a"]}, [("label", "wrong_type")]),
+        ({"text": "q", "label": ""}, [("label", "empty")]),
+    ],
+)
+def test_faults_of_labelled_rows(row: dict[str, Any], expected: list[tuple[str, str]]) -> None:
+    assert faults_of(LabelledFormat(), row) == expected
+
+
+@pytest.mark.parametrize("more", [{"messages": []}, {"instruction": "q"}, {"prompt": "q"}, {"question": "q"}])
+def test_a_conversation_with_columns_text_and_label_stays_one(more: dict[str, Any]) -> None:
+    assert not LabelledFormat().recognises({"text": "q", "label": "good", **more})

@@ -154,7 +154,7 @@ class TestPull:
         assert bases.tokenizer("a").split_reasoning("x\n</think>\n\ny") == ("x", "y")
 
     def test_an_unknown_preset_lists_the_known_ones(self, store: Store, tmp_path: Path) -> None:
-        with pytest.raises(Invalid, match="known: llama, qwen2"):
+        with pytest.raises(Invalid, match="known: bert, llama, qwen2"):
             store({"a": entry("random", "gpt")}).pull("a")
         assert not any(p.is_dir() for p in (tmp_path / "models" / "base").iterdir())
 
