@@ -23,6 +23,13 @@ ModuleNames = Annotated[
     BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),  # JSON has no tuples
 ]
 
+# Strategies that cut parameters into pieces, and adaptations whose quantised weights cannot be cut.
+SHARDING: Mapping[tuple[str, int | None], str] = {
+    ("fsdp", None): "strategy fsdp",
+    ("deepspeed", 3): "strategy deepspeed with zero_stage 3",
+}
+WHOLE_ONLY: frozenset[str] = frozenset({"qlora"})
+
 
 KernelName = Literal["attention", "head", "lora", "rms_norm", "swiglu"]
 KernelNames = Annotated[
@@ -61,7 +68,9 @@ class TrainingConfig(BaseModel):
 
     objective: Literal["sft", "dpo", "pretrain"] = "sft"
     adaptation: Literal["lora"] = "lora"
-    strategy: Literal["single"] = "single"
+    strategy: Literal["single", "ddp", "deepspeed", "fsdp"] = "single"
+    processes: int = Field(1, ge=1, le=1024, description="that train together; each is a rank of the strategy")
+    zero_stage: Literal[2, 3] = Field(2, description="what deepspeed shards: 2 gradients, 3 parameters too")
     lora: LoraSettings = LoraSettings()
     dpo_beta: float = Field(0.1, gt=0, le=10, description="how closely dpo holds to the model it starts from")
 
@@ -105,6 +114,21 @@ class TrainingConfig(BaseModel):
         if problems:
             raise ValueError("; ".join(problems))
         return flat
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.strategy == "single" and self.processes > 1:
+            raise ValueError(
+                f"strategy single is one process: set processes to 1, or strategy to ddp, deepspeed or fsdp for "
+                f"{self.processes}"
+            )
+        sharded = SHARDING.get((self.strategy, self.zero_stage if self.strategy == "deepspeed" else None))
+        if sharded and self.adaptation in WHOLE_ONLY:
+            raise ValueError(
+                f"adaptation {self.adaptation} cannot be sharded by {sharded}: "
+                "set strategy to ddp, or to deepspeed with zero_stage 2"
+            )
+        return self
 
     @property
     def published_name(self) -> str:
