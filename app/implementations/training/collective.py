@@ -57,7 +57,9 @@ def spread(tree: Any, device: torch.device, keep: Callable[[Path, torch.Tensor],
     """
     found, shape = tree_flatten_with_path(tree)
     leaves = [value for _, value in found]
-    paths: list[Path] = [tuple(getattr(key, "key", getattr(key, "idx", None)) for key in path) for path, _ in found]
+    paths: list[Path] = [
+        tuple(getattr(key, "key", getattr(key, "idx", None)) for key in path) for path, _ in found
+    ]
     heads = [_Coming(tuple(v.shape), v.dtype) if isinstance(v, torch.Tensor) else v for v in leaves]
     heads, paths, shape = first((heads, paths, shape))
     kept = []

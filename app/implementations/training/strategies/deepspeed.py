@@ -135,7 +135,9 @@ class EngineMasters(Masters):
             optimizer.optimizer.state[part] = {key: torch.zeros_like(part) for key in keys}
         if self._stage == 2:  # which finds its way to the state at the first step only
             optimizer._lazy_init_hp_params_optimizer_state()
-        kept = spread(state, self._device, lambda path, tensor: self._put(self.parameters[path[2]], tensor, path[1]))
+        kept = spread(
+            state, self._device, lambda path, tensor: self._put(self.parameters[path[2]], tensor, path[1])
+        )
         for part in self._parts:
             optimizer.optimizer.state[part]["step"] = torch.tensor(kept["step"])
 
@@ -144,7 +146,9 @@ class EngineMasters(Masters):
         """This process's masters, each of many parameters' pieces end to end: what Adam steps."""
         optimizer = self._engine.optimizer
         parts: list[torch.Tensor] = (
-            optimizer.single_partition_of_fp32_groups if self._stage == 2 else optimizer.fp32_partitioned_groups_flat
+            optimizer.single_partition_of_fp32_groups
+            if self._stage == 2
+            else optimizer.fp32_partitioned_groups_flat
         )
         return parts
 
