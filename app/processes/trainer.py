@@ -26,6 +26,7 @@ from app.core.errors import AppError
 from app.core.interfaces.components import Reporter, TrainerJob, TrainingRunner, TrainingStopped
 from app.processes.lease_guard import LeaseGuard
 from app.utils.files import write_whole
+from app.utils.folders import is_disk_full
 
 OUT_OF_MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory")  # torch's
 
@@ -49,16 +50,25 @@ def main(arguments: list[str] | None = None) -> int:
     folder = chosen.job.parent
     report = EventWriter(folder / "events.ndjson", chosen.ring, stop)
     outcome, written = _run(_job(raw), report)
-    if written is not None:
-        write_whole(folder / "result.json", json.dumps(written, ensure_ascii=False))
+    try:
+        if written is not None:
+            write_whole(folder / "result.json", json.dumps(written, ensure_ascii=False))
+    except OSError as error:
+        if is_disk_full(error):
+            return TrainerExit.DISK_FULL
+        raise
     return outcome
 
 
 class EventWriter(Reporter):
-    """Appends to events.ndjson, a line an event, and rings."""
+    """Appends to events.ndjson, a line an event, and rings.
+
+    What finds no room on the disk waits for the next event: it is no reason to end a run.
+    """
 
     def __init__(self, path: Path, ring: int, stop: threading.Event) -> None:
         self._file = path.open("ab", buffering=0)
+        self._unwritten = b""
         self._ring = ring
         os.set_blocking(ring, False)
         self._stop = stop
@@ -85,7 +95,13 @@ class EventWriter(Reporter):
             "created_at": datetime.now(UTC).isoformat(),
             "data": data,
         }
-        self._file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+        self._unwritten += json.dumps(line, ensure_ascii=False).encode() + b"\n"
+        try:
+            while self._unwritten:
+                self._unwritten = self._unwritten[self._file.write(self._unwritten) :]
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
         # A full pipe has rung already; one that is closed has nobody to wake.
         with suppress(BlockingIOError, BrokenPipeError):
             os.write(self._ring, b"!")

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from app.core.interfaces.components import TrainingStopped
+from app.core.services.resuming import latest_checkpoint
 from app.implementations.training.batches import plan_epoch
-from app.implementations.training.checkpoints import latest_checkpoint
 from app.implementations.training.loop import TrainingFailed, evaluate
 
 
