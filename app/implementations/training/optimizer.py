@@ -92,7 +92,7 @@ def _inner(name: str, groups: Sequence[dict[str, Any]], weight_decay: float) -> 
                 code="package_missing",
             ) from None
         # Dettmers et al. 2021 (arXiv:2110.02861). A tensor of fewer than 4,096 entries keeps float32 state.
-        return AdamW8bit(groups, weight_decay=weight_decay)  # type: ignore[no-any-return]
+        return AdamW8bit(groups, weight_decay=weight_decay)
     return torch.optim.AdamW(groups, weight_decay=weight_decay, fused=True)
 
 
@@ -102,7 +102,8 @@ def learning_rate(config: TrainingConfig, step: int, total_steps: int) -> float:
     A pure function, so a checkpoint needs no state of a scheduler.
     """
     ratio = config.warmup_ratio
-    warmup = config.warmup_steps if ratio is None else math.ceil(ratio * total_steps)
+    # Rounded first: a tenth of 30 steps is 3.0000000000000004 in floating point.
+    warmup = config.warmup_steps if ratio is None else math.ceil(round(ratio * total_steps, 6))
     if step < warmup:
         return config.learning_rate * (step + 1) / warmup
     if config.lr_schedule == "constant":
