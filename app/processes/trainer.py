@@ -25,13 +25,13 @@ from app.core.entities.trainer import Placement, TrainerExit
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import AppError, Invalid
 from app.core.interfaces.components import Reporter, TrainerJob, TrainingRunner, TrainingStopped
-from app.implementations.queue.trainer_launcher import THREAD_VARIABLES
 from app.processes.children import die_with
 from app.processes.lease_guard import LeaseGuard
+from app.processes.placement import TORCHRUN, cores, placement_of, share_of_threads, torchrun_placement
 from app.processes.ranks import Lost, Ranks, result_of
 from app.utils.files import write_whole
+from app.utils.folders import is_disk_full
 
-TORCHRUN = "env://"  # where torchrun's processes meet
 OUT_OF_MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory")  # torch's
 
 
@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
         os.set_inheritable(descriptor, False)
 
     raw = json.loads(chosen.job.read_text("utf-8"))
-    placement = _placement(raw, chosen.job.parent, chosen.rank)
+    placement = placement_of(raw, chosen.job.parent, chosen.rank)
     by_torchrun = placement.rendezvous == TORCHRUN
     ranks = Ranks(chosen.job, 1 if by_torchrun or chosen.rank else placement.processes)
     stop = threading.Event()
@@ -77,16 +77,21 @@ def main(arguments: list[str] | None = None) -> int:
             from app.implementations.training.rendezvous import share_job
 
             share_job(placement, raw)
-        elif placement.processes > _cores():
+        elif placement.processes > cores():
             raise Invalid(
-                f"processes: this host has {_cores()} cores, and each of {placement.processes} wants one"
+                f"processes: this host has {cores()} cores, and each of {placement.processes} wants one"
             )
         ranks.start(end)
         return _train(_job(raw, placement), report)
 
     outcome, written = _run(work, report, ranks.lost)
     ranks.close()
-    write(written)
+    try:
+        write(written)
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        outcome = TrainerExit.DISK_FULL
     if chosen.rank:
         sys.stdout.flush()
         os._exit(outcome)  # what libraries do when the interpreter ends is no reason to fail
@@ -126,10 +131,14 @@ class Quiet(Reporter):
 
 
 class EventWriter(Reporter):
-    """Appends to events.ndjson, a line an event, and rings."""
+    """Appends to events.ndjson, a line an event, and rings.
+
+    What finds no room on the disk waits for the next event: it is no reason to end a run.
+    """
 
     def __init__(self, path: Path, ring: int, stop: threading.Event) -> None:
         self._file = path.open("ab", buffering=0)
+        self._unwritten = b""
         self._ring = ring
         os.set_blocking(ring, False)
         self._stop = stop
@@ -158,40 +167,16 @@ class EventWriter(Reporter):
                 "created_at": datetime.now(UTC).isoformat(),
                 "data": data,
             }
-            self._file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+            self._unwritten += json.dumps(line, ensure_ascii=False).encode() + b"\n"
+            try:
+                while self._unwritten:
+                    self._unwritten = self._unwritten[self._file.write(self._unwritten) :]
+            except OSError as error:
+                if not is_disk_full(error):
+                    raise
             # A full pipe has rung already; one that is closed has nobody to wake.
             with suppress(BlockingIOError, BrokenPipeError):
                 os.write(self._ring, b"!")
-
-
-def torchrun_placement(environment: Mapping[str, str]) -> Placement | None:
-    """What torchrun, or whoever starts processes as it does, says of this one; None: it was not started so."""
-    if not {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= environment.keys():
-        return None
-    rank, processes = int(environment["RANK"]), int(environment["WORLD_SIZE"])
-    return Placement(rank, processes, int(environment.get("LOCAL_RANK", "0")), TORCHRUN)
-
-
-def _placement(raw: Mapping[str, Any], folder: Path, rank: int) -> Placement:
-    processes = raw["config"].get("processes", 1)
-    around = torchrun_placement(os.environ)
-    if around is not None and around.processes == processes > 1:
-        return around
-    return Placement(rank, processes, rank, f"file://{folder / 'rendezvous'}")
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _share_of_threads(threads: int, placement: Placement) -> int:
-    """Of this host's for the job; also told to libraries that are yet to be loaded."""
-    here = (
-        int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if placement.rendezvous == TORCHRUN else placement.processes
-    )
-    share = max(1, threads // here)
-    os.environ |= dict.fromkeys(THREAD_VARIABLES, str(share))
-    return share
 
 
 def _job(raw: Mapping[str, Any], placement: Placement) -> TrainerJob:
@@ -203,7 +188,7 @@ def _job(raw: Mapping[str, Any], placement: Placement) -> TrainerJob:
         base_model_folder=Path(raw["base_model_folder"]),
         dataset_folder=Path(raw["dataset_folder"]),
         run_folder=Path(raw["run_folder"]),
-        threads=_share_of_threads(raw["threads"], placement),
+        threads=share_of_threads(raw["threads"], placement),
         placement=placement,
     )
 

@@ -11,6 +11,7 @@ class TrainerExit(IntEnum):
     FAILED = 10  # result.json holds code, message and faults
     STOPPED = 11  # it was asked to
     ABANDONED = 12  # the worker's end of the control pipe closed
+    DISK_FULL = 13  # not even result.json found room
 
 
 @dataclass(frozen=True, slots=True)

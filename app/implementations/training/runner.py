@@ -19,12 +19,14 @@ from app.implementations.data.tokenization import FolderChatTokenizer
 from app.implementations.models.devices import peak_memory_bytes, pick_device, pick_precision
 from app.implementations.training import packed_attention
 from app.implementations.training.adaptations.lora import count_parameters, trainable
+from app.implementations.training.checkpoints import needs_room
 from app.implementations.training.kernels.install import install_kernels
 from app.implementations.training.loop import Counters, TrainingFailed, TrainingLoop
 from app.implementations.training.method import Adaptation, Objective, Strategy
 from app.implementations.training.optimizer import MasterOptimizer
+from app.implementations.training.pins import machine_pins
 from app.utils.files import write_whole
-from app.utils.folders import fresh_neighbour, move_into_place, remove_folder, seal
+from app.utils.folders import building, seal
 
 # What a version needs beside its weights to render a conversation as in training.
 TOKENIZER_FILES = (
@@ -79,7 +81,7 @@ class TorchRunner(TrainingRunner):
             f"validating on {len(validation)}"
         )
 
-        optimizer = MasterOptimizer(trainable(adapted), config.weight_decay)
+        optimizer = MasterOptimizer(trainable(adapted), config.weight_decay, optimizer=config.optimizer)
         started = time.perf_counter()
         counters = TrainingLoop(
             config,
@@ -92,6 +94,7 @@ class TorchRunner(TrainingRunner):
             validation,
             job.run_folder / "checkpoints" / job.job_id,  # two jobs may name one output_dir
             report,
+            machine_pins(device, precision),
         ).run()
 
         for name, parameter in optimizer.parameters.items():
@@ -104,8 +107,9 @@ class TorchRunner(TrainingRunner):
             "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
             "machine": platform.machine(),
         }
-        _leave_artifacts(job, adaptation, adapted)
-        write_whole(job.run_folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+        with needs_room("what was trained could not be left; make room, then go on with --resume"):
+            _leave_artifacts(job, adaptation, adapted)
+            write_whole(job.run_folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
         return {"metrics": metrics, "template_hash": tokenizer.template_hash}
 
 
@@ -138,12 +142,9 @@ def _metrics(counters: Counters, runtime: float, device: torch.device) -> dict[s
 
 def _leave_artifacts(job: TrainerJob, adaptation: Any, adapted: Any) -> None:
     """``artifacts/``: adapter, tokenizer and template, whole or not at all."""
-    target = job.run_folder / "artifacts"
-    building = fresh_neighbour(target)
-    adaptation.save(adapted, building)
-    for name in TOKENIZER_FILES:
-        if (job.base_model_folder / name).is_file():
-            shutil.copyfile(job.base_model_folder / name, building / name)
-    seal(building, {"base_model": job.config.base_model, "job_id": job.job_id})
-    remove_folder(target)
-    move_into_place(building, target)
+    with building(job.run_folder / "artifacts") as folder:
+        adaptation.save(adapted, folder)
+        for name in TOKENIZER_FILES:
+            if (job.base_model_folder / name).is_file():
+                shutil.copyfile(job.base_model_folder / name, folder / name)
+        seal(folder, {"base_model": job.config.base_model, "job_id": job.job_id})
