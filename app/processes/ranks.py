@@ -48,7 +48,7 @@ class Ranks:
         self._over = False
 
     def start(self, on_lost: Callable[[Lost], None]) -> None:
-        """``on_lost`` is called, in another thread, when one has ended before its time and rank 0 has not followed."""
+        """``on_lost`` is called, in another thread, when one ended before its time and rank 0 did not follow."""
         for rank, end in enumerate(self._ends, 1):
             process = subprocess.Popen(
                 [

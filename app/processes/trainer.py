@@ -1,7 +1,7 @@
 """One training attempt in a process of its own: docs/trainer-protocol.md.
 
-``python -m app.processes.trainer JOB.json --ring FD --control FD``, started by a worker. A job of many processes has
-others on this host, which this one starts with ``--rank`` in place of ``--ring``, or on many, where torchrun does.
+``python -m app.processes.trainer JOB.json --ring FD --control FD``, started by a worker. The other ranks of a job of
+many processes are started by this one, with ``--rank`` in place of ``--ring``, or on many hosts by torchrun.
 """
 
 import argparse
@@ -78,9 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
 
             share_job(placement, raw)
         elif placement.processes > cores():
-            raise Invalid(
-                f"processes: this host has {cores()} cores, and each of {placement.processes} wants one"
-            )
+            raise Invalid(f"processes: this host has {cores()} cores, and each of {placement.processes} wants one")
         ranks.start(end)
         return _train(_job(raw, placement), report)
 
@@ -201,7 +199,7 @@ def _train(job: TrainerJob, report: Reporter) -> Mapping[str, Any]:
 def _run(
     work: Callable[[], Mapping[str, Any]], report: Reporter, lost: Callable[[], Lost | None]
 ) -> tuple[TrainerExit, Mapping[str, Any] | None]:
-    """The exit status, and what result.json says. ``lost`` may know another rank's end, which explains an error."""
+    """The exit status, and what result.json says. ``lost`` may know of another rank, whose end explains an error."""
     try:
         return TrainerExit.SUCCEEDED, {"result": work()}
     except TrainingStopped:

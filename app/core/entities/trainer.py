@@ -22,3 +22,6 @@ class Placement:
     processes: int = 1
     local_rank: int = 0  # among those of this host: the number of its GPU
     rendezvous: str = ""  # where they meet: file:///…, or env:// for what torchrun has set
+
+
+ALONE = Placement()

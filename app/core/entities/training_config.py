@@ -141,6 +141,11 @@ class TrainingConfig(BaseModel):
                 f"adaptation {self.adaptation} cannot be sharded by {sharded}: "
                 "set strategy to ddp, or to deepspeed with zero_stage 2"
             )
+        if self.strategy in ("deepspeed", "fsdp") and self.optimizer != "adamw":
+            raise ValueError(
+                f"optimizer {self.optimizer} wants whole tensors and strategy {self.strategy} cuts them: "
+                "set optimizer to adamw, or strategy to ddp"
+            )
         return self
 
     @property

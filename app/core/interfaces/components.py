@@ -14,7 +14,7 @@ from app.core.entities.datasets import (
     TokenizedRow,
 )
 from app.core.entities.models import BaseModelSpec, ModelVersion
-from app.core.entities.trainer import Placement
+from app.core.entities.trainer import ALONE, Placement
 from app.core.entities.training_config import TrainingConfig
 
 
@@ -151,7 +151,7 @@ class TrainerJob:
     dataset_folder: Path  # holds train.jsonl, validation.jsonl, test.jsonl
     run_folder: Path
     threads: int  # of this process
-    placement: Placement = Placement()
+    placement: Placement = ALONE
 
 
 class Reporter(ABC):

@@ -16,7 +16,6 @@ from safetensors.torch import load_file, save_file
 
 from app.core.errors import AppError
 from app.core.services.resuming import checkpoints_in
-from app.implementations.training.optimizer import MasterOptimizer
 from app.utils.folders import building, is_disk_full, manifest_of, remove_folder, seal
 
 Weights = Mapping[str, torch.Tensor]
@@ -50,7 +49,8 @@ class Position:
 
 def save_checkpoint(
     folder: Path,
-    optimizer: MasterOptimizer,
+    masters: Weights,
+    state: Mapping[str, Any],
     position: Position,
     best: Weights | None,
     pins: Mapping[str, Any],
@@ -58,17 +58,17 @@ def save_checkpoint(
 ) -> Path:
     """Write ``folder/step-…``, then remove all but the newest ``keep``. Float32 masters, not the model's copies.
 
-    ``best`` are the weights with the lowest validation loss, where they may be wanted back. Raises ``DiskFull``;
-    the older checkpoints are there then.
+    ``state`` is the optimizer's; ``best`` are the weights with the lowest validation loss, where they may be wanted
+    back. Raises ``DiskFull``; the older checkpoints are there then.
     """
     target = folder / f"step-{position.step:08d}"
     with needs_room("this checkpoint is not written"), building(target) as fresh:
-        save_file(_on_cpu(optimizer.masters), fresh / "adapter.safetensors")
+        save_file(_on_cpu(masters), fresh / "adapter.safetensors")
         if best is not None:
             save_file(_on_cpu(best), fresh / "best.safetensors")
         # Given a path, torch's own writer says that a write failed, but not why.
         with (fresh / "optimizer.pt").open("wb") as file:
-            torch.save(optimizer.state_dict(), file)
+            torch.save(state, file)
         seal(fresh, {"step": position.step, "counters": position.counters, "pins": pins})
     for older in checkpoints_in(folder)[:-keep]:
         remove_folder(older)
@@ -80,13 +80,22 @@ def pins_of(path: Path) -> Mapping[str, Any]:
     return (manifest_of(path) or {}).get("pins", {})
 
 
-def load_checkpoint(path: Path, optimizer: MasterOptimizer) -> tuple[Position, Weights | None]:
-    """Put a whole checkpoint into the optimizer and its model; the answer is where it stands, and ``best``."""
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What a whole one holds. ``best`` is None where nobody wants it back."""
+
+    position: Position
+    masters: Weights
+    state: dict[str, Any]
+    best: Weights | None
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
     manifest = manifest_of(path) or {}
-    optimizer.load_masters(load_file(path / "adapter.safetensors"))
-    optimizer.load_state_dict(torch.load(path / "optimizer.pt", weights_only=True))
     best = load_file(path / "best.safetensors") if (path / "best.safetensors").is_file() else None
-    return Position(manifest["step"], manifest["counters"]), best
+    state = torch.load(path / "optimizer.pt", weights_only=True)
+    position = Position(manifest["step"], manifest["counters"])
+    return Checkpoint(position, load_file(path / "adapter.safetensors"), state, best)
 
 
 def _on_cpu(weights: Weights) -> dict[str, torch.Tensor]:

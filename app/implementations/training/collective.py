@@ -10,6 +10,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils._pytree import tree_flatten_with_path, tree_unflatten
 
 T = TypeVar("T")
+K = TypeVar("K")
 Path = tuple[Any, ...]  # of keys
 
 
@@ -72,6 +73,14 @@ def spread(tree: Any, device: torch.device, keep: Callable[[Path, torch.Tensor],
     return tree_unflatten(kept, shape)
 
 
+def total(tensor: torch.Tensor) -> torch.Tensor:
+    """Summed over the processes."""
+    if not alone():
+        tensor = tensor.clone()
+        dist.all_reduce(tensor)
+    return tensor
+
+
 def local(tensor: torch.Tensor) -> torch.Tensor:
     """This process's piece of what FSDP2 has cut, else the tensor."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
@@ -94,7 +103,7 @@ def piece(tensor: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
     return cut.to_local()
 
 
-def for_first(tensors: Mapping[str, Callable[[], torch.Tensor]]) -> dict[str, torch.Tensor]:
+def for_first(tensors: Mapping[K, Callable[[], torch.Tensor]]) -> dict[K, torch.Tensor]:
     """What the calls give, in rank 0; {} elsewhere. Each is made by all, as it may gather."""
     found = {}
     for name, gather in tensors.items():

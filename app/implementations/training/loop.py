@@ -21,15 +21,17 @@ from app.core.interfaces.components import Reporter, TrainingStopped
 from app.core.services.resuming import latest_checkpoint
 from app.implementations.training.batches import pack, plan_epoch, share_of
 from app.implementations.training.checkpoints import (
+    Checkpoint,
     DiskFull,
     Position,
     Weights,
-    load_checkpoint,
     pins_of,
+    read_checkpoint,
     save_checkpoint,
 )
+from app.implementations.training.collective import first
 from app.implementations.training.method import Objective, Strategy
-from app.implementations.training.optimizer import MasterOptimizer, learning_rate
+from app.implementations.training.optimizer import Masters, learning_rate
 from app.implementations.training.pins import compare, pins
 from app.utils.folders import locked
 
@@ -71,7 +73,7 @@ class TrainingLoop:
     config: TrainingConfig
     objective: Objective
     wrapped: nn.Module
-    optimizer: MasterOptimizer
+    optimizer: Masters
     strategy: Strategy
     device: torch.device
     train_rows: Sequence[TokenizedRow]
@@ -137,21 +139,35 @@ class TrainingLoop:
         )
 
     def _resume(self) -> tuple[Position, Weights | None]:
+        """Rank 0 reads; the others are given what they hold of it."""
+        found = self._read() if self.strategy.rank == 0 else None
+        position, has_best = first((found.position, found.best is not None) if found else (None, False))
+        if position is None:
+            return Position(0, {}), None
+        self.optimizer.load_masters(found.masters if found else {})
+        self.optimizer.load_state_dict(found.state if found else {})
+        return position, (found.best if found else {}) if has_best else None
+
+    def _read(self) -> Checkpoint | None:
         checkpoint = latest_checkpoint(self.checkpoints)
         if checkpoint is None:
-            return Position(0, {}), None
+            return None
         differences = compare(pins_of(checkpoint), self._pins)
-        position, best = load_checkpoint(checkpoint, self.optimizer)
-        self.report.message(f"going on from step {position.step}")
+        found = read_checkpoint(checkpoint)
+        self.report.message(f"going on from step {found.position.step}")
         if differences:
             named = "; ".join(differences)
             self.report.message(f"not to the bit what a run left alone would have given: {named}", "warn")
-        return position, best
+        return found
 
     def _save(self, step: int, counters: Counters) -> None:
+        """Rank 0 writes what all of them gather."""
         position, keep = Position(step, asdict(counters)), self.config.save_total_limit
+        masters, state = self.optimizer.whole(), self.optimizer.state_dict()
+        if self.strategy.rank != 0:
+            return
         try:
-            save_checkpoint(self.checkpoints, self.optimizer, position, self._best, self._pins, keep)
+            save_checkpoint(self.checkpoints, masters, state, position, self._best, self._pins, keep)
         except DiskFull as error:
             self.report.message(f"step {step}: {error.message}; the run goes on and tries at the next", "warn")
 
@@ -231,7 +247,7 @@ class TrainingLoop:
         if before is None or loss < before - self.config.early_stopping_threshold:
             counters.best_eval_loss, counters.best_step, counters.evaluations_without_better = loss, step, 0
             if self.config.keeps_best:
-                self._best = {name: master.detach().clone() for name, master in self.optimizer.masters.items()}
+                self._best = {name: master.clone() for name, master in self.optimizer.whole().items()}
         else:
             counters.evaluations_without_better += 1
 

@@ -85,18 +85,28 @@ class Strategy(ABC):
     def join(
         self, config: TrainingConfig, placement: Placement, device: torch.device, options: Mapping[str, Any]
     ) -> None:
-        """Meet the other processes. ``options`` are the strategy's file under config/. Raises ``Invalid``."""
+        """Meet the other processes, if there are any. ``options`` are of the strategy's file under config/.
+
+        Raises ``Invalid``.
+        """
+        del config, placement, device, options
 
     def leave(self) -> None:
         """The last word between the processes."""
+        return
 
     @abstractmethod
     def wrap(self, objective: Objective, device: torch.device) -> nn.Module:
         """What the loop calls in place of the objective."""
 
-    def optimizer(self, parameters: Mapping[str, nn.Parameter], weight_decay: float) -> Masters:
+    def optimizer(
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        config: TrainingConfig,
+        rate_factors: Mapping[str, float] | None = None,
+    ) -> Masters:
         """Of what learns, after ``wrap``: what ``backward`` and ``step`` are given."""
-        return MasterOptimizer(parameters, weight_decay)
+        return MasterOptimizer(parameters, config.weight_decay, rate_factors, config.optimizer)
 
     @abstractmethod
     def accumulating(self, last: bool) -> AbstractContextManager[None]:

@@ -6,19 +6,56 @@ all of them is one call for all of them.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import Invalid
+from app.implementations.training.collective import (
+    alone,
+    for_first,
+    from_first,
+    is_first,
+    local,
+    piece,
+    spread,
+    total,
+    whole,
+)
 from app.implementations.training.lamb import Lamb
 
 
-class MasterOptimizer:
-    """``parameters`` by name; each has a float32 master that ``step`` updates and copies back.
+class Masters(ABC):
+    """Float32 masters of ``parameters``, by name, and an optimizer's state, however they lie over the processes.
+
+    Every process calls these, in the same order; rank 0 alone gives and gets what is whole, the others {}.
+    """
+
+    parameters: dict[str, nn.Parameter]
+
+    @abstractmethod
+    def whole(self) -> dict[str, torch.Tensor]:
+        """The masters; they may be the very ones that ``step`` changes."""
+
+    @abstractmethod
+    def load_masters(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Put ``weights`` (float32, by name) into the masters and the model."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]: ...
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class MasterOptimizer(Masters):
+    """Each parameter has a float32 master that ``step`` updates and copies back; of a piece, where it is cut.
 
     ``rate_factors``, by name, multiply the learning rate of some; ``optimizer`` is a name of the config's.
     ``Invalid`` where the package that it needs is missing.
@@ -32,21 +69,19 @@ class MasterOptimizer:
         optimizer: str = "adamw",
     ) -> None:
         self.parameters = dict(parameters)
-        self.masters = {name: p.detach().float().clone() for name, p in self.parameters.items()}
+        self.masters = {name: local(p.detach()).float().clone() for name, p in self.parameters.items()}
+        self._cut = any(isinstance(p, DTensor) for p in self.parameters.values())
         self._gradients = [torch.zeros_like(master) for master in self.masters.values()]
-        by_factor: dict[float, list[torch.Tensor]] = {}
-        for (name, master), gradient in zip(self.masters.items(), self._gradients, strict=True):
+        for master, gradient in zip(self.masters.values(), self._gradients, strict=True):
             master.grad = gradient
-            by_factor.setdefault((rate_factors or {}).get(name, 1.0), []).append(master)
-        groups = [{"params": masters, "factor": factor} for factor, masters in by_factor.items()]
-        self._inner = _inner(optimizer, groups, weight_decay)
+        self._inner = _inner(optimizer, by_factor(self.masters, rate_factors), weight_decay)
 
     def accumulate(self) -> None:
         """Move a micro-step's gradients into the masters'."""
         found = [(sum_, p.grad) for sum_, p in zip(self._gradients, self.parameters.values(), strict=True)]
         sums = [(sum_, gradient) for sum_, gradient in found if gradient is not None]
         if sums:
-            torch._foreach_add_([sum_ for sum_, _ in sums], [gradient for _, gradient in sums])
+            torch._foreach_add_([sum_ for sum_, _ in sums], [local(gradient) for _, gradient in sums])
         for parameter in self.parameters.values():
             parameter.grad = None
 
@@ -56,6 +91,8 @@ class MasterOptimizer:
         The numbers are those of ``clip_grad_norm_``, which loops over the tensors in Python on a CPU.
         """
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(self._gradients)))
+        if self._cut:
+            norm = total(norm.square()).sqrt()
         torch._foreach_mul_(self._gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
         return float(norm)
 
@@ -64,20 +101,72 @@ class MasterOptimizer:
         for group in self._inner.param_groups:
             group["lr"] = learning_rate * group["factor"]
         self._inner.step()
-        torch._foreach_copy_(list(self.parameters.values()), list(self.masters.values()))
+        torch._foreach_copy_([local(p) for p in self.parameters.values()], list(self.masters.values()))
         torch._foreach_zero_(self._gradients)
 
+    def whole(self) -> dict[str, torch.Tensor]:
+        return for_first({name: partial(whole, self.masters[name], p) for name, p in self.parameters.items()})
+
+    @torch.no_grad()
     def load_masters(self, weights: Mapping[str, torch.Tensor]) -> None:
-        """Put ``weights`` (float32, by name) into the masters and the model."""
         for name, parameter in self.parameters.items():
-            self.masters[name].copy_(weights[name])
-            parameter.data.copy_(weights[name])
+            master = self.masters[name]
+            tensor = from_first(weights.get(name), tuple(parameter.shape), master.dtype, master.device)
+            master.copy_(piece(tensor, parameter))
+            local(parameter).copy_(master)
 
     def state_dict(self) -> dict[str, Any]:
-        return self._inner.state_dict()
+        state = self._inner.state_dict()
+        if not self._cut:
+            return state if is_first() else {}
+        pieces = {
+            (place, key): value
+            for place, entry in state["state"].items()
+            for key, value in entry.items()
+            if isinstance(value, torch.Tensor)
+        }
+        found = for_first(
+            {
+                name: partial(whole, value, self._ordered[name[0]]) if value.dim() else partial(_same, value)
+                for name, value in pieces.items()
+            }
+        )
+        if not is_first():
+            return {}
+        for (place, key), value in found.items():
+            state["state"][place][key] = value
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._inner.load_state_dict(state)
+        if alone():
+            self._inner.load_state_dict(state)
+            return
+
+        def keep(path: tuple[Any, ...], tensor: torch.Tensor) -> torch.Tensor:
+            return piece(tensor, self._ordered[path[1]]) if tensor.dim() else tensor
+
+        device = next(iter(self.masters.values())).device
+        self._inner.load_state_dict(spread(state, device, keep))
+
+    @property
+    def _ordered(self) -> list[nn.Parameter]:
+        """The parameters as the optimizer numbers their masters in its state."""
+        by_master = {id(self.masters[name]): p for name, p in self.parameters.items()}
+        return [by_master[id(master)] for group in self._inner.param_groups for master in group["params"]]
+
+
+def by_factor(
+    tensors: Mapping[str, torch.Tensor], rate_factors: Mapping[str, float] | None
+) -> list[dict[str, Any]]:
+    """Groups as torch's optimizers take them, each with the ``factor`` of its learning rate."""
+    groups: dict[float, list[torch.Tensor]] = {}
+    for name, tensor in tensors.items():
+        groups.setdefault((rate_factors or {}).get(name, 1.0), []).append(tensor)
+    return [{"params": members, "factor": factor} for factor, members in groups.items()]
+
+
+def _same(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor
 
 
 def _inner(name: str, groups: Sequence[dict[str, Any]], weight_decay: float) -> torch.optim.Optimizer:

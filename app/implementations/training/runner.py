@@ -4,13 +4,14 @@ import json
 import platform
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 import transformers
 
 from app.core.entities.datasets import TokenizedRow
+from app.core.entities.training_config import TrainingConfig
 from app.core.factories import ComponentFactory
 from app.core.interfaces.components import Reporter, TrainerJob, TrainingRunner
 from app.core.services.encoding import encode
@@ -23,7 +24,6 @@ from app.implementations.training.checkpoints import needs_room
 from app.implementations.training.kernels.install import install_kernels
 from app.implementations.training.loop import Counters, TrainingFailed, TrainingLoop
 from app.implementations.training.method import Adaptation, Objective, Strategy
-from app.implementations.training.optimizer import MasterOptimizer
 from app.implementations.training.pins import machine_pins
 from app.utils.files import write_whole
 from app.utils.folders import building, seal
@@ -46,8 +46,10 @@ class TorchRunner(TrainingRunner):
         objectives: ComponentFactory[Objective],
         adaptations: ComponentFactory[Adaptation],
         strategies: ComponentFactory[Strategy],
+        strategy_options: Callable[[TrainingConfig], Mapping[str, Any]],
     ) -> None:
         self.objectives, self.adaptations, self.strategies = objectives, adaptations, strategies
+        self.strategy_options = strategy_options
 
     def run(self, job: TrainerJob, report: Reporter) -> Mapping[str, Any]:
         """See the interface."""
@@ -62,6 +64,8 @@ class TorchRunner(TrainingRunner):
         if not train:
             raise TrainingFailed("no row has a token to train on", code="invalid_data")
 
+        strategy = self.strategies.create(config.strategy)
+        strategy.join(config, job.placement, device, self.strategy_options(config))
         report.message(f"loading {config.base_model} on {device.type} in {str(precision).removeprefix('torch.')}")
         torch.manual_seed(config.seed)
         adaptation = self.adaptations.create(config.adaptation, config=config)
@@ -69,19 +73,21 @@ class TorchRunner(TrainingRunner):
         adapted = adaptation.prepare(model, config.base_model)
         if config.gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
-        kernels = install_kernels(adapted.to(device), config.kernel_names)
+        if strategy.keeps_whole:
+            kernels = install_kernels(adapted.to(device), config.kernel_names)
+        else:  # the strategy moves it piece by piece; fused groups would hold whole weights beside the pieces
+            kernels = install_kernels(adapted, config.kernel_names - {"lora"})
         if kernels:
             report.message(f"fused kernels: {', '.join(kernels)}")
-        strategy = self.strategies.create(config.strategy)
+        learning, everything = count_parameters(adapted)
         objective = self.objectives.create(config.objective, model=adapted, config=config)
         wrapped = strategy.wrap(objective, device)
-        learning, everything = count_parameters(adapted)
         report.message(
             f"training {learning:,} of {everything:,} parameters on {len(train)} rows, "
             f"validating on {len(validation)}"
         )
 
-        optimizer = MasterOptimizer(trainable(adapted), config.weight_decay, optimizer=config.optimizer)
+        optimizer = strategy.optimizer(trainable(adapted), config)
         started = time.perf_counter()
         counters = TrainingLoop(
             config,
@@ -97,13 +103,21 @@ class TorchRunner(TrainingRunner):
             machine_pins(device, precision),
         ).run()
 
-        for name, parameter in optimizer.parameters.items():
-            parameter.data = optimizer.masters[name].detach()  # published in float32, as they were trained
+        masters = optimizer.whole()
+        strategy.leave()
+        if strategy.rank != 0:
+            return {}
+        if not strategy.keeps_whole:  # what is cut, and hooked, is no model to save
+            model = adaptation.load(job.base_model_folder, precision, attn_implementation=packed_attention.NAME)
+            adapted = adaptation.prepare(model, config.base_model)
+        for name, parameter in trainable(adapted).items():
+            parameter.data = masters[name].to(parameter.device)  # published in float32, as they were trained
         metrics = _metrics(counters, time.perf_counter() - started, device) | {
             "trainable_parameters": learning,
             "device": device.type,
             "precision": str(precision).removeprefix("torch."),
             "threads": job.threads,
+            "processes": strategy.processes,
             "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
             "machine": platform.machine(),
         }

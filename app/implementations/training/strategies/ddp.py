@@ -1,4 +1,4 @@
-"""Data parallelism: every process holds all of the model, and gradients are summed (Li et al. 2020, arXiv:2006.15704).
+"""Data parallelism (Li et al. 2020, arXiv:2006.15704): every process holds all of the model.
 
 The buckets of DistributedDataParallel are summed while the backward pass goes on, in float32 and together with
 what the micro-steps before left in the masters: a step's gradients travel once.
@@ -43,7 +43,7 @@ class DataParallel(ManyProcesses):
         return norm
 
     def _sum(self, _: None, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
-        """A bucket's gradients of the last micro-step, and what its masters hold → the sum of all in the masters."""
+        """A bucket's gradients of the last micro-step, and what its masters hold → the sum of all in these."""
         sums = [self._masters[id(parameter)].grad for parameter in bucket.parameters()]
         for sum_, gradient in zip(sums, bucket.gradients(), strict=True):
             sum_.add_(gradient)  # type: ignore[union-attr]

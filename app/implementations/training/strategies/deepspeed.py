@@ -18,7 +18,7 @@ from app.core.errors import Fault, Invalid
 from app.implementations.training.batches import PackedBatch
 from app.implementations.training.collective import first, for_first, from_first, spread
 from app.implementations.training.method import Objective
-from app.implementations.training.optimizer import Masters
+from app.implementations.training.optimizer import Masters, by_factor
 from app.implementations.training.strategies.many import ManyProcesses, repeated_layers
 
 # What the training config says, so that no file may say otherwise.
@@ -53,7 +53,12 @@ class DeepSpeed(ManyProcesses):
         self._wrapped = _Wrapped(objective.to(device))
         return self._wrapped
 
-    def optimizer(self, parameters: Mapping[str, nn.Parameter], weight_decay: float) -> "EngineMasters":
+    def optimizer(
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        config: TrainingConfig,
+        rate_factors: Mapping[str, float] | None = None,
+    ) -> "EngineMasters":
         objective = self._wrapped.inside
         if not self.keeps_whole:
             # A layer's parameters come and go together: its parts may read each other's.
@@ -61,8 +66,8 @@ class DeepSpeed(ManyProcesses):
             self._library.utils.set_z3_leaf_modules(objective, kinds, raise_if_not_found=False)
         self._engine, *_ = self._library.initialize(
             model=objective,
-            model_parameters=list(parameters.values()),
-            optimizer=lambda groups: torch.optim.AdamW(groups, weight_decay=weight_decay),
+            model_parameters=by_factor(parameters, rate_factors),
+            optimizer=lambda groups: torch.optim.AdamW(groups, weight_decay=config.weight_decay),
             dist_init_required=False,
             config=self._settings(next(iter(parameters.values())).dtype),
         )
@@ -79,7 +84,7 @@ class DeepSpeed(ManyProcesses):
 
     def step(self, optimizer: "EngineMasters", learning_rate: float, max_grad_norm: float) -> float:
         for group in self._engine.optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group["factor"]
         self._engine.step()
         return float(self._engine.get_global_grad_norm())
 
@@ -201,6 +206,6 @@ def _deepspeed(device: torch.device) -> Any:
             code="package_missing",
         ) from None
     deepspeed.utils.logger.setLevel(logging.WARNING)
-    # Its all-reduce over shared memory would be compiled at the first start, for minutes, where there is a compiler.
+    # Its all-reduce over shared memory would be compiled at the first start, where there is a compiler.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     return deepspeed

@@ -13,6 +13,7 @@ from torch import nn
 from app.core.entities.trainer import Placement
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import Invalid
+from app.implementations.training.collective import total
 from app.implementations.training.method import Strategy
 from app.implementations.training.rendezvous import meet
 
@@ -29,7 +30,7 @@ class ManyProcesses(Strategy):
         if device.type == "cuda":
             if placement.local_rank >= torch.cuda.device_count():
                 raise Invalid(
-                    f"processes: each wants a GPU of its own, and this host has {torch.cuda.device_count()}: set fewer",
+                    f"processes: each wants a GPU, and this host has {torch.cuda.device_count()}: set fewer",
                     code="device_missing",
                 )
             torch.cuda.set_device(placement.local_rank)
@@ -47,15 +48,10 @@ class ManyProcesses(Strategy):
         return nullcontext()
 
     def total(self, sums: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        found = {name: sums[name].detach().clone() for name in sorted(sums)}
-        for tensor in found.values():
-            dist.all_reduce(tensor)
-        return found
+        return {name: total(sums[name].detach()) for name in sorted(sums)}
 
     def agree(self, flag: bool) -> bool:
-        votes = torch.tensor(int(flag), device=self.device)
-        dist.all_reduce(votes)
-        return bool(votes)
+        return bool(total(torch.tensor(int(flag), device=self.device)))
 
 
 def repeated_layers(module: nn.Module) -> Iterator[nn.Module]:

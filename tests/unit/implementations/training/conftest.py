@@ -19,7 +19,9 @@ from app.core.entities.training_config import TrainingConfig
 from app.core.interfaces.components import Reporter
 from app.implementations.training import packed_attention
 from app.implementations.training.adaptations.lora import LoraAdaptation, trainable
+from app.implementations.training.kernels.install import install_kernels
 from app.implementations.training.loop import TrainingLoop
+from app.implementations.training.method import Strategy
 from app.implementations.training.optimizer import MasterOptimizer
 from app.implementations.training.strategies.single import SingleProcess
 
@@ -96,6 +98,38 @@ def all_supervised(count: int, seed: int = 1) -> list[TokenizedRow]:
 
 
 ROWS = {"sft": rows, "dpo": pairs, "pretrain": all_supervised}
+
+
+def make_scenario(
+    config: TrainingConfig,
+    strategy: Strategy,
+    folder: Path,
+    listener: Listener,
+    dtype: torch.dtype = torch.float32,
+    full: bool = False,
+    kernels: bool = False,
+) -> TrainingLoop:
+    """As the runner puts one together, on the tiny model and 22 rows: three steps of eight an epoch, one of them short.
+
+    ``strategy`` has joined.
+    """
+    torch.manual_seed(config.seed)
+    model: Any = tiny_model(dtype=dtype)
+    if full:
+        model.requires_grad_(True)
+    else:
+        model = LoraAdaptation(config.with_changes(lora={**config.lora.model_dump(), "r": 3})).prepare(model, "tiny")
+    if kernels:
+        names = config.kernel_names if strategy.keeps_whole else config.kernel_names - {"lora"}
+        assert install_kernels(model, names)
+    objective = OBJECTIVES.create(config.objective, model=model, config=config)
+    device = torch.device("cpu")
+    wrapped = strategy.wrap(objective, device)
+    optimizer = strategy.optimizer(trainable(model), config)
+    held_out = [replace(row, row=row.row + 1000) for row in rows(5, seed=2)]
+    return TrainingLoop(
+        config, objective, wrapped, optimizer, strategy, device, rows(22), held_out, folder, listener
+    )
 
 
 @pytest.fixture
