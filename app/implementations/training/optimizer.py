@@ -119,23 +119,14 @@ class MasterOptimizer(Masters):
         state = self._inner.state_dict()
         if not self._cut:
             return state if is_first() else {}
-        pieces = {
-            (place, key): value
-            for place, entry in state["state"].items()
-            for key, value in entry.items()
-            if isinstance(value, torch.Tensor)
-        }
+        places = [(place, key) for place, entry in state["state"].items() for key in entry]
         found = for_first(
-            {
-                name: partial(whole, value, self._ordered[name[0]]) if value.dim() else partial(_same, value)
-                for name, value in pieces.items()
-            }
+            {at: partial(_whole_state, state["state"][at[0]][at[1]], self._ordered[at[0]]) for at in places}
         )
-        if not is_first():
-            return {}
+        gathered: dict[int, dict[str, Any]] = {}
         for (place, key), value in found.items():
-            state["state"][place][key] = value
-        return state
+            gathered.setdefault(place, {})[key] = value
+        return {**state, "state": gathered} if is_first() else {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if alone():
@@ -165,8 +156,8 @@ def by_factor(
     return [{"params": members, "factor": factor} for factor, members in groups.items()]
 
 
-def _same(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor
+def _whole_state(value: torch.Tensor, parameter: nn.Parameter) -> torch.Tensor:
+    return whole(value, parameter) if value.dim() else value  # but for the count of steps
 
 
 def _inner(name: str, groups: Sequence[dict[str, Any]], weight_decay: float) -> torch.optim.Optimizer:
