@@ -7,6 +7,7 @@ only what it uses; the web process never loads torch.
 from __future__ import annotations
 
 import logging.config
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from app.core.errors import AppError, Invalid
 from app.core.factories import ComponentFactory
 from app.core.interfaces.components import BaseModelStore, TrainingRunner
 from app.core.services import Services
-from config.config import Settings, SettingsError, read_settings
+from config.config import CONFIG_DIR, Settings, SettingsError, read_settings
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -78,7 +79,13 @@ ADAPTATIONS = ComponentFactory[Any](
     "adaptation", {"lora": "app.implementations.training.adaptations.lora:LoraAdaptation"}
 )
 STRATEGIES = ComponentFactory[Any](
-    "strategy", {"single": "app.implementations.training.strategies.single:SingleProcess"}
+    "strategy",
+    {
+        "single": "app.implementations.training.strategies.single:SingleProcess",
+        "ddp": "app.implementations.training.strategies.ddp:DataParallel",
+        "deepspeed": "app.implementations.training.strategies.deepspeed:DeepSpeed",
+        "fsdp": "app.implementations.training.strategies.fsdp:FullySharded",
+    },
 )
 QUEUES = ComponentFactory[Any](
     "queue",
@@ -206,7 +213,27 @@ def build_runner(name: str) -> TrainingRunner:
     """What trains in a trainer process."""
     if name == "double":
         return RUNNERS.create(name)
-    return RUNNERS.create(name, objectives=OBJECTIVES, adaptations=ADAPTATIONS, strategies=STRATEGIES)
+    return RUNNERS.create(
+        name,
+        objectives=OBJECTIVES,
+        adaptations=ADAPTATIONS,
+        strategies=STRATEGIES,
+        strategy_options=load_strategy_options,
+    )
+
+
+def load_strategy_options(config: TrainingConfig) -> Mapping[str, Any]:
+    """The strategy's own file under config/; ``Invalid`` where it is no mapping of keys."""
+    name = {"deepspeed": f"deepspeed_zero{config.zero_stage}.json", "fsdp": "fsdp.yaml"}.get(config.strategy)
+    if name is None:
+        return {}
+    try:
+        options = yaml.safe_load((CONFIG_DIR / name).read_text("utf-8"))  # JSON is YAML
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise Invalid(f"config/{name}: cannot be read: {error}") from None
+    if not isinstance(options, dict):
+        raise Invalid(f"config/{name}: must be a mapping of keys")
+    return options
 
 
 def build_celery(settings: Settings) -> Any:

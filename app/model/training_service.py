@@ -1,6 +1,7 @@
 """Train in the foreground: ``python -m app.model.training_service --config config/train_config.yaml``.
 
-The same job, run folder and record as through a worker; this process is the worker.
+The same job, run folder and record as through a worker; this process is the worker. ``--resume RUN_FOLDER`` goes
+on with a run that did not come to its end, by that run's own config.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from app import create_app
 from app.bootstrap import SettingsError, load_settings, load_training_config, one_line, prepare_instance
 from app.core.entities.jobs import FINAL_STATES, FineTuningJob, JobState
 from app.core.errors import AppError, Invalid
+from app.core.services.resuming import UnfinishedRun, run_to_resume
 from app.model.progress import RunProgress
 
 if TYPE_CHECKING:
@@ -46,9 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     changes = {key: value for key, _, _ in OPTIONS.values() if (value := getattr(options, key)) is not None}
     try:
-        config = load_training_config(options.config, **changes)
+        run = None if options.resume is None else run_to_resume(options.resume)
+        config = load_training_config(options.config if run is None else run.folder / "config.yaml", **changes)
         app = foreground_app()
-        job = train(app, config)
+        job = train(app, config, run)
     except Invalid as error:
         return fail(error, [f"  {fault.where}: {fault.message}" for fault in error.faults])
     except (AppError, SettingsError) as error:
@@ -63,7 +66,11 @@ def parser() -> argparse.ArgumentParser:
     arguments = argparse.ArgumentParser(
         prog="python -m app.model.training_service", description="Fine-tune a model in the foreground."
     )
-    arguments.add_argument("--config", type=Path, default=Path("config/train_config.yaml"), help="a training YAML")
+    source = arguments.add_mutually_exclusive_group()
+    source.add_argument("--config", type=Path, default=Path("config/train_config.yaml"), help="a training YAML")
+    source.add_argument(
+        "--resume", type=Path, metavar="RUN_FOLDER", help="go on with this run, with its own config"
+    )
     for option, (key, kind, text) in OPTIONS.items():
         arguments.add_argument(option, dest=key, type=kind, help=text or f"{key} of the file")
     return arguments
@@ -79,18 +86,22 @@ def foreground_app() -> Flask:
     return app
 
 
-def train(app: Flask, config: TrainingConfig) -> FineTuningJob:
-    """Submit, validate and train one job under a progress bar; the answer is the job at its end."""
+def train(app: Flask, config: TrainingConfig, run: UnfinishedRun | None = None) -> FineTuningJob:
+    """Submit, validate and train one job under a progress bar; the answer is the job at its end.
+
+    With ``run``, the job goes on with that one.
+    """
     services: Services = app.extensions["services"]
     overrides: dict[str, Any] = config.model_dump(mode="json")
     owner = f"{socket.gethostname()}:{os.getpid()}:foreground"
     with app.app_context(), RunProgress() as progress:
-        job = services.training.submit(None, overrides)
+        training = services.training
+        job = training.submit(None, overrides) if run is None else training.resume(run, overrides)
         while job.state not in FINAL_STATES:
             if not services.execution.run_next(owner, job.id, on_event=progress):
                 time.sleep(LOST_SECONDS)  # the claim was lost, and there may be no worker to find that out
                 services.execution.watch_leases()
-            job = services.training.get(None, job.id)
+            job = training.get(None, job.id)
     return job
 
 

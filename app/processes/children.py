@@ -50,7 +50,7 @@ class Child:
             stdout=sys.stderr,
             pass_fds=self.descriptors,
             start_new_session=True,
-            preexec_fn=_die_with(os.getpid()),
+            preexec_fn=die_with(os.getpid(), signal.SIGTERM),
         )
 
     def _plan(self, status: int, now: float) -> None:
@@ -78,14 +78,14 @@ def say(line: str) -> None:
     print(f"run.py: {line}", file=sys.stderr, flush=True)
 
 
-def _die_with(parent: int) -> Callable[[], None] | None:
-    """For the child, before it becomes its program: end when the supervisor is killed."""
+def die_with(parent: int, number: signal.Signals) -> Callable[[], None] | None:
+    """For the child to call: it gets this signal when its parent is killed."""
     if sys.platform != "linux":
         return None
     prctl = ctypes.CDLL(None).prctl
 
     def arm() -> None:
-        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        prctl(PR_SET_PDEATHSIG, number)
         if os.getppid() != parent:  # it was killed before that
             os._exit(1)
 

@@ -5,6 +5,8 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from app.core.entities.trainer import TrainerExit
@@ -57,9 +59,13 @@ class DeadlineTimer:
 
 
 class LeaseGuard:
-    """Reads the control pipe: ``renew DEADLINE``, ``stop``, and its end, which ends the process."""
+    """Reads the control pipe: ``renew DEADLINE``, ``stop``, and its end, which ends the process.
 
-    def __init__(self, control: int, deadline: float, stop: threading.Event) -> None:
+    What it reads it passes on to ``others``, the control pipes of the job's other ranks.
+    """
+
+    def __init__(self, control: int, deadline: float, stop: threading.Event, others: Sequence[int] = ()) -> None:
+        self._others = others
         self._timer = DeadlineTimer()
         self._timer.set(deadline)
         self._control = control
@@ -74,4 +80,8 @@ class LeaseGuard:
                     self._timer.set(float(argument))
                 elif word == "stop":
                     self._stop.set()
+                for other in self._others:
+                    # One that is frozen does not read: a full pipe is left to its lease.
+                    with suppress(BrokenPipeError, BlockingIOError):
+                        os.write(other, line.encode("ascii"))
         os._exit(TrainerExit.ABANDONED)

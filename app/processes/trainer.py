@@ -1,6 +1,7 @@
 """One training attempt in a process of its own: docs/trainer-protocol.md.
 
-``python -m app.processes.trainer JOB.json --ring FD --control FD``, started by a worker.
+``python -m app.processes.trainer JOB.json --ring FD --control FD``, started by a worker. The other ranks of a job of
+many processes are started by this one, with ``--rank`` in place of ``--ring``, or on many hosts by torchrun.
 """
 
 import argparse
@@ -12,7 +13,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -20,12 +21,16 @@ from pathlib import Path
 from typing import Any
 
 from app.bootstrap import build_runner
-from app.core.entities.trainer import TrainerExit
+from app.core.entities.trainer import Placement, TrainerExit
 from app.core.entities.training_config import TrainingConfig
-from app.core.errors import AppError
+from app.core.errors import AppError, Invalid
 from app.core.interfaces.components import Reporter, TrainerJob, TrainingRunner, TrainingStopped
+from app.processes.children import die_with
 from app.processes.lease_guard import LeaseGuard
+from app.processes.placement import TORCHRUN, cores, placement_of, share_of_threads, torchrun_placement
+from app.processes.ranks import Lost, Ranks, result_of
 from app.utils.files import write_whole
+from app.utils.folders import is_disk_full
 
 OUT_OF_MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory")  # torch's
 
@@ -33,35 +38,109 @@ OUT_OF_MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough mem
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m app.processes.trainer")
     parser.add_argument("job", type=Path, help="the job file")
-    parser.add_argument("--ring", type=int, required=True, help="descriptor to write a byte to at each event")
+    parser.add_argument("--ring", type=int, help="descriptor to write a byte to at each event")
     parser.add_argument("--control", type=int, required=True, help="descriptor of the worker's orders")
+    parser.add_argument(
+        "--rank", type=int, default=0, help="of a job's many processes; it reports and saves nothing"
+    )
+    parser.add_argument("--parent", type=int, help="the process id of rank 0")
     chosen = parser.parse_args(arguments)
-    for descriptor in (chosen.ring, chosen.control):
+    if chosen.parent is not None and (arm := die_with(chosen.parent, signal.SIGKILL)):
+        arm()
+    for descriptor in filter(None, (chosen.ring, chosen.control)):
         os.set_inheritable(descriptor, False)
 
     raw = json.loads(chosen.job.read_text("utf-8"))
+    placement = placement_of(raw, chosen.job.parent, chosen.rank)
+    by_torchrun = placement.rendezvous == TORCHRUN
+    ranks = Ranks(chosen.job, 1 if by_torchrun or chosen.rank else placement.processes)
     stop = threading.Event()
-    LeaseGuard(chosen.control, raw["deadline"], stop)
+    LeaseGuard(chosen.control, raw["deadline"], stop, ranks.controls)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
 
     folder = chosen.job.parent
-    report = EventWriter(folder / "events.ndjson", chosen.ring, stop)
-    outcome, written = _run(_job(raw), report)
-    if written is not None:
-        write_whole(folder / "result.json", json.dumps(written, ensure_ascii=False))
+    report = Quiet(stop) if chosen.rank else EventWriter(folder / "events.ndjson", chosen.ring, stop)
+
+    def write(written: Mapping[str, Any] | None) -> None:
+        if written is not None:
+            write_whole(result_of(chosen.job, chosen.rank), json.dumps(written, ensure_ascii=False))
+
+    def end(lost: Lost) -> None:
+        report.message(lost.written["message"], "error")
+        write(lost.written)
+        os._exit(lost.status)
+
+    def work() -> Mapping[str, Any]:
+        if by_torchrun:
+            from app.implementations.training.rendezvous import share_job
+
+            share_job(placement, raw)
+        elif placement.processes > cores():
+            raise Invalid(f"processes: this host has {cores()} cores, and each of {placement.processes} wants one")
+        ranks.start(end)
+        return _train(_job(raw, placement), report)
+
+    outcome, written = _run(work, report, ranks.lost)
+    ranks.close()
+    try:
+        write(written)
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        outcome = TrainerExit.DISK_FULL
+    if chosen.rank:
+        sys.stdout.flush()
+        os._exit(outcome)  # what libraries do when the interpreter ends is no reason to fail
     return outcome
 
 
+def follow() -> TrainerExit:
+    """Take part in the job of rank 0, where torchrun has started this process: perhaps on another host.
+
+    It has no worker: torchrun ends it when another ends, and a lost rank 0 breaks its connections.
+    """
+    from app.implementations.training.rendezvous import receive_job
+
+    placement = torchrun_placement(os.environ)
+    if placement is None:
+        raise RuntimeError("torchrun has set no RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT")
+    stop = threading.Event()
+    report = Quiet(stop)
+    outcome, _ = _run(lambda: _train(_job(receive_job(placement), placement), report), report, lambda: None)
+    return outcome
+
+
+class Quiet(Reporter):
+    """Of every rank but the first."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop = stop
+
+    def message(self, text: str, level: str = "info") -> None:
+        logging.getLogger(__name__).info("%s", text)
+
+    def metrics(self, step: int, total_steps: int, figures: Mapping[str, float | None]) -> None:
+        pass
+
+    def should_stop(self) -> bool:
+        return self._stop.is_set()
+
+
 class EventWriter(Reporter):
-    """Appends to events.ndjson, a line an event, and rings."""
+    """Appends to events.ndjson, a line an event, and rings.
+
+    What finds no room on the disk waits for the next event: it is no reason to end a run.
+    """
 
     def __init__(self, path: Path, ring: int, stop: threading.Event) -> None:
         self._file = path.open("ab", buffering=0)
+        self._unwritten = b""
         self._ring = ring
         os.set_blocking(ring, False)
         self._stop = stop
+        self._lock = threading.Lock()
         self._seq = 0
 
     def message(self, text: str, level: str = "info") -> None:
@@ -76,22 +155,29 @@ class EventWriter(Reporter):
         return self._stop.is_set()
 
     def _write(self, kind: str, level: str, message: str, data: Mapping[str, Any]) -> None:
-        self._seq += 1
-        line = {
-            "seq": self._seq,
-            "type": kind,
-            "level": level,
-            "message": message,
-            "created_at": datetime.now(UTC).isoformat(),
-            "data": data,
-        }
-        self._file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
-        # A full pipe has rung already; one that is closed has nobody to wake.
-        with suppress(BlockingIOError, BrokenPipeError):
-            os.write(self._ring, b"!")
+        with self._lock:
+            self._seq += 1
+            line = {
+                "seq": self._seq,
+                "type": kind,
+                "level": level,
+                "message": message,
+                "created_at": datetime.now(UTC).isoformat(),
+                "data": data,
+            }
+            self._unwritten += json.dumps(line, ensure_ascii=False).encode() + b"\n"
+            try:
+                while self._unwritten:
+                    self._unwritten = self._unwritten[self._file.write(self._unwritten) :]
+            except OSError as error:
+                if not is_disk_full(error):
+                    raise
+            # A full pipe has rung already; one that is closed has nobody to wake.
+            with suppress(BlockingIOError, BrokenPipeError):
+                os.write(self._ring, b"!")
 
 
-def _job(raw: Mapping[str, Any]) -> TrainerJob:
+def _job(raw: Mapping[str, Any], placement: Placement) -> TrainerJob:
     return TrainerJob(
         job_id=raw["job_id"],
         attempt=raw["attempt"],
@@ -100,20 +186,30 @@ def _job(raw: Mapping[str, Any]) -> TrainerJob:
         base_model_folder=Path(raw["base_model_folder"]),
         dataset_folder=Path(raw["dataset_folder"]),
         run_folder=Path(raw["run_folder"]),
-        threads=raw["threads"],
+        threads=share_of_threads(raw["threads"], placement),
+        placement=placement,
     )
 
 
-def _run(job: TrainerJob, report: Reporter) -> tuple[TrainerExit, Mapping[str, Any] | None]:
-    """The exit status, and what result.json says."""
+def _train(job: TrainerJob, report: Reporter) -> Mapping[str, Any]:
+    runner: TrainingRunner = build_runner(job.runner)
+    return runner.run(job, report)
+
+
+def _run(
+    work: Callable[[], Mapping[str, Any]], report: Reporter, lost: Callable[[], Lost | None]
+) -> tuple[TrainerExit, Mapping[str, Any] | None]:
+    """The exit status, and what result.json says. ``lost`` may know of another rank, whose end explains an error."""
     try:
-        runner: TrainingRunner = build_runner(job.runner)
-        return TrainerExit.SUCCEEDED, {"result": runner.run(job, report)}
+        return TrainerExit.SUCCEEDED, {"result": work()}
     except TrainingStopped:
         return TrainerExit.STOPPED, None
     except Exception as error:  # noqa: BLE001 - the worker learns of every failure through the result
         if not isinstance(error, AppError):
             traceback.print_exc()  # to logs.txt; the client sees no exception's text
+            if cause := lost():
+                report.message(cause.written["message"], "error")
+                return cause.status, cause.written
         failure = _failure(error)
         report.message(failure["message"], "error")
         return TrainerExit.FAILED, failure

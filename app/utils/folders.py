@@ -15,6 +15,8 @@ from typing import Any
 
 MANIFEST = "manifest.json"
 _ABANDONED_SECONDS = 24 * 3600
+# No room for what is written: of the disk, of a quota, of this process' limit on files.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def sha256_of(file: Path) -> str:
@@ -23,11 +25,14 @@ def sha256_of(file: Path) -> str:
 
 
 @contextmanager
-def locked(target: Path) -> Iterator[None]:
-    """One process at a time works on ``target``; the system frees the lock of one that is killed."""
+def locked(target: Path, *, wait: bool = True) -> Iterator[None]:
+    """One process at a time works on ``target``; the system frees the lock of one that is killed.
+
+    ``BlockingIOError`` where another has it and ``wait`` is false.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     with (target.parent / f".{target.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
 
 
@@ -47,6 +52,32 @@ def fresh_neighbour(target: Path) -> Path:
     fresh = target.parent / f".{target.name}.new-{uuid.uuid4().hex}"
     fresh.mkdir()
     return fresh
+
+
+@contextmanager
+def building(target: Path) -> Iterator[Path]:
+    """A new folder to fill; it takes ``target``'s place when the block ends well, and is gone when it does not."""
+    fresh = fresh_neighbour(target)
+    try:
+        yield fresh
+        remove_folder(target)
+        move_into_place(fresh, target)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether ``error`` comes of a write that found no room, also where a library wrapped it in its own.
+
+    safetensors says so in words; torch raises its own while it handles the system's.
+    """
+    if error is None:
+        return False
+    if isinstance(error, OSError):
+        return error.errno in _NO_ROOM
+    said = str(error)
+    return any(f"(os error {number})" in said for number in _NO_ROOM) or is_disk_full(error.__context__)
 
 
 def seal(folder: Path, about: Mapping[str, Any]) -> None:

@@ -23,6 +23,13 @@ ModuleNames = Annotated[
     BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),  # JSON has no tuples
 ]
 
+# Strategies that cut parameters into pieces, and adaptations whose quantised weights cannot be cut.
+SHARDING: Mapping[tuple[str, int | None], str] = {
+    ("fsdp", None): "strategy fsdp",
+    ("deepspeed", 3): "strategy deepspeed with zero_stage 3",
+}
+WHOLE_ONLY: frozenset[str] = frozenset({"qlora"})
+
 
 KernelName = Literal["attention", "head", "lora", "rms_norm", "swiglu"]
 KernelNames = Annotated[
@@ -61,14 +68,22 @@ class TrainingConfig(BaseModel):
 
     objective: Literal["sft", "dpo", "pretrain", "classification"] = "sft"
     adaptation: Literal["lora"] = "lora"
-    strategy: Literal["single"] = "single"
+    strategy: Literal["single", "ddp", "deepspeed", "fsdp"] = "single"
+    processes: int = Field(1, ge=1, le=1024, description="that train together; each is a rank of the strategy")
+    zero_stage: Literal[2, 3] = Field(2, description="what deepspeed shards: 2 gradients, 3 parameters too")
     lora: LoraSettings = LoraSettings()
     dpo_beta: float = Field(0.1, gt=0, le=10, description="how closely dpo holds to the model it starts from")
 
     max_length: int = Field(1024, ge=16, le=131_072, description="tokens of a row; longer ones are truncated")
     learning_rate: float = Field(2e-4, gt=0, le=1)
     lr_schedule: Literal["linear", "cosine", "constant"] = "cosine"
-    warmup_steps: int = Field(10, ge=0)
+    warmup_steps: int = Field(10, ge=0, description="optimizer steps in which the learning rate rises to its full")
+    warmup_ratio: float | None = Field(
+        None, ge=0, lt=1, description="the same as a part of all steps, instead of warmup_steps"
+    )
+    optimizer: Literal["adamw", "adamw_8bit", "lamb"] = Field(
+        "adamw", description="adamw_8bit keeps its state in bytes (bitsandbytes); lamb is for very large batches"
+    )
     weight_decay: float = Field(0.0, ge=0, le=1)
     max_grad_norm: float = Field(1.0, gt=0)
     batch_size: int = Field(8, ge=1, le=4096, description="rows in one forward pass of one process")
@@ -104,7 +119,34 @@ class TrainingConfig(BaseModel):
         flat, problems = flattened(data)
         if problems:
             raise ValueError("; ".join(problems))
-        return flat
+        # Whoever gives the ratio alone does not mean the default steps as well.
+        return {"warmup_steps": 0, **flat} if flat.get("warmup_ratio") is not None else flat
+
+    @model_validator(mode="after")
+    def _one_warmup(self) -> Self:
+        if self.warmup_ratio is not None and self.warmup_steps > 0:
+            raise ValueError("warmup_steps and warmup_ratio: give one of the two")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.strategy == "single" and self.processes > 1:
+            raise ValueError(
+                f"strategy single is one process: set processes to 1, or strategy to ddp, deepspeed or fsdp for "
+                f"{self.processes}"
+            )
+        sharded = SHARDING.get((self.strategy, self.zero_stage if self.strategy == "deepspeed" else None))
+        if sharded and self.adaptation in WHOLE_ONLY:
+            raise ValueError(
+                f"adaptation {self.adaptation} cannot be sharded by {sharded}: "
+                "set strategy to ddp, or to deepspeed with zero_stage 2"
+            )
+        if self.strategy in ("deepspeed", "fsdp") and self.optimizer != "adamw":
+            raise ValueError(
+                f"optimizer {self.optimizer} wants whole tensors and strategy {self.strategy} cuts them: "
+                "set optimizer to adamw, or strategy to ddp"
+            )
+        return self
 
     @property
     def published_name(self) -> str:
@@ -122,7 +164,7 @@ class TrainingConfig(BaseModel):
 
     def with_changes(self, **changes: Any) -> Self:
         """A validated copy; ``model_copy`` alone would not validate."""
-        return type(self).model_validate({**self.model_dump(), **changes})
+        return type(self).model_validate(_laid_over(self, changes))
 
 
 def flattened(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -176,7 +218,13 @@ def training_config(
 def _laid_over(config: TrainingConfig, flat: Mapping[str, Any]) -> dict[str, Any]:
     lora = flat.get("lora")
     block = {"lora": {**config.lora.model_dump(), **lora}} if isinstance(lora, Mapping) else {}
-    return {**config.model_dump(), **flat, **block}
+    below = config.model_dump()
+    # One way to say the warm-up takes the other's place; both at once are an error.
+    if flat.get("warmup_ratio") is not None:
+        below["warmup_steps"] = 0
+    elif flat.get("warmup_steps"):
+        below["warmup_ratio"] = None
+    return {**below, **flat, **block}
 
 
 def _keys(location: tuple[int | str, ...], kind: str) -> list[str]:

@@ -14,6 +14,7 @@ from app.core.entities.datasets import (
     TokenizedRow,
 )
 from app.core.entities.models import BaseModelSpec, ModelVersion
+from app.core.entities.trainer import ALONE, Placement
 from app.core.entities.training_config import TrainingConfig
 
 
@@ -157,7 +158,8 @@ class TrainerJob:
     base_model_folder: Path
     dataset_folder: Path  # holds train.jsonl, validation.jsonl, test.jsonl
     run_folder: Path
-    threads: int
+    threads: int  # of this process
+    placement: Placement = ALONE
 
 
 class Reporter(ABC):
@@ -184,7 +186,7 @@ class TrainingRunner(ABC):
 
     @abstractmethod
     def run(self, job: TrainerJob, report: Reporter) -> Mapping[str, Any]:
-        """Trains; leaves metrics.json and artifacts/ in the run folder.
+        """Trains; leaves metrics.json and artifacts/ in the run folder. Of many processes rank 0 alone does.
 
         The answer: ``{"metrics": {…}, "template_hash": "…"}``. Raises ``AppError`` with a job's error code
         (``invalid_data``, ``nan_loss``, ``out_of_memory`` …), or ``TrainingStopped``.

@@ -15,6 +15,8 @@ from app.core.errors import Conflict, Fault, Invalid, NotFound
 from app.core.interfaces.components import BaseModelStore, DatasetStore
 from app.core.interfaces.operations import JobQueue
 from app.core.interfaces.storage import JobRepository
+from app.core.services.resuming import UnfinishedRun
+from app.utils.folders import locked
 
 JOB_ID = re.compile(r"ftjob-[0-9a-f]{24}")
 
@@ -50,6 +52,33 @@ class TrainingService:
         ``overrides`` has the keys of TrainingConfig, flat or under ``model``, with JSON's own types. ``Invalid``
         with every fault of the config, the base model's name and the data; then nothing is saved.
         """
+        return self._submit(principal, overrides, None)
+
+    def resume(self, run: UnfinishedRun, overrides: Mapping[str, Any]) -> FineTuningJob:
+        """A job of the foreground that goes on with ``run``, in its folder and from its newest whole checkpoint.
+
+        ``Conflict`` (run_is_finished, run_is_live), and as ``submit``. The checkpoints are the new job's then.
+        """
+        previous = self._jobs.get(DEFAULT_PROJECT_ID, run.job_id)
+        if run.has_artifacts if previous is None else previous.state is JobState.SUCCEEDED:
+            raise Conflict("this run is finished: its version is published", code="run_is_finished")
+        # A command that was killed leaves its row as it was; a job of the service has a worker to go on with it.
+        if previous and previous.created_by is not None and previous.state not in FINAL_STATES:
+            raise Conflict(
+                f"job {previous.id} is {previous.state.value} and a worker's to go on with: cancel it first",
+                code="run_is_live",
+            )
+        try:
+            with locked(run.checkpoints, wait=False):
+                job = self._submit(None, overrides, str(run.folder.absolute()))
+                run.checkpoints.rename(run.checkpoints.with_name(job.id))
+        except BlockingIOError:
+            raise Conflict("a trainer is at work in this run folder", code="run_is_live") from None
+        return job
+
+    def _submit(
+        self, principal: Principal | None, overrides: Mapping[str, Any], run_folder: str | None
+    ) -> FineTuningJob:
         # A client cannot say where on the host a run's files go, and the defaults' place is for one run only.
         defaults = self._defaults if principal is None else self._defaults.with_changes(output_dir=None)
         faults: list[Fault] = []
@@ -72,6 +101,7 @@ class TrainingService:
             dataset_digest=check.digest,
             created_by=principal.user_id if principal else None,
             created_at=datetime.now(UTC),
+            run_folder=run_folder,
         )
         self._jobs.add(job)
         self._queue.ring(job.id)

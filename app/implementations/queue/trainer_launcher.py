@@ -144,6 +144,8 @@ class ProcessTrainerHandle(TrainerHandle):
             return TrainerOutcome("stopped")
         if status in (TrainerExit.ABANDONED, -signal.SIGALRM):
             return TrainerOutcome("crashed", "lease_ended", "the lease of the attempt ran out")
+        if status == TrainerExit.DISK_FULL:
+            return TrainerOutcome("failed", "disk_full", "the disk is full: make room, then go on with --resume")
         return self._crash(status)
 
     def _written(self, status: int) -> TrainerOutcome:

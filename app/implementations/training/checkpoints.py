@@ -1,7 +1,12 @@
-"""Checkpoints: a folder that appears whole, by rename, or not at all."""
+"""Checkpoints: a folder that appears whole, by rename, or not at all.
 
-import re
-from collections.abc import Mapping
+One holds the adapter's float32 masters, the optimizer's state, the position and what the run's numbers depend
+on. Two things need no file: the learning rate is a pure function of the step, and random state is set anew
+from (seed, step, micro-step, rank) before each forward pass, which alone draws from it.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,12 +14,29 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from app.implementations.training.optimizer import MasterOptimizer
-from app.utils.folders import fresh_neighbour, manifest_of, move_into_place, remove_folder, seal, sha256_of
+from app.core.errors import AppError
+from app.core.services.resuming import checkpoints_in
+from app.utils.folders import building, is_disk_full, manifest_of, remove_folder, seal
 
 Weights = Mapping[str, torch.Tensor]
 
-_NAME = re.compile(r"^step-\d{8}$")
+
+class DiskFull(AppError):
+    """What was to be written found no room. Nothing half-written is left."""
+
+    status = 507
+    default_code = "disk_full"
+
+
+@contextmanager
+def needs_room(otherwise: str) -> Iterator[None]:
+    """``DiskFull``, saying ``otherwise``, where what the block writes finds no room."""
+    try:
+        yield
+    except Exception as error:
+        if is_disk_full(error):
+            raise DiskFull(f"the disk is full: {otherwise}") from error
+        raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,50 +48,55 @@ class Position:
 
 
 def save_checkpoint(
-    folder: Path, optimizer: MasterOptimizer, position: Position, best: Weights | None, keep: int
+    folder: Path,
+    masters: Weights,
+    state: Mapping[str, Any],
+    position: Position,
+    best: Weights | None,
+    pins: Mapping[str, Any],
+    keep: int,
 ) -> Path:
     """Write ``folder/step-…``, then remove all but the newest ``keep``. Float32 masters, not the model's copies.
 
-    ``best`` are the weights with the lowest validation loss, where they may be wanted back.
+    ``state`` is the optimizer's; ``best`` are the weights with the lowest validation loss, where they may be wanted
+    back. Raises ``DiskFull``; the older checkpoints are there then.
     """
     target = folder / f"step-{position.step:08d}"
-    building = fresh_neighbour(target)
-    save_file(_on_cpu(optimizer.masters), building / "adapter.safetensors")
-    if best is not None:
-        save_file(_on_cpu(best), building / "best.safetensors")
-    torch.save(optimizer.state_dict(), building / "optimizer.pt")
-    seal(building, {"step": position.step, "counters": position.counters})
-    remove_folder(target)
-    move_into_place(building, target)
-    for older in _all(folder)[:-keep]:
+    with needs_room("this checkpoint is not written"), building(target) as fresh:
+        save_file(_on_cpu(masters), fresh / "adapter.safetensors")
+        if best is not None:
+            save_file(_on_cpu(best), fresh / "best.safetensors")
+        # Given a path, torch's own writer says that a write failed, but not why.
+        with (fresh / "optimizer.pt").open("wb") as file:
+            torch.save(state, file)
+        seal(fresh, {"step": position.step, "counters": position.counters, "pins": pins})
+    for older in checkpoints_in(folder)[:-keep]:
         remove_folder(older)
     return target
 
 
-def latest_checkpoint(folder: Path) -> Path | None:
-    """The newest one that is what its manifest says; a damaged one is passed over."""
-    return next((path for path in reversed(_all(folder)) if _whole(path)), None)
+def pins_of(path: Path) -> Mapping[str, Any]:
+    """What the numbers of the run depended on when the checkpoint was written."""
+    return (manifest_of(path) or {}).get("pins", {})
 
 
-def load_checkpoint(path: Path, optimizer: MasterOptimizer) -> tuple[Position, Weights | None]:
-    """Put a whole checkpoint into the optimizer and its model; the answer is where it stands, and ``best``."""
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What a whole one holds. ``best`` is None where nobody wants it back."""
+
+    position: Position
+    masters: Weights
+    state: dict[str, Any]
+    best: Weights | None
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
     manifest = manifest_of(path) or {}
-    optimizer.load_masters(load_file(path / "adapter.safetensors"))
-    optimizer.load_state_dict(torch.load(path / "optimizer.pt", weights_only=True))
     best = load_file(path / "best.safetensors") if (path / "best.safetensors").is_file() else None
-    return Position(manifest["step"], manifest["counters"]), best
+    state = torch.load(path / "optimizer.pt", weights_only=True)
+    position = Position(manifest["step"], manifest["counters"])
+    return Checkpoint(position, load_file(path / "adapter.safetensors"), state, best)
 
 
 def _on_cpu(weights: Weights) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-
-
-def _all(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("step-*") if _NAME.match(path.name))
-
-
-def _whole(path: Path) -> bool:
-    manifest = manifest_of(path)
-    if manifest is None:
-        return False
-    return all(sha256_of(path / name) == entry["sha256"] for name, entry in manifest["files"].items())

@@ -7,6 +7,7 @@ evaluation and checkpoints cannot disturb training, and a resumed run draws what
 import math
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -15,18 +16,24 @@ from torch import nn
 
 from app.core.entities.datasets import TokenizedRow
 from app.core.entities.training_config import TrainingConfig
-from app.core.errors import AppError
+from app.core.errors import AppError, Conflict
 from app.core.interfaces.components import Reporter, TrainingStopped
+from app.core.services.resuming import latest_checkpoint
 from app.implementations.training.batches import pack, plan_epoch, share_of
 from app.implementations.training.checkpoints import (
+    Checkpoint,
+    DiskFull,
     Position,
     Weights,
-    latest_checkpoint,
-    load_checkpoint,
+    pins_of,
+    read_checkpoint,
     save_checkpoint,
 )
+from app.implementations.training.collective import first
 from app.implementations.training.method import Objective, Strategy
-from app.implementations.training.optimizer import MasterOptimizer, learning_rate
+from app.implementations.training.optimizer import Masters, learning_rate
+from app.implementations.training.pins import compare, pins
+from app.utils.folders import locked
 
 
 class TrainingFailed(AppError):
@@ -58,24 +65,40 @@ class Counters:
 
 @dataclass
 class TrainingLoop:
-    """``wrapped`` is the strategy's wrapping of ``objective``; ``train_rows`` must not be empty."""
+    """``wrapped`` is the strategy's wrapping of ``objective``; ``train_rows`` must not be empty.
+
+    ``machine`` is what the numbers depend on beside config and rows: a resume that differs in it says so.
+    """
 
     config: TrainingConfig
     objective: Objective
     wrapped: nn.Module
-    optimizer: MasterOptimizer
+    optimizer: Masters
     strategy: Strategy
     device: torch.device
     train_rows: Sequence[TokenizedRow]
     validation_rows: Sequence[TokenizedRow]
     checkpoints: Path
     report: Reporter
+    machine: Mapping[str, str | int] = field(default_factory=dict)
 
     def run(self) -> Counters:
         """Train to the end or from the newest whole checkpoint on. Leaves the weights to publish in the model.
 
-        Raises ``TrainingFailed`` (nan_loss, naming the rows) and ``TrainingStopped``.
+        Raises ``TrainingFailed`` (nan_loss, naming the rows), ``TrainingStopped``, ``Invalid`` where the
+        checkpoint is another run's, and ``Conflict`` where another process is at work on these checkpoints.
         """
+        with ExitStack() as alone:
+            if self.strategy.rank == 0:
+                try:
+                    alone.enter_context(locked(self.checkpoints, wait=False))
+                except BlockingIOError:
+                    raise Conflict("another trainer is at work in this run folder", code="run_is_live") from None
+            return self._run()
+
+    def _run(self) -> Counters:
+        processes = self.strategy.processes
+        self._pins = pins(self.config, self.train_rows, self.validation_rows, processes, self.machine)
         self.objective.prepare(
             self.wrapped,
             self.strategy,
@@ -116,21 +139,37 @@ class TrainingLoop:
         )
 
     def _resume(self) -> tuple[Position, Weights | None]:
+        """Rank 0 reads; the others are given what they hold of it."""
+        found = self._read() if self.strategy.rank == 0 else None
+        position, has_best = first((found.position, found.best is not None) if found else (None, False))
+        if position is None:
+            return Position(0, {}), None
+        self.optimizer.load_masters(found.masters if found else {})
+        self.optimizer.load_state_dict(found.state if found else {})
+        return position, (found.best if found else {}) if has_best else None
+
+    def _read(self) -> Checkpoint | None:
         checkpoint = latest_checkpoint(self.checkpoints)
         if checkpoint is None:
-            return Position(0, {}), None
-        position, best = load_checkpoint(checkpoint, self.optimizer)
-        self.report.message(f"going on from step {position.step}")
-        return position, best
+            return None
+        differences = compare(pins_of(checkpoint), self._pins)
+        found = read_checkpoint(checkpoint)
+        self.report.message(f"going on from step {found.position.step}")
+        if differences:
+            named = "; ".join(differences)
+            self.report.message(f"not to the bit what a run left alone would have given: {named}", "warn")
+        return found
 
     def _save(self, step: int, counters: Counters) -> None:
-        save_checkpoint(
-            self.checkpoints,
-            self.optimizer,
-            Position(step, asdict(counters)),
-            self._best,
-            self.config.save_total_limit,
-        )
+        """Rank 0 writes what all of them gather."""
+        position, keep = Position(step, asdict(counters)), self.config.save_total_limit
+        masters, state = self.optimizer.whole(), self.optimizer.state_dict()
+        if self.strategy.rank != 0:
+            return
+        try:
+            save_checkpoint(self.checkpoints, masters, state, position, self._best, self._pins, keep)
+        except DiskFull as error:
+            self.report.message(f"step {step}: {error.message}; the run goes on and tries at the next", "warn")
 
     def _step(self, step: int, total: int, micro_batches: list[list[int]], counters: Counters) -> None:
         started = time.perf_counter()
@@ -138,12 +177,14 @@ class TrainingLoop:
         rows = [self.train_rows[place] for micro_batch in micro_batches for place in micro_batch]
         # One mean over all of the step: 1 × 8 rows and 8 × 1 rows give the same gradient, on one process or many.
         weight = sum(map(self.objective.weight, rows))
-        sums, mine = self._forward_backward(step, micro_batches, weight)
+        sums = self._forward_backward(step, micro_batches, weight)
         rate = learning_rate(self.config, step, total)
-        norm = self.strategy.step(self.optimizer, rate, self.config.max_grad_norm)
         loss = float(sums["loss"])
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise self._not_a_number(step, loss, norm, mine or [row.row for row in rows])
+        if not math.isfinite(loss):
+            raise self._not_a_number(step, f"the loss became {loss}", self._bad_rows(rows) or rows)
+        norm = self.strategy.step(self.optimizer, rate, self.config.max_grad_norm)
+        if not math.isfinite(norm):
+            raise self._not_a_number(step, f"the gradient became {norm}", rows)
         counters.input_tokens += sum(row.tokens for row in rows)
         counters.trained_tokens += sum(row.supervised for row in rows)
         counters.loss_sum += loss
@@ -162,12 +203,9 @@ class TrainingLoop:
                 },
             )
 
-    def _forward_backward(
-        self, step: int, micro_batches: list[list[int]], weight: int
-    ) -> tuple[dict[str, torch.Tensor], list[int]]:
-        """The step's sums over all processes, and the rows of this one's micro-batch whose loss is not finite."""
+    def _forward_backward(self, step: int, micro_batches: list[list[int]], weight: int) -> dict[str, torch.Tensor]:
+        """The step's sums over all processes."""
         sums: dict[str, torch.Tensor] = {}
-        bad: list[int] = []
         share = share_of(self.strategy.rank, self.strategy.processes, micro_batches)
         for number, (places, counts) in enumerate(share):
             batch = pack([self.train_rows[place] for place in places])
@@ -178,16 +216,19 @@ class TrainingLoop:
                 self.strategy.backward(loss / weight, self.optimizer)
             if counts:
                 _add(sums, found)
-                if not bad and not bool(torch.isfinite(loss.detach())):
-                    bad = list(batch.rows)
-        return self.strategy.total(sums or {name: value.detach() * 0 for name, value in found.items()}), bad
+        return self.strategy.total(sums or {name: value.detach() * 0 for name, value in found.items()})
 
-    def _not_a_number(self, step: int, loss: float, norm: float, rows: Sequence[int]) -> TrainingFailed:
-        what = f"the gradient became {norm}" if math.isfinite(loss) else f"the loss became {loss}"
-        named = ", ".join(map(str, rows))
+    def _bad_rows(self, rows: Sequence[TokenizedRow]) -> list[TokenizedRow]:
+        """Those whose own loss is not finite. Every process looks at all of them: a forward pass may want all."""
+        self.wrapped.eval()
+        with torch.no_grad():
+            losses = [float(self.wrapped(pack([row]).to(self.device))["loss"]) for row in rows]
+        return [row for row, loss in zip(rows, losses, strict=True) if not math.isfinite(loss)]
+
+    def _not_a_number(self, step: int, what: str, rows: Sequence[TokenizedRow]) -> TrainingFailed:
+        named = f"row{'s' if len(rows) > 1 else ''} {', '.join(str(row.row) for row in rows)}"
         return TrainingFailed(
-            f"{what} in step {step + 1}, on rows {named}: lower learning_rate, or look at these rows",
-            code="nan_loss",
+            f"{what} in step {step + 1}, on {named}: lower learning_rate, or look there", code="nan_loss"
         )
 
     def _seed(self, step: int, micro_step: int) -> None:
@@ -206,7 +247,7 @@ class TrainingLoop:
         if before is None or loss < before - self.config.early_stopping_threshold:
             counters.best_eval_loss, counters.best_step, counters.evaluations_without_better = loss, step, 0
             if self.config.keeps_best:
-                self._best = {name: master.detach().clone() for name, master in self.optimizer.masters.items()}
+                self._best = {name: master.clone() for name, master in self.optimizer.whole().items()}
         else:
             counters.evaluations_without_better += 1
 

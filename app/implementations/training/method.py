@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from app.core.entities.datasets import TokenizedRow
+from app.core.entities.trainer import Placement
 from app.core.entities.training_config import TrainingConfig
 from app.core.interfaces.components import Reporter
 from app.implementations.training.batches import PackedBatch
-from app.implementations.training.optimizer import MasterOptimizer
+from app.implementations.training.optimizer import MasterOptimizer, Masters
 
 
 class Objective(nn.Module, ABC):
@@ -79,20 +80,43 @@ class Strategy(ABC):
 
     rank = 0
     processes = 1
+    keeps_whole = True  # whether every process holds all of each parameter
+
+    def join(
+        self, config: TrainingConfig, placement: Placement, device: torch.device, options: Mapping[str, Any]
+    ) -> None:
+        """Meet the other processes, if there are any. ``options`` are of the strategy's file under config/.
+
+        Raises ``Invalid``.
+        """
+        del config, placement, device, options
+
+    def leave(self) -> None:
+        """The last word between the processes."""
+        return
 
     @abstractmethod
     def wrap(self, objective: Objective, device: torch.device) -> nn.Module:
         """What the loop calls in place of the objective."""
+
+    def optimizer(
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        config: TrainingConfig,
+        rate_factors: Mapping[str, float] | None = None,
+    ) -> Masters:
+        """Of what learns, after ``wrap``: what ``backward`` and ``step`` are given."""
+        return MasterOptimizer(parameters, config.weight_decay, rate_factors, config.optimizer)
 
     @abstractmethod
     def accumulating(self, last: bool) -> AbstractContextManager[None]:
         """Around each forward and backward of a step; gradients meet in the ``last`` one."""
 
     @abstractmethod
-    def backward(self, loss: torch.Tensor, optimizer: MasterOptimizer) -> None: ...
+    def backward(self, loss: torch.Tensor, optimizer: Any) -> None: ...
 
     @abstractmethod
-    def step(self, optimizer: MasterOptimizer, learning_rate: float, max_grad_norm: float) -> float:
+    def step(self, optimizer: Any, learning_rate: float, max_grad_norm: float) -> float:
         """Clip and update; the answer is the gradient's norm before clipping."""
 
     @abstractmethod

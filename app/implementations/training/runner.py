@@ -4,13 +4,14 @@ import json
 import platform
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 import transformers
 
 from app.core.entities.datasets import TokenizedRow
+from app.core.entities.training_config import TrainingConfig
 from app.core.factories import ComponentFactory
 from app.core.interfaces.components import ChatTokenizer, Reporter, TrainerJob, TrainingRunner
 from app.core.services.encoding import encode, labels_of
@@ -19,12 +20,13 @@ from app.implementations.data.store import read_split
 from app.implementations.models.devices import peak_memory_bytes, pick_device, pick_precision
 from app.implementations.training import packed_attention
 from app.implementations.training.adaptations.lora import count_parameters, trainable
+from app.implementations.training.checkpoints import needs_room
 from app.implementations.training.kernels.install import install_kernels
 from app.implementations.training.loop import Counters, TrainingFailed, TrainingLoop
 from app.implementations.training.method import Adaptation, Objective, Strategy
-from app.implementations.training.optimizer import MasterOptimizer
+from app.implementations.training.pins import machine_pins
 from app.utils.files import write_whole
-from app.utils.folders import fresh_neighbour, move_into_place, remove_folder, seal
+from app.utils.folders import building, seal
 
 # What a version needs beside its weights to render a conversation as in training.
 TOKENIZER_FILES = (
@@ -44,8 +46,10 @@ class TorchRunner(TrainingRunner):
         objectives: ComponentFactory[Objective],
         adaptations: ComponentFactory[Adaptation],
         strategies: ComponentFactory[Strategy],
+        strategy_options: Callable[[TrainingConfig], Mapping[str, Any]],
     ) -> None:
         self.objectives, self.adaptations, self.strategies = objectives, adaptations, strategies
+        self.strategy_options = strategy_options
 
     def run(self, job: TrainerJob, report: Reporter) -> Mapping[str, Any]:
         """See the interface."""
@@ -62,6 +66,8 @@ class TorchRunner(TrainingRunner):
         if not train:
             raise TrainingFailed("no row has a token to train on", code="invalid_data")
 
+        strategy = self.strategies.create(config.strategy)
+        strategy.join(config, job.placement, device, self.strategy_options(config))
         report.message(f"loading {config.base_model} on {device.type} in {str(precision).removeprefix('torch.')}")
         torch.manual_seed(config.seed)
         adaptation = self.adaptations.create(config.adaptation, config=config)
@@ -70,19 +76,21 @@ class TorchRunner(TrainingRunner):
         adapted = adaptation.prepare(model, config.base_model)
         if config.gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
-        kernels = install_kernels(adapted.to(device), config.kernel_names)
+        if strategy.keeps_whole:
+            kernels = install_kernels(adapted.to(device), config.kernel_names)
+        else:  # the strategy moves it piece by piece; fused groups would hold whole weights beside the pieces
+            kernels = install_kernels(adapted, config.kernel_names - {"lora"})
         if kernels:
             report.message(f"fused kernels: {', '.join(kernels)}")
-        strategy = self.strategies.create(config.strategy)
+        learning, everything = count_parameters(adapted)
         objective = self.objectives.create(config.objective, model=adapted, config=config)
         wrapped = strategy.wrap(objective, device)
-        learning, everything = count_parameters(adapted)
         report.message(
             f"training {learning:,} of {everything:,} parameters on {len(train)} rows, "
             f"validating on {len(validation)}"
         )
 
-        optimizer = MasterOptimizer(trainable(adapted), config.weight_decay)
+        optimizer = strategy.optimizer(trainable(adapted), config)
         started = time.perf_counter()
         counters = TrainingLoop(
             config,
@@ -95,20 +103,30 @@ class TorchRunner(TrainingRunner):
             validation,
             job.run_folder / "checkpoints" / job.job_id,  # two jobs may name one output_dir
             report,
+            machine_pins(device, precision),
         ).run()
 
-        for name, parameter in optimizer.parameters.items():
-            parameter.data = optimizer.masters[name].detach()  # published in float32, as they were trained
+        masters = optimizer.whole()
+        strategy.leave()
+        if strategy.rank != 0:
+            return {}
+        if not strategy.keeps_whole:  # what is cut, and hooked, is no model to save
+            model = adaptation.load(job.base_model_folder, precision, labels=labels, **attention)
+            adapted = adaptation.prepare(model, config.base_model)
+        for name, parameter in trainable(adapted).items():
+            parameter.data = masters[name].to(parameter.device)  # published in float32, as they were trained
         metrics = _metrics(counters, time.perf_counter() - started, device) | {
             "trainable_parameters": learning,
             "device": device.type,
             "precision": str(precision).removeprefix("torch."),
             "threads": job.threads,
+            "processes": strategy.processes,
             "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
             "machine": platform.machine(),
         }
-        _leave_artifacts(job, adaptation, adapted, model.config if classifies else None)
-        write_whole(job.run_folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+        with needs_room("what was trained could not be left; make room, then go on with --resume"):
+            _leave_artifacts(job, adaptation, adapted, model.config if classifies else None)
+            write_whole(job.run_folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
         return {"metrics": metrics, "template_hash": tokenizer.template_hash}
 
 
@@ -141,14 +159,11 @@ def _metrics(counters: Counters, runtime: float, device: torch.device) -> dict[s
 
 def _leave_artifacts(job: TrainerJob, adaptation: Any, adapted: Any, head: Any | None) -> None:
     """``artifacts/``: adapter, tokenizer and template, whole or not at all; of a label head, its config.json."""
-    target = job.run_folder / "artifacts"
-    building = fresh_neighbour(target)
-    adaptation.save(adapted, building)
-    if head is not None:
-        head.save_pretrained(building)
-    for name in TOKENIZER_FILES:
-        if (job.base_model_folder / name).is_file():
-            shutil.copyfile(job.base_model_folder / name, building / name)
-    seal(building, {"base_model": job.config.base_model, "job_id": job.job_id})
-    remove_folder(target)
-    move_into_place(building, target)
+    with building(job.run_folder / "artifacts") as folder:
+        adaptation.save(adapted, folder)
+        if head is not None:
+            head.save_pretrained(folder)
+        for name in TOKENIZER_FILES:
+            if (job.base_model_folder / name).is_file():
+                shutil.copyfile(job.base_model_folder / name, folder / name)
+        seal(folder, {"base_model": job.config.base_model, "job_id": job.job_id})

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 from pathlib import Path
@@ -5,7 +6,10 @@ from pathlib import Path
 import pytest
 
 from app.utils.folders import (
+    building,
     fresh_neighbour,
+    is_disk_full,
+    locked,
     manifest_of,
     move_into_place,
     remove_folder,
@@ -64,6 +68,60 @@ def test_what_killed_processes_left_goes_after_a_day(tmp_path: Path) -> None:
     os.utime(old, (day_before, day_before))
     fresh = fresh_neighbour(target)
     assert {path.name for path in tmp_path.iterdir()} == {recent.name, fresh.name}
+
+
+def test_what_is_built_takes_the_place_of_what_was_there(sealed: Path) -> None:
+    with building(sealed) as folder:
+        (folder / "y").write_text("new")
+        assert (sealed / "deep" / "x").is_file()
+    assert [path.name for path in sealed.iterdir()] == ["y"]
+    assert list(sealed.parent.iterdir()) == [sealed]
+
+
+def _write_half(folder: Path) -> None:
+    (folder / "y").write_text("half")
+    raise OSError(errno.ENOSPC, "no room")
+
+
+def test_nothing_is_left_of_what_could_not_be_built(sealed: Path) -> None:
+    with pytest.raises(OSError, match="no room"), building(sealed) as folder:
+        _write_half(folder)
+    assert manifest_of(sealed) is not None
+    assert list(sealed.parent.iterdir()) == [sealed]
+
+
+def _wrapped(inner: Exception) -> Exception:
+    """As a library raises its own while it handles another."""
+    try:
+        try:
+            raise inner
+        finally:
+            raise RuntimeError("unexpected pos 576 vs 534")
+    except RuntimeError as error:
+        return error
+
+
+@pytest.mark.parametrize(
+    ("error", "full"),
+    [
+        (OSError(errno.ENOSPC, "no space left"), True),
+        (OSError(errno.EDQUOT, "quota exceeded"), True),
+        (OSError(errno.EIO, "input/output error"), False),
+        (Exception("I/O error: No space left on device (os error 28)"), True),
+        (Exception("I/O error: Permission denied (os error 13)"), False),
+        (_wrapped(OSError(errno.ENOSPC, "no space left")), True),
+        (_wrapped(ValueError("28")), False),
+    ],
+)
+def test_a_full_disk_is_known_whoever_says_so(error: Exception, full: bool) -> None:
+    assert is_disk_full(error) is full
+
+
+def test_a_lock_that_another_has(tmp_path: Path) -> None:
+    with locked(tmp_path / "a"), pytest.raises(BlockingIOError), locked(tmp_path / "a", wait=False):
+        pass
+    with locked(tmp_path / "a", wait=False):
+        pass
 
 
 def test_remove(sealed: Path) -> None:

@@ -93,6 +93,8 @@ def test_an_unknown_key_is_named(raw: dict[str, Any], place: str) -> None:
         ("dpo_beta", 0),
         ("device", "tpu"),
         ("train_samples", 0),
+        ("optimizer", "sgd"),
+        ("warmup_ratio", 1.5),
         ("gradient_checkpointing", "perhaps"),
         ("max_grad_norm", float("inf")),
         ("lora.r", 0),
@@ -148,6 +150,30 @@ def test_with_changes_validates_and_leaves_the_original() -> None:
     assert config.num_epochs == TrainingConfig.model_fields["num_epochs"].default
     with pytest.raises(ValidationError):
         config.with_changes(num_epochs=0)
+
+
+@pytest.mark.parametrize("raw", [{"warmup_ratio": 0.1}, {"model": {"warmup_ratio": 0.1}}])
+def test_a_warm_up_by_ratio_takes_the_place_of_the_default_steps(raw: dict[str, Any]) -> None:
+    for config in (
+        TrainingConfig.model_validate(raw),
+        training_config(raw, over=TrainingConfig(warmup_steps=5)),
+        TrainingConfig(warmup_steps=5).with_changes(warmup_ratio=0.1),
+    ):
+        assert (config.warmup_ratio, config.warmup_steps) == (0.1, 0)
+        assert TrainingConfig.model_validate(config.model_dump()) == config
+    back = training_config({"warmup_steps": 3}, over=TrainingConfig(warmup_ratio=0.1))
+    assert (back.warmup_ratio, back.warmup_steps) == (None, 3)
+
+
+@pytest.mark.parametrize(
+    "raw", [{"warmup_ratio": 0.1, "warmup_steps": 5}, {"model": {"warmup_ratio": 0, "warmup_steps": 5}}]
+)
+def test_a_warm_up_given_both_ways_is_an_error_by_name(raw: dict[str, Any]) -> None:
+    for over in (None, TrainingConfig()):
+        with pytest.raises(Invalid) as refused:
+            training_config(raw, over=over)
+        (fault,) = refused.value.faults
+        assert "warmup_steps and warmup_ratio: give one of the two" in fault.message
 
 
 def test_a_version_is_published_under_model_name_else_the_experiments() -> None:

@@ -1,6 +1,10 @@
 """A tiny Llama with random weights, and rows to train it on."""
 
-from collections.abc import Callable
+import resource
+import shutil
+import subprocess
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +19,9 @@ from app.core.entities.training_config import TrainingConfig
 from app.core.interfaces.components import Reporter
 from app.implementations.training import packed_attention
 from app.implementations.training.adaptations.lora import LoraAdaptation, trainable
+from app.implementations.training.kernels.install import install_kernels
 from app.implementations.training.loop import TrainingLoop
+from app.implementations.training.method import Strategy
 from app.implementations.training.optimizer import MasterOptimizer
 from app.implementations.training.strategies.single import SingleProcess
 
@@ -94,6 +100,38 @@ def all_supervised(count: int, seed: int = 1) -> list[TokenizedRow]:
 ROWS = {"sft": rows, "dpo": pairs, "pretrain": all_supervised}
 
 
+def make_scenario(
+    config: TrainingConfig,
+    strategy: Strategy,
+    folder: Path,
+    listener: Listener,
+    dtype: torch.dtype = torch.float32,
+    full: bool = False,
+    kernels: bool = False,
+) -> TrainingLoop:
+    """As the runner puts one together, on the tiny model and 22 rows: three steps of eight an epoch, one of them short.
+
+    ``strategy`` has joined.
+    """
+    torch.manual_seed(config.seed)
+    model: Any = tiny_model(dtype=dtype)
+    if full:
+        model.requires_grad_(True)
+    else:
+        model = LoraAdaptation(config.with_changes(lora={**config.lora.model_dump(), "r": 3})).prepare(model, "tiny")
+    if kernels:
+        names = config.kernel_names if strategy.keeps_whole else config.kernel_names - {"lora"}
+        assert install_kernels(model, names)
+    objective = OBJECTIVES.create(config.objective, model=model, config=config)
+    device = torch.device("cpu")
+    wrapped = strategy.wrap(objective, device)
+    optimizer = strategy.optimizer(trainable(model), config)
+    held_out = [replace(row, row=row.row + 1000) for row in rows(5, seed=2)]
+    return TrainingLoop(
+        config, objective, wrapped, optimizer, strategy, device, rows(22), held_out, folder, listener
+    )
+
+
 @pytest.fixture
 def make_loop(tmp_path: Path) -> Callable[..., TrainingLoop]:
     def make_one(
@@ -119,7 +157,7 @@ def make_loop(tmp_path: Path) -> Callable[..., TrainingLoop]:
             settings,
             objective,
             strategy.wrap(objective, device),
-            MasterOptimizer(trainable(model), settings.weight_decay),
+            MasterOptimizer(trainable(model), settings.weight_decay, optimizer=settings.optimizer),
             strategy,
             device,
             make(train) if isinstance(train, int) else train,
@@ -129,6 +167,57 @@ def make_loop(tmp_path: Path) -> Callable[..., TrainingLoop]:
         )
 
     return make_one
+
+
+class SmallDisk(ABC):
+    """A folder on which room can run out."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+
+    @abstractmethod
+    def fill(self, spare: int) -> None:
+        """Leave room for a file of ``spare`` bytes, about."""
+
+    @abstractmethod
+    def clear(self) -> None: ...
+
+
+class SmallTmpfs(SmallDisk):
+    """A real file system of 32 MB, where the tests may mount one."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        command = ["mount", "-t", "tmpfs", "-o", "size=32m", "none", str(folder)]
+        if subprocess.run(command, check=False, capture_output=True).returncode != 0:
+            pytest.skip("no right to mount a file system")
+
+    def fill(self, spare: int) -> None:
+        self.clear()
+        (self.folder / "filler").write_bytes(bytes(shutil.disk_usage(self.folder).free - spare))
+
+    def clear(self) -> None:
+        (self.folder / "filler").unlink(missing_ok=True)
+
+
+class FileSizeLimit(SmallDisk):
+    """The kernel refuses this process to write a file beyond a size: as near to a full disk as no rights get."""
+
+    def fill(self, spare: int) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (spare, resource.RLIM_INFINITY))
+
+    def clear(self) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+
+@pytest.fixture(params=[SmallTmpfs, FileSizeLimit])
+def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SmallDisk]:
+    disk = request.param(tmp_path / "disk")
+    yield disk
+    disk.clear()
+    if request.param is SmallTmpfs:
+        subprocess.run(["umount", str(disk.folder)], check=True)
 
 
 @pytest.fixture

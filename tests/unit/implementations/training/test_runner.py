@@ -12,8 +12,11 @@ from transformers import AutoModelForCausalLM
 from app.bootstrap import BASE_MODEL_SOURCES, build_runner
 from app.core.entities.models import BaseModelSpec
 from app.core.entities.training_config import TrainingConfig
+from app.core.errors import AppError
 from app.core.interfaces.components import TrainerJob
+from app.core.services.resuming import latest_checkpoint
 from app.implementations.data.tokenization import FolderChatTokenizer
+from app.implementations.training.checkpoints import pins_of
 
 
 @pytest.fixture(scope="module", params=["llama", "qwen2"])
@@ -97,6 +100,45 @@ def test_train_samples_limits_the_rows(job, listener):
 
     assert heard.steps[-1]["total_steps"] == 1
     assert any("on 3 rows" in message for message in heard.messages)
+
+
+def test_a_disk_that_is_full_at_the_end_fails_the_run_and_nothing_is_lost(job, listener, small_disk):
+    whole = listener()
+    build_runner("torch").run(job, whole)
+    cramped = replace(job, run_folder=small_disk.folder, config=job.config.with_changes(save_steps=5))
+    heard = listener()
+    report = heard.metrics
+
+    def fill(step, *arguments):
+        report(step, *arguments)
+        if step == 6:
+            small_disk.fill(1000)
+
+    heard.metrics = fill
+    with pytest.raises(AppError) as failed:
+        build_runner("torch").run(cramped, heard)
+
+    assert failed.value.code == "disk_full"
+    assert "make room" in failed.value.message
+    small_disk.clear()
+    assert [path.name for path in small_disk.folder.iterdir() if not path.name.endswith(".lock")] == [
+        "checkpoints"
+    ]
+    again = listener()
+    build_runner("torch").run(cramped, again)
+    assert [event["step"] for event in again.steps] == [6]
+    name = "artifacts/adapter_model.safetensors"
+    assert (cramped.run_folder / name).read_bytes() == (job.run_folder / name).read_bytes()
+
+
+def test_a_checkpoint_says_what_its_numbers_depend_on(job, listener):
+    build_runner("torch").run(job, listener())
+    pins = pins_of(latest_checkpoint(job.run_folder / "checkpoints" / job.job_id))
+
+    assert pins.items() >= {"threads": 1, "device": "cpu", "precision": "float32", "lora.r": 16}.items()
+    assert pins["torch"] == torch.__version__
+    assert pins["instruction set"].startswith(torch.backends.cpu.get_cpu_capability())
+    assert {"transformers", "peft", "training rows", "validation rows"} <= pins.keys()
 
 
 def test_two_runs_are_equal_bit_for_bit(job, listener):
