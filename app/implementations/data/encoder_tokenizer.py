@@ -11,7 +11,9 @@ from app.core.entities.models import not_generative
 from app.core.interfaces.components import ChatTokenizer
 from app.implementations.data.plain_text import any_of, encode_plain, read_tokenizer
 from app.implementations.data.tokenization import FolderChatTokenizer, read_json
-from app.implementations.models.contents import is_encoder
+
+# Families that read a text from both sides and write none; each is tested with a label head.
+ENCODERS = frozenset({"bert", "distilbert", "electra", "modernbert", "roberta", "xlm-roberta"})
 
 
 class EncoderTokenizer(ChatTokenizer):
@@ -50,4 +52,5 @@ class EncoderTokenizer(ChatTokenizer):
 
 def load_tokenizer(folder: Path) -> ChatTokenizer:
     """That of a base model's folder or of a version's. Raises what the two classes raise."""
-    return EncoderTokenizer(folder) if is_encoder(folder) else FolderChatTokenizer(folder)
+    is_encoder = read_json(folder / "config.json").get("model_type") in ENCODERS
+    return EncoderTokenizer(folder) if is_encoder else FolderChatTokenizer(folder)

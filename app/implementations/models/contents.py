@@ -8,17 +8,6 @@ from pathlib import Path
 
 from app.utils.folders import manifest_of
 
-# Families that read a text from both sides and write none; each is tested with a label head.
-ENCODERS = frozenset({"bert", "distilbert", "electra", "modernbert", "roberta", "xlm-roberta"})
-
-
-def is_encoder(folder: Path) -> bool:
-    """By ``model_type`` in the folder's config.json."""
-    try:
-        return json.loads((folder / "config.json").read_text("utf-8")).get("model_type") in ENCODERS
-    except (OSError, ValueError, AttributeError):
-        return False
-
 
 def lacks(folder: Path) -> str | None:
     """What is missing from a model's folder, in words for a person; None when it is whole."""

@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
 from app.core.entities.datasets import TokenizedRow
-from app.implementations.models.contents import ENCODERS
+from app.implementations.data.encoder_tokenizer import ENCODERS
 from app.implementations.training.batches import PackedBatch
 from app.implementations.training.method import Objective
 

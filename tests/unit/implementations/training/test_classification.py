@@ -28,7 +28,7 @@ from app.core.entities.datasets import IGNORED, TokenizedRow
 from app.core.entities.models import BaseModelSpec
 from app.core.entities.training_config import TrainingConfig
 from app.core.interfaces.components import TrainerJob, TrainingStopped
-from app.implementations.models.contents import ENCODERS
+from app.implementations.data.encoder_tokenizer import ENCODERS
 from app.implementations.models.loading import load_classifier
 from app.implementations.training import packed_attention
 from app.implementations.training.adaptations.lora import LoraAdaptation, trainable
