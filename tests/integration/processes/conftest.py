@@ -66,8 +66,8 @@ class Service:
     def job(self, job_id: str) -> FineTuningJob:
         return self.services.training.get(Developer, job_id)
 
-    def wait_for(self, job_id: str, *states: JobState) -> FineTuningJob:
-        wait_until(lambda: self.job(job_id).state in (states or FINAL_STATES), self.log)
+    def wait_for(self, job_id: str, *states: JobState, seconds: float = WAIT_SECONDS) -> FineTuningJob:
+        wait_until(lambda: self.job(job_id).state in (states or FINAL_STATES), self.log, seconds)
         return self.job(job_id)
 
     def marks(self, job_id: str) -> list[tuple[str, float]]:
@@ -145,9 +145,11 @@ def at_large(process: psutil.Process) -> bool:
         return False
 
 
-def wait_until(condition: Callable[[], object], explain: Callable[[], str] = str) -> None:
+def wait_until(
+    condition: Callable[[], object], explain: Callable[[], str] = str, seconds: float = WAIT_SECONDS
+) -> None:
     """For what other processes do, of which no event tells us."""
-    until = time.monotonic() + WAIT_SECONDS
+    until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, explain()
         time.sleep(0.05)

@@ -13,12 +13,13 @@ from app.core.entities.models import BaseModelSpec
 from tests.integration.processes.conftest import BASE, ROOT, Developer, MakeService, Service
 
 PREFERENCES = (ROOT / "data/raw/sample_preferences.json").read_text("utf-8")
+TRAINING_SECONDS = 300.0  # far beyond what it takes: a trainer imports torch on a machine that may be busy
 TEXTS = json.dumps([{"text": f"Shop {place} opens at {place % 12}. " * 20} for place in range(20)])
 
 
 @pytest.fixture
 def service(make_service: MakeService) -> Service:
-    made = make_service(trainer="torch")
+    made = make_service(trainer="torch", lease_seconds=60.0)
     folder: Path = made.settings.models_dir / "base" / BASE
     shutil.rmtree(folder)
     folder.mkdir()
@@ -31,7 +32,7 @@ def run(service: Service, rows: str, **config: Any) -> tuple[Any, list[dict[str,
     """The published version's metrics, and the metrics events of the job."""
     (service.settings.data_dir / "raw" / "rows.json").write_text(rows, "utf-8")
     settings = {"num_epochs": 2, "batch_size": 8, "warmup_steps": 0, "precision": "fp32", "model_name": "made"}
-    job = service.wait_for(service.submit("objectives", **settings, **config))
+    job = service.wait_for(service.submit("objectives", **settings, **config), seconds=TRAINING_SECONDS)
     assert (job.state, job.error) == (JobState.SUCCEEDED, None), service.log()
     (version,) = service.services.models.versions(Developer, "made")
     assert version.id == job.model_version_id
