@@ -109,7 +109,7 @@ def make_scenario(
     full: bool = False,
     kernels: bool = False,
 ) -> TrainingLoop:
-    """As the runner puts one together, on the tiny model and 22 rows: three steps an epoch, of eight rows, one short.
+    """As the runner puts one together, on the tiny model and 22 rows: three steps an epoch.
 
     ``strategy`` has joined.
     """
