@@ -1,6 +1,7 @@
 """Train in the foreground: ``python -m app.model.training_service --config config/train_config.yaml``.
 
-The same job, run folder and record as through a worker; this process is the worker. ``--resume RUN_FOLDER`` goes
+The same job, run folder and record as through a worker; this process is the worker. Under torchrun that is so of
+rank 0, and the other ranks take part in its job (docs/distributed.md). ``--resume RUN_FOLDER`` goes
 on with a run that did not come to its end, by that run's own config.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import socket
 import sys
 import time
@@ -18,9 +20,12 @@ from typing import TYPE_CHECKING, Any
 from app import create_app
 from app.bootstrap import SettingsError, load_settings, load_training_config, one_line, prepare_instance
 from app.core.entities.jobs import FINAL_STATES, FineTuningJob, JobState
+from app.core.entities.trainer import TrainerExit
 from app.core.errors import AppError, Invalid
 from app.core.services.resuming import UnfinishedRun, run_to_resume
 from app.model.progress import RunProgress
+from app.processes.placement import torchrun_placement
+from app.processes.trainer import follow
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -47,6 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 trained and published, 1 failed, 2 a usage error, 130 stopped by Ctrl-C."""
     options = parser().parse_args(arguments)
     changes = {key: value for key, _, _ in OPTIONS.values() if (value := getattr(options, key)) is not None}
+    around = torchrun_placement(os.environ)
+    if around is not None:
+        if around.rank > 0:
+            return int(follow() is not TrainerExit.SUCCEEDED)
+        changes["processes"] = around.processes
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as torchrun ends us when another is lost
     try:
         run = None if options.resume is None else run_to_resume(options.resume)
         config = load_training_config(options.config if run is None else run.folder / "config.yaml", **changes)

@@ -1,7 +1,7 @@
 """One training attempt in a process of its own: docs/trainer-protocol.md.
 
-``python -m app.processes.trainer JOB.json --ring FD --control FD``, started by a worker. The other ranks of a job of
-many processes are started by this one, with ``--rank`` in place of ``--ring``, or on many hosts by torchrun.
+``python -m app.processes.trainer JOB.json --ring FD --control FD``, started by a worker. The other ranks of a job
+of many processes are started by this one, with ``--rank`` in place of ``--ring``, or on many hosts by torchrun.
 """
 
 import argparse
@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
     report = Quiet(stop) if chosen.rank else EventWriter(folder / "events.ndjson", chosen.ring, stop)
 
     def write(written: Mapping[str, Any] | None) -> None:
-        if written is not None:
+        if written is not None and (chosen.rank == 0 or "code" in written):
             write_whole(result_of(chosen.job, chosen.rank), json.dumps(written, ensure_ascii=False))
 
     def end(lost: Lost) -> None:
@@ -79,8 +79,9 @@ def main(arguments: list[str] | None = None) -> int:
             share_job(placement, raw)
         elif placement.processes > cores():
             raise Invalid(f"processes: this host has {cores()} cores, and each of {placement.processes} wants one")
+        job = _job(raw, placement)
         ranks.start(end)
-        return _train(_job(raw, placement), report)
+        return _train(job, report)
 
     outcome, written = _run(work, report, ranks.lost)
     ranks.close()
@@ -199,7 +200,7 @@ def _train(job: TrainerJob, report: Reporter) -> Mapping[str, Any]:
 def _run(
     work: Callable[[], Mapping[str, Any]], report: Reporter, lost: Callable[[], Lost | None]
 ) -> tuple[TrainerExit, Mapping[str, Any] | None]:
-    """The exit status, and what result.json says. ``lost`` may know of another rank, whose end explains an error."""
+    """The exit status, and what result.json says. ``lost`` may know of a rank whose end explains an error."""
     try:
         return TrainerExit.SUCCEEDED, {"result": work()}
     except TrainingStopped:

@@ -58,8 +58,8 @@ def save_checkpoint(
 ) -> Path:
     """Write ``folder/step-…``, then remove all but the newest ``keep``. Float32 masters, not the model's copies.
 
-    ``state`` is the optimizer's; ``best`` are the weights with the lowest validation loss, where they may be wanted
-    back. Raises ``DiskFull``; the older checkpoints are there then.
+    ``state`` is the optimizer's; ``best`` are the weights with the lowest validation loss, where they may be
+    wanted back. Raises ``DiskFull``; the older checkpoints are there then.
     """
     target = folder / f"step-{position.step:08d}"
     with needs_room("this checkpoint is not written"), building(target) as fresh:

@@ -6,7 +6,7 @@ The experiment's name says what it does:
 ``double-invalid``  raises ``invalid_data`` with two faults
 ``double-raises``   an exception nobody foresaw
 ``double-memory``   runs out of memory
-``double-crashes``  ends without a word after the first step
+``double-crashes``  ends without a word after the first step; ``double-crashes-1``: rank 1 does, the others hang
 ``double-slow``     ten steps a second, until done or asked to stop
 ``double-hangs``    never ends and does not listen
 ``double-busy``     never ends, inside C code that holds the interpreter's lock
@@ -50,7 +50,7 @@ class ScriptedRunner(TrainingRunner):
             loss = 2.0 / step
             figures = {"loss": loss, "learning_rate": job.config.learning_rate, "tokens_per_second": 100.0}
             report.metrics(step, steps, {**figures, "eta_seconds": 0.0})
-            _act(job.config.experiment_name)
+            _act(job.config.experiment_name, job.placement.rank)
         metrics = {"train_loss": 2.0 / steps, "eval_loss": 2.0 / steps, "input_tokens": 10 * steps}
         if job.placement.rank == 0:
             _leave(job, metrics)
@@ -58,8 +58,10 @@ class ScriptedRunner(TrainingRunner):
         return {"metrics": metrics, "template_hash": sha256(b"double").hexdigest()}
 
 
-def _act(name: str) -> None:
+def _act(name: str, rank: int) -> None:
     forever = threading.Event()
+    if name.startswith("double-crashes-") and name != f"double-crashes-{rank}":
+        forever.wait()
     match name.removeprefix("double-").partition("-")[0]:
         case "fails":
             raise AppError("the loss is not a number at step 1", code="nan_loss")

@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 import torch.distributed as dist
+from torch.distributed import FileStore, PrefixStore, Store, rendezvous  # type: ignore[attr-defined]
 
 from app.core.entities.trainer import Placement
 
@@ -16,11 +17,11 @@ JOB = "job"  # the key of the job file
 
 
 @cache
-def store_of(placement: Placement) -> dist.Store:
+def store_of(placement: Placement) -> Store:
     """A file of the attempt's folder for processes of one host; the store that torchrun names across hosts."""
     if placement.rendezvous.startswith("file://"):
-        return dist.FileStore(placement.rendezvous.removeprefix("file://"), placement.processes)
-    store, _, _ = next(dist.rendezvous(placement.rendezvous, timeout=PATIENCE))
+        return FileStore(placement.rendezvous.removeprefix("file://"), placement.processes)
+    store, _, _ = next(rendezvous(placement.rendezvous, timeout=PATIENCE))
     return store
 
 
@@ -39,7 +40,7 @@ def meet(placement: Placement, backend: str) -> None:
     """Returns when all are there; raises ``RuntimeError`` when one does not come."""
     dist.init_process_group(
         backend,
-        store=dist.PrefixStore("training", store_of(placement)),
+        store=PrefixStore("training", store_of(placement)),
         rank=placement.rank,
         world_size=placement.processes,
         timeout=PATIENCE,

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed import GradBucket  # type: ignore[attr-defined]
 from torch.nn.parallel import DistributedDataParallel
 
 from app.implementations.training.method import Objective
@@ -42,7 +43,7 @@ class DataParallel(ManyProcesses):
         optimizer.step(learning_rate)
         return norm
 
-    def _sum(self, _: None, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+    def _sum(self, _: None, bucket: GradBucket) -> torch.futures.Future[torch.Tensor]:
         """A bucket's gradients of the last micro-step, and what its masters hold → the sum of all in these."""
         sums = [self._masters[id(parameter)].grad for parameter in bucket.parameters()]
         for sum_, gradient in zip(sums, bucket.gradients(), strict=True):

@@ -19,7 +19,7 @@ from app.implementations.training.batches import PackedBatch
 from app.implementations.training.collective import first, for_first, from_first, spread
 from app.implementations.training.method import Objective
 from app.implementations.training.optimizer import Masters, by_factor
-from app.implementations.training.strategies.many import ManyProcesses, repeated_layers
+from app.implementations.training.strategies.many import ManyProcesses
 
 # What the training config says, so that no file may say otherwise.
 OURS = frozenset(
@@ -59,23 +59,13 @@ class DeepSpeed(ManyProcesses):
         config: TrainingConfig,
         rate_factors: Mapping[str, float] | None = None,
     ) -> "EngineMasters":
-        objective = self._wrapped.inside
-        if not self.keeps_whole:
-            # A layer's parameters come and go together: its parts may read each other's.
-            kinds = list({type(layer) for layer in repeated_layers(objective)})
-            self._library.utils.set_z3_leaf_modules(objective, kinds, raise_if_not_found=False)
         self._engine, *_ = self._library.initialize(
-            model=objective,
+            model=self._wrapped.inside,
             model_parameters=by_factor(parameters, rate_factors),
             optimizer=lambda groups: torch.optim.AdamW(groups, weight_decay=config.weight_decay),
             dist_init_required=False,
             config=self._settings(next(iter(parameters.values())).dtype),
         )
-        if not self.keeps_whole:
-            inside = {id(p) for layer in repeated_layers(objective) for p in layer.parameters()}
-            for parameter in objective.parameters():
-                if id(parameter) not in inside:  # the objective applies the head's weights itself
-                    self._library.zero.register_external_parameter(objective, parameter)
         self._wrapped.inside = self._engine
         return EngineMasters(self._library, self._engine, parameters, self.device)
 

@@ -109,7 +109,7 @@ def make_scenario(
     full: bool = False,
     kernels: bool = False,
 ) -> TrainingLoop:
-    """As the runner puts one together, on the tiny model and 22 rows: three steps of eight an epoch, one of them short.
+    """As the runner puts one together, on the tiny model and 22 rows: three steps an epoch.
 
     ``strategy`` has joined.
     """
@@ -118,7 +118,9 @@ def make_scenario(
     if full:
         model.requires_grad_(True)
     else:
-        model = LoraAdaptation(config.with_changes(lora={**config.lora.model_dump(), "r": 3})).prepare(model, "tiny")
+        model = LoraAdaptation(config.with_changes(lora={**config.lora.model_dump(), "r": 3})).prepare(
+            model, "tiny"
+        )
     if kernels:
         names = config.kernel_names if strategy.keeps_whole else config.kernel_names - {"lora"}
         assert install_kernels(model, names)

@@ -4,6 +4,7 @@ Leaves ``rank-N.pt``: for each scenario what it heard, its pieces and the weight
 """
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -37,10 +38,8 @@ def main(strategy_name: str, zero_stage: int, rank: int, processes: int, folder:
         counters = loop.run()
         weights = {key: value.clone() for key, value in loop.optimizer.whole().items()}
         pieces = {key: piece_of(p) for key, p in loop.objective.named_parameters()}
-        try:
+        with suppress(TrainingStopped):
             make_scenario(config, strategy, folder / name / "parts", Listener(STOP_AT), **options).run()
-        except TrainingStopped:
-            pass
         resumed = Listener()
         again = make_scenario(config, strategy, folder / name / "parts", resumed, **options)
         again.run()
