@@ -50,9 +50,20 @@ def chats(place: int) -> dict[str, Any]:
     return {"row": place, "messages": [question, answer]}
 
 
+def pairs(place: int) -> dict[str, Any]:
+    row = chats(place)
+    return row | {"rejected": {"role": "assistant", "content": f"I do not know shop {place}."}}
+
+
+def texts(place: int) -> dict[str, Any]:
+    return {"row": place, "messages": [], "text": f"Shop {place} opens at {place % 12} o'clock."}
+
+
 # An objective's rows, as a cut of the data holds them.
 OBJECTIVES: dict[str, Callable[[int], dict[str, Any]]] = {
     "sft": chats,
+    "dpo": pairs,
+    "pretrain": texts,
 }
 
 
