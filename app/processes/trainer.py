@@ -207,7 +207,8 @@ def _run(
         return TrainerExit.STOPPED, None
     except Exception as error:  # noqa: BLE001 - the worker learns of every failure through the result
         if not isinstance(error, AppError):
-            traceback.print_exc()  # to logs.txt; the client sees no exception's text
+            with suppress(OSError):  # of a full disk
+                traceback.print_exc()  # to logs.txt; the client sees no exception's text
             if cause := lost():
                 report.message(cause.written["message"], "error")
                 return cause.status, cause.written

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.killing import arm_trainers
+
 ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -88,6 +90,57 @@ def test_options_stand_over_the_file_and_a_second_version_follows(place):
     assert "published shops:2" in done.stdout
     config = yaml.safe_load((place / "elsewhere" / "config.yaml").read_text())
     assert (config["num_epochs"], config["train_samples"]) == (1, 3)
+
+
+def resume(place: Path, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return run(place, "-m", "app.model.training_service", "--resume", str(folder), *words)
+
+
+def test_a_run_that_was_killed_goes_on_to_the_same_adapter(place):
+    """Its trainer dies in the second epoch, at its first step; the run ``first`` had the same config."""
+    with pytest.MonkeyPatch.context() as patch:
+        arm_trainers(place, "pack:5", patch)
+        killed = train(place, "--experiment_name", "killed", "--learning_rate", "0.01")
+    assert killed.returncode == 1
+    assert "SIGKILL" in killed.stderr
+    (folder,) = (place / "results_dir").glob("killed_*")
+    done = resume(place, folder)
+
+    assert done.returncode == 0, done.stderr
+    assert "going on from step 2" in done.stderr
+    assert "not to the bit" not in done.stderr
+    assert "published shops:3" in done.stdout
+    assert list((place / "results_dir").glob("killed_*")) == [folder]
+    (whole,) = (place / "results_dir").glob("first_*")
+    name = "artifacts/adapter_model.safetensors"
+    assert (folder / name).read_bytes() == (whole / name).read_bytes()
+    again = resume(place, folder)
+    assert again.returncode == 1
+    assert "this run is finished" in again.stderr
+
+
+def test_a_run_may_be_longer_than_it_was_but_not_another(place):
+    with pytest.MonkeyPatch.context() as patch:
+        arm_trainers(place, "pack:5", patch)
+        train(place, "--experiment_name", "longer", "--learning_rate", "0.01")
+    (folder,) = (place / "results_dir").glob("longer_*")
+    other = resume(place, folder, "--train_samples", "3")
+    done = resume(place, folder, "--epochs", "3", "--train_samples", "6")
+
+    assert other.returncode == 1
+    assert "training rows: " in other.stderr
+    assert done.returncode == 0, done.stderr
+    assert "num_epochs: 2 then, 3 now" in done.stderr
+    assert "step 6/6" in done.stderr
+
+
+def test_what_cannot_be_gone_on_with_is_said_in_a_line(place):
+    for folder, said in ((place / "nowhere", "not a run folder"), (place, "not a run folder")):
+        done = resume(place, folder)
+        assert done.returncode == 1
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr
+    assert resume(place, place, "--config", "x.yaml").returncode == 2
 
 
 def test_models_are_scored_side_by_side(place):

@@ -18,6 +18,7 @@ from app.core.entities.training_config import TrainingConfig
 from app.implementations.queue.trainer_launcher import ProcessTrainerHandle, ProcessTrainerLauncher
 from app.utils.clock import boottime
 from tests.integration.processes.conftest import at_large
+from tests.small_disk import SmallTmpfs
 
 LONG = 60.0  # seconds; far beyond what any step below takes
 
@@ -185,6 +186,18 @@ def test_a_frozen_trainer_dies_of_its_lease_before_it_goes_on(start: Start, tmp_
     assert ended(handle, 5)
     assert handle.outcome().code == "lease_ended"
     assert (tmp_path / "results/double-slow/attempts/1/events.ndjson").read_bytes() == before
+
+
+def test_a_disk_without_room_for_a_word_is_told_by_the_exit_status(start: Start, tmp_path: Path) -> None:
+    with SmallTmpfs(tmp_path / "results") as disk:
+        handle = start("double-slow", epochs=20)
+        at_work(handle)
+        disk.fill(0)
+        assert ended(handle)
+        outcome = handle.outcome()
+        handle.kill()
+        assert (outcome.kind, outcome.code) == ("failed", "disk_full")
+        assert not list((tmp_path / "results/double-slow/attempts/1").glob("*result.json*"))
 
 
 LAUNCH_AND_WAIT = """

@@ -14,9 +14,10 @@ from torch.nn.functional import logsigmoid
 from app.core.entities.datasets import IGNORED, TokenizedRow
 from app.core.interfaces.components import Reporter, TrainingStopped
 from app.implementations.training.batches import PackedBatch, pack, share_of
+from app.implementations.training.checkpoints import DiskFull, needs_room
 from app.implementations.training.method import Objective, Strategy
 from app.implementations.training.objectives.token_losses import token_losses
-from app.utils.folders import fresh_neighbour, manifest_of, move_into_place, remove_folder, seal, sha256_of
+from app.utils.folders import building, manifest_of, seal, sha256_of
 
 KEPT = "reference"  # the folder beside the checkpoints, and its one file
 MESSAGE_SECONDS = 10.0
@@ -133,12 +134,11 @@ def _read(place: Path, digest: str) -> torch.Tensor | None:
 def _keep(place: Path, found: torch.Tensor, digest: str, report: Reporter) -> None:
     """Beside the checkpoints, whole or not at all. Without room the run goes on: resumed, it computes it again."""
     try:
-        building = fresh_neighbour(place)
-        save_file({KEPT: found}, building / f"{KEPT}.safetensors")
-        seal(building, {"rows": digest})
-        remove_folder(place)
-        move_into_place(building, place)
-    except OSError as error:
-        report.message(
-            f"the scores could not be kept ({error.strerror}): a resumed run computes them anew", "warn"
-        )
+        with (
+            needs_room("the scores are not kept, and a resumed run computes them anew"),
+            building(place) as folder,
+        ):
+            save_file({KEPT: found}, folder / f"{KEPT}.safetensors")
+            seal(folder, {"rows": digest})
+    except DiskFull as error:
+        report.message(error.message, "warn")

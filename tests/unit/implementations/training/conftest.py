@@ -1,9 +1,5 @@
 """A tiny Llama with random weights, and rows to train it on."""
 
-import resource
-import shutil
-import subprocess
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +20,7 @@ from app.implementations.training.loop import TrainingLoop
 from app.implementations.training.method import Strategy
 from app.implementations.training.optimizer import MasterOptimizer
 from app.implementations.training.strategies.single import SingleProcess
+from tests.small_disk import FileSizeLimit, SmallDisk, SmallTmpfs
 
 VOCABULARY = 64
 
@@ -171,55 +168,10 @@ def make_loop(tmp_path: Path) -> Callable[..., TrainingLoop]:
     return make_one
 
 
-class SmallDisk(ABC):
-    """A folder on which room can run out."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir()
-
-    @abstractmethod
-    def fill(self, spare: int) -> None:
-        """Leave room for a file of ``spare`` bytes, about."""
-
-    @abstractmethod
-    def clear(self) -> None: ...
-
-
-class SmallTmpfs(SmallDisk):
-    """A real file system of 32 MB, where the tests may mount one."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        command = ["mount", "-t", "tmpfs", "-o", "size=32m", "none", str(folder)]
-        if subprocess.run(command, check=False, capture_output=True).returncode != 0:
-            pytest.skip("no right to mount a file system")
-
-    def fill(self, spare: int) -> None:
-        self.clear()
-        (self.folder / "filler").write_bytes(bytes(shutil.disk_usage(self.folder).free - spare))
-
-    def clear(self) -> None:
-        (self.folder / "filler").unlink(missing_ok=True)
-
-
-class FileSizeLimit(SmallDisk):
-    """The kernel refuses this process to write a file beyond a size: as near to a full disk as no rights get."""
-
-    def fill(self, spare: int) -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (spare, resource.RLIM_INFINITY))
-
-    def clear(self) -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-
-
 @pytest.fixture(params=[SmallTmpfs, FileSizeLimit])
 def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SmallDisk]:
-    disk = request.param(tmp_path / "disk")
-    yield disk
-    disk.clear()
-    if request.param is SmallTmpfs:
-        subprocess.run(["umount", str(disk.folder)], check=True)
+    with request.param(tmp_path / "disk") as disk:
+        yield disk
 
 
 @pytest.fixture

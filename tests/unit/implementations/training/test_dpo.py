@@ -1,6 +1,5 @@
 """Packed pairs against the formula over plain transformers and against TRL; the reference kept for a resume."""
 
-import errno
 import math
 from types import SimpleNamespace
 
@@ -208,16 +207,15 @@ def test_it_stops_when_asked_to(make_model, make_pairs, listener, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_does_not_end_the_run(make_model, make_pairs, listener, tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("app.implementations.training.objectives.dpo.save_file", full)
+def test_a_full_disk_does_not_end_the_run(make_model, make_pairs, listener, small_disk):
+    small_disk.fill(0)
     heard = listener()
-    objective = prepared(adapted(make_model), make_pairs(5), tmp_path, heard)
+    objective = prepared(adapted(make_model), make_pairs(5), small_disk.folder, heard)
+    small_disk.clear()
 
     assert len(objective.reference) == 5
-    assert "No space left on device" in heard.messages[-1]
+    assert heard.messages[-1].startswith("the disk is full")
+    assert list(small_disk.folder.iterdir()) == []
 
 
 def test_training_widens_the_margin(make_loop, listener):
