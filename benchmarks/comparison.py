@@ -2,14 +2,17 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import get_args
 
+from app.core.entities.training_config import KernelName
 from benchmarks.arithmetic import Product, Spread, bound, markdown_table, ratios, shown, spread, step_products
 from benchmarks.processes import say, tail
 from benchmarks.spec import Answer, Settings, read_answer
 from benchmarks.workbench import Data, Workbench, machine
 
+KERNELS: tuple[str, ...] = get_args(KernelName)
 GIGABYTE = 1e9
 
 
@@ -19,14 +22,26 @@ class Contestant:
     module: str
     environment: str | None = None  # a peer's; this project's own otherwise
     options: tuple[str, ...] = ()
+    kernels: str | tuple[str, ...] = "auto"
 
 
-CONTESTANTS = {
-    "ours": Contestant("this trainer", "run_ours"),
+OURS = {"ours": Contestant("this trainer", "run_ours")}
+PEERS = {
     "llamafactory": Contestant("LLaMA-Factory", "run_llamafactory", "llamafactory"),
     "trl": Contestant("TRL", "run_trl", "trl"),
     "trl-tuned": Contestant("TRL, tuned and packed", "run_trl", "trl", ("--tuned",)),
 }
+# This trainer without one of its kernels each, and without all.
+ROADS = {
+    **{
+        f"without-{left_out}": Contestant(
+            f"without {left_out}", "run_ours", kernels=tuple(name for name in KERNELS if name != left_out)
+        )
+        for left_out in KERNELS
+    },
+    "plain": Contestant("without any kernel", "run_ours", kernels="none"),
+}
+CONTESTANTS = OURS | PEERS | ROADS
 
 
 @dataclass(slots=True)
@@ -77,7 +92,8 @@ class Comparison:
         contestant = CONTESTANTS[name]
         say(f"round {number}: {contestant.title}")
         command: list[str | Path] = [self.pythons[name], "-m", f"benchmarks.{contestant.module}"]
-        run = self.bench.train(f"{name} {number}", command, self.data, self.settings, contestant.options)
+        settings = replace(self.settings, kernels=contestant.kernels)
+        run = self.bench.train(f"{name} {number}", command, self.data, settings, contestant.options)
         if run.finished.status:
             self.failed[name] = f"status {run.finished.status}: {tail(run.log, 1)}"
             say(f"  failed with {self.failed[name]}\n  all of it: {run.log}")
@@ -142,7 +158,7 @@ class Comparison:
             "peak GB",
             "whole process s",
             "loss",
-            "× of ours",
+            "this trainer is ×",
         )
         rows = [self._line(name, limit) for name, kept in self.readings.items() if kept]
         return "\n".join(

@@ -1,4 +1,4 @@
-"""This trainer alone: tokens a second over batch sizes and row lengths."""
+"""This trainer alone: tokens a second over batch sizes, row lengths and strategies."""
 
 import sys
 from dataclasses import asdict, dataclass
@@ -11,16 +11,22 @@ from benchmarks.rows import make_equal_rows
 from benchmarks.spec import Settings, read_answer
 from benchmarks.workbench import Workbench, machine, save
 
-BATCH_SIZES = (1, 4, 8, 16)
+BATCH_SIZES = (1, 4, 8, 16)  # rows in an optimizer step, over all processes
 LENGTHS = (64, 256, 1024)  # tokens of every row
+STRATEGIES = (("single", 1), ("ddp", 2))  # and processes, which share the threads
 STEPS = 5
 TEMPLATE = 32  # tokens that SmolLM2's template adds to a turn, and a few
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """``tokens_per_second`` is of the middle one of the steps after the first; None if memory did not suffice."""
+    """``tokens_per_second`` is of the middle one of the steps after the first; None if the run failed.
 
+    ``peak_bytes`` is of one process.
+    """
+
+    strategy: str
+    processes: int
     length: int
     batch_size: int
     tokens_per_second: float | None
@@ -29,37 +35,57 @@ class Cell:
 
 def report(bench: Workbench) -> None:
     """Print a Markdown table, and write ``results/benchmarks/throughput-<time>.json``."""
-    cells = {(length, size): _measure(bench, length, size) for length in LENGTHS for size in BATCH_SIZES}
-    head = ("tokens a row", *(f"{size} rows a step" for size in BATCH_SIZES))
-    table = markdown_table(head, [(str(n), *(_shown(cells[n, size]) for size in BATCH_SIZES)) for n in LENGTHS])
+    cells = [
+        _measure(bench, strategy, processes, length, batch_size)
+        for strategy, processes in STRATEGIES
+        for length in LENGTHS
+        for batch_size in BATCH_SIZES
+        if batch_size >= processes
+    ]
     found = {
         "machine": machine(bench.threads),
         "model": bench.model.name,
-        "cells": [asdict(cell) for cell in cells.values()],
+        "cells": [asdict(cell) for cell in cells],
     }
-    save(bench, found, f"tokens/s and peak GB, {bench.model.name}, {bench.threads} threads\n\n{table}")
+    title = f"{bench.model.name}, {bench.threads} threads: tokens/s · peak GB of a process"
+    save(bench, found, f"{title}\n\n{_table(cells)}")
 
 
-def _measure(bench: Workbench, length: int, batch_size: int) -> Cell:
-    settings = Settings(batch_size=batch_size, epochs=1, max_length=length)
+def _measure(bench: Workbench, strategy: str, processes: int, length: int, batch_size: int) -> Cell:
+    settings = Settings(batch_size=batch_size, epochs=1, max_length=length, strategy=strategy, processes=processes)
     # About half of the tokens are the assistant's. The answers are longer than wanted, and cut.
     rows = make_equal_rows(batch_size * STEPS, max(4, length // 2 - TEMPLATE), length, settings.seed)
-    name = f"{batch_size} rows of {length} tokens"
+    name = f"{strategy} {batch_size} x {length}"
     say(name)
-    run = bench.train(
-        name,
-        [sys.executable, "-m", "benchmarks.run_ours"],
-        bench.lay_out(f"data of {name}", rows, length),
-        settings,
-    )
+    data = bench.lay_out(f"rows {name}", rows, length)
+    run = bench.train(name, [sys.executable, "-m", "benchmarks.run_ours"], data, settings)
+    speed = None
     if run.finished.status:
-        say(f"  failed (all of it: {run.log}):\n{tail(run.log, 3)}")
-        return Cell(length, batch_size, None, run.finished.peak_bytes)
-    times = [after - before for before, after in pairwise(read_answer(run.spec).step_ends)]
-    return Cell(length, batch_size, batch_size * length / median(times), run.finished.peak_bytes)
+        say(f"  failed with status {run.finished.status} (all of it: {run.log}):\n{tail(run.log, 3)}")
+    else:
+        times = [after - before for before, after in pairwise(read_answer(run.spec).step_ends)]
+        speed = batch_size * length / median(times)
+    return Cell(strategy, processes, length, batch_size, speed, run.finished.peak_bytes)
 
 
-def _shown(cell: Cell) -> str:
+def _table(cells: list[Cell]) -> str:
+    """A line a strategy and length, a column a batch size; blank where there are fewer rows than processes."""
+    by_place = {(cell.strategy, cell.length, cell.batch_size): cell for cell in cells}
+    head = ("strategy, tokens a row", *(f"{size} rows a step" for size in BATCH_SIZES))
+    rows = [
+        (
+            f"{strategy}{f' × {processes}' if processes > 1 else ''}, {length}",
+            *(_shown(by_place.get((strategy, length, size))) for size in BATCH_SIZES),
+        )
+        for strategy, processes in STRATEGIES
+        for length in LENGTHS
+    ]
+    return markdown_table(head, rows)
+
+
+def _shown(cell: Cell | None) -> str:
+    if cell is None:
+        return ""
     if cell.tokens_per_second is None:
-        return "does not fit"
+        return "failed"
     return f"{cell.tokens_per_second:,.0f} · {cell.peak_bytes / 1e9:.1f}"

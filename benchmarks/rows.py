@@ -74,6 +74,11 @@ def make_equal_rows(count: int, asked: int, answered: int, seed: int) -> list[Ro
     return [{"messages": _turn(random, asked, answered)} for _ in range(count)]
 
 
+def read_rows(path: Path) -> list[Row]:
+    """Of a JSON list whose objects have ``messages``; what else they have is left out."""
+    return [{"messages": row["messages"]} for row in json.loads(path.read_text("utf-8"))]
+
+
 def write_rows(path: Path, rows: Sequence[Row]) -> None:
     path.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
 

@@ -26,6 +26,10 @@ class Settings:
     epochs: int = 2
     max_length: int = 1024  # tokens; no row is longer, unless a report cuts its rows to it
     seed: int = 42
+    # For this project's trainer alone:
+    kernels: str | tuple[str, ...] = "auto"
+    strategy: str = "single"
+    processes: int = 1  # each makes a forward pass over its share of batch_size
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,12 @@ from typing import Any
 
 import psutil
 
-from app.bootstrap import load_settings
+from app.bootstrap import build_base_models, load_settings
 from app.core.entities.datasets import SPLITS
 from app.implementations.data.tokenization import FolderChatTokenizer
 from benchmarks.arithmetic import Product
 from benchmarks.processes import ROOT, Finished, run, say, tail
-from benchmarks.rows import Row
+from benchmarks.rows import Row, write_rows
 from benchmarks.spec import Settings, Spec
 
 STARTER = "smollm2-135m-instruct"
@@ -54,6 +54,7 @@ class Workbench:
         """Write the rows, and their token ids and labels by this project's tokenization."""
         folder = self.folder / name.replace(" ", "-")
         folder.mkdir()
+        write_rows(folder / "rows.json", rows)
         tokenizer = FolderChatTokenizer(self.model)
         encoded = [tokenizer.encode_training(row["messages"], max_length) for row in rows]
         for split in SPLITS:
@@ -120,23 +121,29 @@ class Workbench:
 
 
 def open_workbench(kind: str, model: str, threads: int) -> Workbench:
-    """A new folder ``results/benchmarks/<kind>-<time>``, and the model, made or found."""
+    """A new folder ``results/benchmarks/<kind>-<time>``, and the model, fetched or made where it is missing."""
     settings = load_settings()
     folder = settings.results_dir / "benchmarks" / f"{kind}-{datetime.now():%Y%m%d-%H%M%S}"
     folder.mkdir(parents=True)
-    starter = settings.models_dir / "base" / STARTER
-    if not (starter / "config.json").is_file():
-        raise SystemExit(f"the starter model is missing: flask models pull {STARTER}")
+    bases = build_base_models(settings)
+    if not bases.present(STARTER):
+        _make(folder, "the starter model", threads, "flask", "--app", "run", "models", "pull", STARTER)
+    starter = bases.folder(STARTER)
     if model == "smollm2":
         return Workbench(folder, starter, threads)
     shape = ROOT / "benchmarks" / ".models" / model
     if not shape.is_dir():
-        say(f"a random model of 1.78 B parameters under {shape.relative_to(ROOT)} (3.6 GB)")
-        command: list[str | Path] = [sys.executable, "-m", "benchmarks.random_model", shape, starter]
-        log = folder / "random-model.log"
-        if run("random model", command, log, threads=threads).status:
-            raise SystemExit(f"the random model could not be made:\n{tail(log)}")
+        title = f"a random model of 1.78 B parameters, 3.6 GB, in {shape.relative_to(ROOT)}"
+        _make(folder, title, threads, "benchmarks.random_model", str(shape), str(starter))
     return Workbench(folder, shape, threads)
+
+
+def _make(folder: Path, title: str, threads: int, *module: str) -> None:
+    """In a process of its own: what this one holds in memory would count for those that it starts."""
+    say(title)
+    log = folder / "model.log"
+    if run(title, [sys.executable, "-m", *module], log, threads=threads).status:
+        raise SystemExit(f"{title} could not be made (all of it: {log}):\n{tail(log)}")
 
 
 def save(bench: Workbench, found: Mapping[str, Any], text: str) -> None:
