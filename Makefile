@@ -1,7 +1,7 @@
 RUN := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint format serve clean
+.PHONY: help install demo test test-slow lint format serve bench-train clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -37,7 +37,11 @@ format: install  ## format the code and fix what ruff can fix
 serve: install  ## the service: web, worker and engine on http://127.0.0.1:5000
 	@$(RUN) run.py
 
+# Once it has made the peers' environments (4 GB) about an hour. Options: make bench-train ARGS="--model r1-shape"
+bench-train: install  ## this trainer beside TRL and LLaMA-Factory on the same rows: speed, memory, loss
+	@$(RUN) -m benchmarks.training $(ARGS)
+
 clean:  ## remove what the tools left; models, data, results and .venv stay
 	rm -rf build dist *.egg-info htmlcov coverage.xml .coverage .coverage.*
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
-	find app config tests deploy -name __pycache__ -type d -prune -exec rm -rf {} +
+	find app benchmarks config tests deploy -name __pycache__ -type d -prune -exec rm -rf {} +
