@@ -81,7 +81,7 @@ class TrainingLoop:
     checkpoints: Path
     report: Reporter
     machine: Mapping[str, str | int] = field(default_factory=dict)
-    sample: Callable[[int], None] | None = None  # what to do, given the step, when an evaluation is due
+    sample: Callable[[int], None] | None = None  # given the step, when an evaluation is due
 
     def run(self) -> Counters:
         """Train to the end or from the newest whole checkpoint on. Leaves the weights to publish in the model.

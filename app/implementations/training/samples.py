@@ -3,19 +3,22 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from app.core.entities.datasets import Conversation, Message, TokenizedRow
+from app.core.entities.datasets import Conversation, TokenizedRow
 from app.core.entities.training_config import TrainingConfig
 from app.core.interfaces.components import ChatTokenizer
+from app.core.services.encoding import encode_prompt
 from app.implementations.training.batches import pack
 from app.utils.files import write_whole
 
 VALIDATION_PROMPTS = 2
 LONGEST_PROMPT = 256  # tokens of one that is taken from the validation rows
+TEXT_TOKENS = 16  # that the model is given of a text
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,18 +30,22 @@ class Prompt:
 def choose_prompts(
     config: TrainingConfig, tokenizer: ChatTokenizer, validation: Sequence[Conversation]
 ) -> list[Prompt]:
-    """The config's, as a user's first words; else the first short questions of the validation rows."""
+    """The config's; else the first short questions of the validation rows, or the beginnings of their texts."""
     if config.sample_prompts is not None:
-        asked: list[list[Message]] = [[{"role": "user", "content": text}] for text in config.sample_prompts]
-        return [Prompt(messages[-1]["content"], tokenizer.encode_prompt(messages)) for messages in asked]
-    found: list[Prompt] = []
-    for conversation in validation:
-        if len(found) == VALIDATION_PROMPTS:
-            break
-        if before := conversation.messages[:-1]:
-            prompt = Prompt(before[-1]["content"], tokenizer.encode_prompt(before))
-            found += [prompt] if len(prompt.ids) <= LONGEST_PROMPT else []
-    return found
+        return [Prompt(text, encode_prompt(text, tokenizer, config)) for text in config.sample_prompts]
+    prompts = (_prompt(conversation, tokenizer, config) for conversation in validation)
+    return list(
+        islice((prompt for prompt in prompts if 0 < len(prompt.ids) <= LONGEST_PROMPT), VALIDATION_PROMPTS)
+    )
+
+
+def _prompt(conversation: Conversation, tokenizer: ChatTokenizer, config: TrainingConfig) -> Prompt:
+    """All of a conversation before its last answer, or the first words of a text."""
+    if conversation.text is not None:
+        ids = encode_prompt(conversation.text, tokenizer, config)[:TEXT_TOKENS]
+        return Prompt(tokenizer.decode(ids), ids)
+    before = conversation.messages[:-1]
+    return Prompt(before[-1]["content"], tokenizer.encode_prompt(before)) if before else Prompt("", ())
 
 
 class Sampler:
@@ -94,14 +101,14 @@ def greedy(
             break
         sequences = [[*prompts[place], *made[place]] for place in unfinished]
         batch = pack([TokenizedRow(0, ids, ids) for ids in sequences]).to(device)
-        hidden = causal_lm.model(
+        logits = causal_lm(
             input_ids=batch.input_ids,
             position_ids=batch.position_ids,
             segments=batch.segments,
             use_cache=False,
-        ).last_hidden_state
-        ends = [end - 1 for _, end in batch.segments]
-        chosen = causal_lm.lm_head(hidden[0, ends]).argmax(-1).tolist()
+            logits_to_keep=torch.tensor([end - 1 for _, end in batch.segments], device=device),
+        ).logits[0]
+        chosen = logits.argmax(-1).tolist()
         for place, token in zip(unfinished, chosen, strict=True):
             if token not in stop_token_ids:
                 made[place].append(token)
