@@ -186,9 +186,14 @@ def test_one_that_does_not_keep_up_is_left_out(
 
 def test_a_stopped_run_is_drawn_and_not_called_a_success(watching: Callable[..., Watch], job: TrainerJob) -> None:
     tracker = Remembering()
-    with pytest.raises(TrainingStopped), watching(one=tracker) as report:
-        report.metrics(1, 9, {"loss": 1.0, "learning_rate": 1e-3})
-        raise TrainingStopped
+
+    def stopped_run() -> None:
+        with watching(one=tracker) as report:
+            report.metrics(1, 9, {"loss": 1.0, "learning_rate": 1e-3})
+            raise TrainingStopped
+
+    with pytest.raises(TrainingStopped):
+        stopped_run()
     assert tracker.calls[-1] == ("finish", False)
     assert (job.run_folder / "loss_curve.png").read_bytes().startswith(b"\x89PNG")
 
