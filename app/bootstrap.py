@@ -87,6 +87,14 @@ STRATEGIES = ComponentFactory[Any](
         "fsdp": "app.implementations.training.strategies.fsdp:FullySharded",
     },
 )
+TRACKERS = ComponentFactory[Any](
+    "tracker",
+    {
+        "tensorboard": "app.implementations.training.trackers.tensorboard:TensorBoardTracker",
+        "mlflow": "app.implementations.training.trackers.mlflow:MlflowTracker",
+        "wandb": "app.implementations.training.trackers.wandb:WandbTracker",
+    },
+)
 QUEUES = ComponentFactory[Any](
     "queue",
     {
@@ -127,6 +135,7 @@ FACTORIES = (
     OBJECTIVES,
     ADAPTATIONS,
     STRATEGIES,
+    TRACKERS,
     QUEUES,
     REPOSITORIES,
     COMPONENTS,
@@ -218,6 +227,7 @@ def build_runner(name: str) -> TrainingRunner:
         objectives=OBJECTIVES,
         adaptations=ADAPTATIONS,
         strategies=STRATEGIES,
+        trackers=TRACKERS,
         strategy_options=load_strategy_options,
     )
 

@@ -17,11 +17,11 @@ from app.core.errors import Fault, Invalid
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 ModuleName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.]{1,128}$")]
-ModuleNames = Annotated[
-    tuple[ModuleName, ...],
-    Field(min_length=1, max_length=64),
-    BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),  # JSON has no tuples
-]
+_FromList = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)  # JSON has no tuples
+ModuleNames = Annotated[tuple[ModuleName, ...], Field(min_length=1, max_length=64), _FromList]
+TrackerNames = Annotated[tuple[Literal["tensorboard", "mlflow", "wandb"], ...], _FromList]
+SamplePrompt = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
+SamplePrompts = Annotated[tuple[SamplePrompt, ...], Field(max_length=8), _FromList]
 
 # Strategies that cut parameters into pieces, and adaptations whose quantised weights cannot be cut.
 SHARDING: Mapping[tuple[str, int | None], str] = {
@@ -96,6 +96,13 @@ class TrainingConfig(BaseModel):
         0, ge=0, description="validate every N optimizer steps too; 0: at each epoch's end only"
     )
     logging_steps: int = Field(1, ge=1, description="a metrics event every N optimizer steps")
+    report_to: Literal["auto", "none"] | TrackerNames = Field(
+        "auto", description="trackers, a list of tensorboard, mlflow, wandb; auto: tensorboard where installed"
+    )
+    sample_prompts: SamplePrompts | None = Field(
+        None, description="answered at each evaluation; [] for none; unset: two questions of the validation rows"
+    )
+    sample_max_tokens: int = Field(32, ge=1, le=512, description="tokens of an answer to a sample prompt")
     load_best_model_at_end: bool = Field(
         False, description="publish the weights with the lowest validation loss; early stopping does so anyway"
     )

@@ -177,6 +177,25 @@ class Reporter(ABC):
         """Asked at each step; once true, the runner raises ``TrainingStopped``."""
 
 
+class Tracker(ABC):
+    """Shows a run where its owner looks. Called from one thread of its own, which ends if a method raises."""
+
+    @abstractmethod
+    def start(self, job: TrainerJob) -> None:
+        """Begin the record of ``job``, or go on with what an earlier attempt at it wrote."""
+
+    @abstractmethod
+    def log(self, step: int, figures: Mapping[str, float]) -> None:
+        """``figures`` by group and name: ``train/loss``, ``eval/perplexity``, ``system/memory_bytes`` …"""
+
+    @abstractmethod
+    def text(self, step: int, name: str, text: str) -> None: ...
+
+    @abstractmethod
+    def finish(self, succeeded: bool) -> None:
+        """Write what is left. ``succeeded`` is false for a run that failed or was stopped."""
+
+
 class TrainingStopped(Exception):
     """The runner ended because it was asked to."""
 

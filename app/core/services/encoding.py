@@ -32,6 +32,13 @@ def labels_of(rows: Iterable[Conversation]) -> list[str]:
     return sorted({row.label for row in rows if row.label is not None})
 
 
+def encode_prompt(text: str, tokenizer: ChatTokenizer, config: TrainingConfig) -> list[int]:
+    """What a model that was trained so is given to go on from: a user's question, or the beginning of a text."""
+    if config.objective == "pretrain":
+        return tokenizer.encode_text(text)[:-1]  # it goes on
+    return tokenizer.encode_prompt([{"role": "user", "content": text}])
+
+
 def encode_by_shape(
     conversation: Conversation, tokenizer: ChatTokenizer, max_length: int
 ) -> Sequence[TokenizedRow]:

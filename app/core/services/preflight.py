@@ -8,6 +8,7 @@ from app.core.entities.training_config import TrainingConfig
 from app.core.errors import AppError, Fault, Invalid
 from app.core.interfaces.components import BaseModelStore, ChatTokenizer, DatasetStore
 from app.core.services.encoding import encode, labels_of
+from app.core.services.tracking import chosen_trackers
 
 MAX_LABELS = 1000  # beyond, the column is no label, and the confusion matrix of each step would be in the way
 
@@ -23,9 +24,10 @@ def check_job(
 ) -> None:
     """``Unavailable`` (base_model_missing), ``Conflict`` if the file has changed, or ``Invalid``.
 
-    The last is not_generative, or invalid_data and lists every fault of every row. Asked before each row,
-    ``go_on`` ends the check early.
+    The last is not_generative or tracker_not_installed, or invalid_data and lists every fault of every row. Asked
+    before each row, ``go_on`` ends the check early.
     """
+    chosen_trackers(config)
     bases.folder(config.base_model)
     prepared = datasets.prepare(config.dataset_path, digest, config.seed, trusted=trusted)
     tokenizer = bases.tokenizer(config.base_model)

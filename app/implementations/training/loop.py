@@ -6,7 +6,7 @@ evaluation and checkpoints cannot disturb training, and a resumed run draws what
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -81,6 +81,7 @@ class TrainingLoop:
     checkpoints: Path
     report: Reporter
     machine: Mapping[str, str | int] = field(default_factory=dict)
+    sample: Callable[[int], None] | None = None  # given the step, when an evaluation is due
 
     def run(self) -> Counters:
         """Train to the end or from the newest whole checkpoint on. Leaves the weights to publish in the model.
@@ -119,8 +120,11 @@ class TrainingLoop:
                 raise TrainingStopped
             self._step(step, len(steps), micro_batches, counters)
             step += 1
-            if self.validation_rows and (at_edge or _is_due(self.config.eval_steps, step)):
-                self._evaluate(step, len(steps), counters)
+            if at_edge or _is_due(self.config.eval_steps, step):
+                if self.validation_rows:
+                    self._evaluate(step, len(steps), counters)
+                if self.sample:
+                    self.sample(step)
             if at_edge if self.config.save_steps == 0 else _is_due(self.config.save_steps, step):
                 self._save(step, counters)
         if self._best is not None:

@@ -23,6 +23,7 @@ class Objective(nn.Module, ABC):
     Subclasses of ``nn.Module``, so that gradients are synchronised whatever part of the model is called.
     """
 
+    generates = False  # whether ``model`` writes text, a token after another
     counts_tokens = False  # whether the loss is a mean over tokens, so that its exponential is a perplexity
 
     def __init__(self, model: Any, config: TrainingConfig) -> None:

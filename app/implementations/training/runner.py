@@ -13,8 +13,9 @@ import transformers
 from app.core.entities.datasets import TokenizedRow
 from app.core.entities.training_config import TrainingConfig
 from app.core.factories import ComponentFactory
-from app.core.interfaces.components import ChatTokenizer, Reporter, TrainerJob, TrainingRunner
+from app.core.interfaces.components import ChatTokenizer, Reporter, Tracker, TrainerJob, TrainingRunner
 from app.core.services.encoding import encode, labels_of
+from app.core.services.tracking import chosen_trackers
 from app.implementations.data.encoder_tokenizer import load_tokenizer
 from app.implementations.data.store import read_split
 from app.implementations.models.devices import peak_memory_bytes, pick_device, pick_precision
@@ -25,6 +26,8 @@ from app.implementations.training.kernels.install import install_kernels
 from app.implementations.training.loop import Counters, TrainingFailed, TrainingLoop
 from app.implementations.training.method import Adaptation, Objective, Strategy
 from app.implementations.training.pins import machine_pins
+from app.implementations.training.samples import Sampler, choose_prompts
+from app.implementations.training.watch import Watch
 from app.utils.files import write_whole
 from app.utils.folders import building, seal
 
@@ -46,13 +49,20 @@ class TorchRunner(TrainingRunner):
         objectives: ComponentFactory[Objective],
         adaptations: ComponentFactory[Adaptation],
         strategies: ComponentFactory[Strategy],
+        trackers: ComponentFactory[Tracker],
         strategy_options: Callable[[TrainingConfig], Mapping[str, Any]],
     ) -> None:
         self.objectives, self.adaptations, self.strategies = objectives, adaptations, strategies
+        self.trackers = trackers
         self.strategy_options = strategy_options
 
     def run(self, job: TrainerJob, report: Reporter) -> Mapping[str, Any]:
-        """See the interface."""
+        """See the interface. Leaves ``loss_curve.png`` and ``samples.jsonl`` too."""
+        trackers = {name: self.trackers.create(name) for name in chosen_trackers(job.config)}
+        with Watch(report, job, trackers, pick_device(job.config.device)) as watch:
+            return self._run(job, watch)
+
+    def _run(self, job: TrainerJob, report: Watch) -> Mapping[str, Any]:
         config = job.config
         torch.set_num_threads(job.threads)
         device = pick_device(config.device)
@@ -104,6 +114,7 @@ class TorchRunner(TrainingRunner):
             job.run_folder / "checkpoints" / job.job_id,  # two jobs may name one output_dir
             report,
             machine_pins(device, precision),
+            _sampling(job, objective, tokenizer, device, report),
         ).run()
 
         masters = optimizer.whole()
@@ -117,6 +128,7 @@ class TorchRunner(TrainingRunner):
             parameter.data = masters[name].to(parameter.device)  # published in float32, as they were trained
         metrics = _metrics(counters, time.perf_counter() - started, device) | {
             "trainable_parameters": learning,
+            "cpu_percent": report.mean_cpu_percent(),
             "device": device.type,
             "precision": str(precision).removeprefix("torch."),
             "threads": job.threads,
@@ -136,6 +148,19 @@ def _tokenize(
     conversations = read_split(job.dataset_folder, split)[:limit]
     rows = [row for conversation in conversations for row in encode(conversation, tokenizer, job.config, labels)]
     return [row for row in rows if row.supervised]
+
+
+def _sampling(
+    job: TrainerJob, objective: Objective, tokenizer: FolderChatTokenizer, device: torch.device, report: Watch
+) -> Callable[[int], None] | None:
+    """What the loop calls after each evaluation, with the step; None where there is nothing to ask."""
+    if not objective.generates:
+        return None
+    prompts = choose_prompts(job.config, tokenizer, read_split(job.dataset_folder, "validation"))
+    if not prompts:
+        return None
+    sampler = Sampler(objective.model, prompts, tokenizer, job.config.sample_max_tokens, device)
+    return lambda step: report.samples(step, sampler.answers())
 
 
 def _metrics(counters: Counters, runtime: float, device: torch.device) -> dict[str, Any]:

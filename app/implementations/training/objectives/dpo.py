@@ -31,6 +31,7 @@ class DpoObjective(Objective):
     second model, and one way for every adaptation and for a run that goes on from a version.
     """
 
+    generates = True
     reference: Mapping[int, tuple[float, float]] | None = None  # row → log π₀ of (chosen, rejected)
 
     @staticmethod

@@ -11,6 +11,7 @@ from app.implementations.training.objectives.token_losses import token_losses
 class SftObjective(Objective):
     """Batch → the summed loss of its supervised tokens."""
 
+    generates = True
     counts_tokens = True
 
     @staticmethod

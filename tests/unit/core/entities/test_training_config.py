@@ -97,6 +97,9 @@ def test_an_unknown_key_is_named(raw: dict[str, Any], place: str) -> None:
         ("warmup_ratio", 1.5),
         ("gradient_checkpointing", "perhaps"),
         ("max_grad_norm", float("inf")),
+        ("sample_prompts", "one text"),
+        ("sample_prompts", ["a"] * 9),
+        ("sample_max_tokens", 0),
         ("lora.r", 0),
         ("lora.lora_dropout", 1),
         ("lora.lora_alpha", "x"),
@@ -179,6 +182,19 @@ def test_a_warm_up_given_both_ways_is_an_error_by_name(raw: dict[str, Any]) -> N
 def test_a_version_is_published_under_model_name_else_the_experiments() -> None:
     assert TrainingConfig(experiment_name="e").published_name == "e"
     assert TrainingConfig(experiment_name="e", model_name="m").published_name == "m"
+
+
+@pytest.mark.parametrize("wanted", ["auto", "none", ["mlflow"], ["tensorboard", "wandb"]])
+def test_report_to_is_auto_none_or_names(wanted: object) -> None:
+    config = training_config({"report_to": wanted}, strict=True)
+    assert config.model_dump(mode="json")["report_to"] == wanted
+
+
+@pytest.mark.parametrize("wanted", ["tensorboard", ["tensorbord"], ["auto"], 1, None])
+def test_an_unknown_tracker_is_a_fault_of_report_to(wanted: object) -> None:
+    with pytest.raises(Invalid) as refused:
+        training_config({"report_to": wanted})
+    assert all(fault.where.startswith("config.report_to") for fault in refused.value.faults)
 
 
 # --- the file ---

@@ -7,16 +7,19 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import AutoModelForCausalLM
 
 from app.bootstrap import BASE_MODEL_SOURCES, build_runner
 from app.core.entities.models import BaseModelSpec
 from app.core.entities.training_config import TrainingConfig
-from app.core.errors import AppError
-from app.core.interfaces.components import TrainerJob
+from app.core.errors import AppError, Invalid
+from app.core.interfaces.components import TrainerJob, TrainingStopped
+from app.core.services import tracking
 from app.core.services.resuming import latest_checkpoint
 from app.implementations.data.tokenization import FolderChatTokenizer
 from app.implementations.training.checkpoints import pins_of
+from app.implementations.training.loss_curve import draw, earlier_curve, png
 
 
 @pytest.fixture(scope="module", params=["llama", "qwen2"])
@@ -150,3 +153,68 @@ def test_two_runs_are_equal_bit_for_bit(job, listener):
 
     assert [event["loss"] for event in first.steps] == [event["loss"] for event in second.steps]
     assert (job.run_folder / "artifacts" / "adapter_model.safetensors").read_bytes() == adapter
+
+
+def test_what_is_watched_lands_in_the_run_folder(job, listener):
+    heard = listener()
+    asked = job.config.with_changes(sample_prompts=["When does it open?"], sample_max_tokens=4, report_to="auto")
+    result = build_runner("torch").run(replace(job, config=asked), heard)
+
+    run = job.run_folder
+    assert (run / "loss_curve.png").read_bytes().startswith(b"\x89PNG")
+    samples = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["prompt"]) for line in samples] == [
+        (3, "When does it open?"),
+        (6, "When does it open?"),
+    ]
+    assert sum("When does it open? → " in message for message in heard.messages) == 2
+    assert heard.steps[0]["memory_bytes"] > 1e6
+    assert result["metrics"]["cpu_percent"] > 0
+
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    losses = {event.step: event.value for event in events.Scalars("train/loss")}
+    assert losses == pytest.approx({event["step"]: event["loss"] for event in heard.steps})
+    assert [event.step for event in events.Scalars("eval/perplexity")] == [3, 6]
+
+
+def test_nothing_is_asked_and_nobody_told_where_the_config_says_so(job, listener):
+    heard = listener()
+    build_runner("torch").run(
+        replace(job, config=job.config.with_changes(sample_prompts=[], report_to="none")), heard
+    )
+
+    assert {"samples.jsonl", "tensorboard"}.isdisjoint(path.name for path in job.run_folder.iterdir())
+    assert not any("→" in message for message in heard.messages)
+
+
+def test_a_tracker_that_is_missing_is_refused_before_the_model_is_loaded(job, listener, monkeypatch):
+    monkeypatch.setattr(tracking, "is_installed", lambda name: False)
+    heard = listener()
+    with pytest.raises(Invalid, match="mlflow"):
+        build_runner("torch").run(replace(job, config=job.config.with_changes(report_to=["mlflow"])), heard)
+    assert heard.messages == []
+
+
+def test_a_run_that_was_stopped_is_drawn_whole_in_the_end(job, listener):
+    """Its second attempt knows the losses of the first from the first's events."""
+    first = listener(stop_at=2)
+    with pytest.raises(TrainingStopped):
+        build_runner("torch").run(job, first)
+    attempt = job.run_folder / "attempts" / "1"
+    attempt.mkdir(parents=True)
+    (attempt / "job.json").write_text(json.dumps({"job_id": job.job_id, "attempt": 1}))
+    lines = [json.dumps({"type": "metrics", "data": event}) + "\n" for event in first.steps]
+    (attempt / "events.ndjson").write_text("".join(lines))
+
+    again, second = replace(job, attempt=2), listener()
+    build_runner("torch").run(again, second)
+    assert second.steps[0]["step"] == 3
+    drawn = earlier_curve(again)
+    for event in second.steps:
+        drawn.add(event["step"], event)
+    for event in second.evaluations:
+        drawn.add(event["step"], event)
+    picture = png(draw(drawn, f"{job.config.experiment_name} · tiny"))
+    assert (job.run_folder / "loss_curve.png").read_bytes() == picture
+    assert list(drawn.loss) == [1, 2, 3, 4, 5, 6]

@@ -11,6 +11,7 @@ from app.core.entities.datasets import Conversation
 from app.core.entities.jobs import JobEvent, JobState, Lease
 from app.core.errors import Conflict, StaleAttempt, Unavailable
 from app.core.interfaces.operations import TrainerOutcome
+from app.core.services import tracking
 from app.repositories.memory import MemoryJobRepository
 from app.utils.clock import boottime
 from tests.unit.core.services.execution.conftest import (
@@ -92,6 +93,15 @@ def test_a_split_without_training_rows_is_a_fault(house: House) -> None:
     error = house.job(job_id).error
     assert error is not None
     assert error.faults[0].code == "no_training_rows"
+
+
+def test_a_tracker_that_the_worker_lacks_fails_the_job(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking, "is_installed", lambda name: name != "wandb")
+    job_id = house.submit(JobState.VALIDATING_FILES, report_to=["tensorboard", "wandb"])
+    house.execution.run_next("me")
+    error = house.job(job_id).error
+    assert error is not None
+    assert (error.code, error.message) == ("tracker_not_installed", "report_to names what is not installed: wandb")
 
 
 def test_a_missing_base_model_fails_the_job(house: House) -> None:
