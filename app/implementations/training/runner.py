@@ -151,7 +151,7 @@ def _tokenize(
 
 
 def _sampling(
-    job: TrainerJob, objective: Objective, tokenizer: FolderChatTokenizer, device: torch.device, report: Watch
+    job: TrainerJob, objective: Objective, tokenizer: ChatTokenizer, device: torch.device, report: Watch
 ) -> Callable[[int], None] | None:
     """What the loop calls after each evaluation, with the step; None where there is nothing to ask."""
     if not objective.generates:
