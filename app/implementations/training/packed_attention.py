@@ -6,16 +6,15 @@ No (T, T) mask, and no sequence sees another: attending over the whole pack woul
 from typing import Any
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from app.core.errors import Invalid
-from app.implementations.training.kernels.attention import LONGEST, Segments, block_attention, longest
+from app.implementations.training.kernels.attention import Segments, longest, packed_attention
 
 NAME = "packed"
 
 
-def packed_attention(
+def attention_of_transformers(
     module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
@@ -38,21 +37,7 @@ def packed_attention(
     if sliding_window is not None and longest(segments) > sliding_window:
         raise Invalid(f"max_length: this base model attends over {sliding_window} tokens; set no more")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    if query.device.type == "cpu" and dropout == 0.0 and longest(segments) <= LONGEST:
-        return block_attention(query[0], key[0], value[0], segments, scale).unsqueeze(0), None
-    parts = [
-        scaled_dot_product_attention(
-            query[:, :, start:end],
-            key[:, :, start:end],
-            value[:, :, start:end],
-            dropout_p=dropout,
-            is_causal=True,
-            scale=scale,
-            enable_gqa=True,
-        )
-        for start, end in segments
-    ]
-    return torch.cat(parts, dim=2).transpose(1, 2), None
+    return packed_attention(query[0], key[0], value[0], segments, scale, dropout)[None], None
 
 
-AttentionInterface.register(NAME, packed_attention)
+AttentionInterface.register(NAME, attention_of_transformers)

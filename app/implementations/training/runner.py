@@ -58,11 +58,13 @@ class TorchRunner(TrainingRunner):
 
     def run(self, job: TrainerJob, report: Reporter) -> Mapping[str, Any]:
         """See the interface. Leaves ``loss_curve.png`` and ``samples.jsonl`` too."""
+        if job.placement.rank != 0:  # what there is to see is rank 0's
+            return self._run(job, report, None)
         trackers = {name: self.trackers.create(name) for name in chosen_trackers(job.config)}
         with Watch(report, job, trackers, pick_device(job.config.device)) as watch:
-            return self._run(job, watch)
+            return self._run(job, watch, watch)
 
-    def _run(self, job: TrainerJob, report: Watch) -> Mapping[str, Any]:
+    def _run(self, job: TrainerJob, report: Reporter, watch: Watch | None) -> Mapping[str, Any]:
         config = job.config
         torch.set_num_threads(job.threads)
         device = pick_device(config.device)
@@ -114,12 +116,12 @@ class TorchRunner(TrainingRunner):
             job.run_folder / "checkpoints" / job.job_id,  # two jobs may name one output_dir
             report,
             machine_pins(device, precision),
-            _sampling(job, objective, tokenizer, device, report),
+            _sampling(job, objective, tokenizer, device, watch) if watch and strategy.keeps_whole else None,
         ).run()
 
         masters = optimizer.whole()
         strategy.leave()
-        if strategy.rank != 0:
+        if watch is None:
             return {}
         if not strategy.keeps_whole:  # what is cut, and hooked, is no model to save
             model = adaptation.load(job.base_model_folder, precision, labels=labels, **attention)
@@ -128,7 +130,7 @@ class TorchRunner(TrainingRunner):
             parameter.data = masters[name].to(parameter.device)  # published in float32, as they were trained
         metrics = _metrics(counters, time.perf_counter() - started, device) | {
             "trainable_parameters": learning,
-            "cpu_percent": report.mean_cpu_percent(),
+            "cpu_percent": watch.mean_cpu_percent(),
             "device": device.type,
             "precision": str(precision).removeprefix("torch."),
             "threads": job.threads,
@@ -151,7 +153,7 @@ def _tokenize(
 
 
 def _sampling(
-    job: TrainerJob, objective: Objective, tokenizer: ChatTokenizer, device: torch.device, report: Watch
+    job: TrainerJob, objective: Objective, tokenizer: ChatTokenizer, device: torch.device, watch: Watch
 ) -> Callable[[int], None] | None:
     """What the loop calls after each evaluation, with the step; None where there is nothing to ask."""
     if not objective.generates:
@@ -160,7 +162,7 @@ def _sampling(
     if not prompts:
         return None
     sampler = Sampler(objective.model, prompts, tokenizer, job.config.sample_max_tokens, device)
-    return lambda step: report.samples(step, sampler.answers())
+    return lambda step: watch.samples(step, sampler.answers())
 
 
 def _metrics(counters: Counters, runtime: float, device: torch.device) -> dict[str, Any]:

@@ -1,10 +1,10 @@
-"""Causal attention within each sequence of a pack.
+"""Causal attention within each sequence of a pack, by whatever is fastest where it runs.
 
-Queries go in blocks, each against the keys up to its own end, so half of the masked products is not made. All the
-query heads of a key head are one matrix: keys and values are not repeated, and their gradients need no sum. The
-attention weights are kept for the backward pass.
-
-On a CPU PyTorch's own fused attention takes two to four times as long at these lengths: docs/performance.md.
+On a CPU: queries in blocks, each against the keys up to its own end, so that part of the masked products is not
+made. All the query heads of a key head are one matrix: keys and values are not repeated, and their gradients need
+no sum. The attention weights are kept for the backward pass. PyTorch's own fused attention takes two to four times
+as long at these lengths: docs/performance.md. On CUDA in half precision: FlashAttention over the whole pack, as
+PyTorch ships it. Else PyTorch's fused attention, a sequence at a time.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+from torch.nn.attention.varlen import varlen_attn
+from torch.nn.functional import scaled_dot_product_attention
 
 BLOCK = 320  # queries: smaller ones spare more masked products, and cost more calls than that saves
 LONGEST = 1024  # tokens of a sequence: beyond, the kept weights (half of heads × length²) are no longer small
@@ -85,6 +87,55 @@ def block_attention(
 ) -> torch.Tensor:
     """query (H, T, d), key and value (H_kv, T, d) → (T, H, d)."""
     out: torch.Tensor = _BlockAttention.apply(query, key, value, segments, scale)
+    return out
+
+
+def packed_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    segments: Segments,
+    scale: float,
+    dropout: float = 0.0,
+) -> torch.Tensor:
+    """query (H, T, d), key and value (H_kv, T, d) → (T, H, d)."""
+    if query.device.type == "cpu" and dropout == 0.0 and longest(segments) <= LONGEST:
+        return block_attention(query, key, value, segments, scale)
+    if query.device.type == "cuda" and dropout == 0.0 and query.dtype in (torch.bfloat16, torch.float16):
+        return _flash_attention(query, key, value, segments, scale)
+    parts = [
+        scaled_dot_product_attention(
+            query[None, :, start:end],
+            key[None, :, start:end],
+            value[None, :, start:end],
+            dropout_p=dropout,
+            is_causal=True,
+            scale=scale,
+            enable_gqa=True,
+        )[0]
+        for start, end in segments
+    ]
+    return torch.cat(parts, dim=1).transpose(0, 1)
+
+
+def _flash_attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, segments: Segments, scale: float
+) -> torch.Tensor:
+    edges = torch.tensor([0, *(end for _, end in segments)], dtype=torch.int32, device=query.device)
+    most = longest(segments)
+    query, key, value = (states.transpose(0, 1).contiguous() for states in (query, key, value))
+    out: torch.Tensor = varlen_attn(  # type: ignore[assignment]  # without return_aux it is no tuple
+        query,
+        key,
+        value,
+        edges,
+        edges,
+        most,
+        most,
+        scale=scale,
+        window_size=(-1, 0),  # causal
+        enable_gqa=True,
+    )
     return out
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import nn
 
-from app.implementations.training.kernels import attention, lora_group, rms_norm
+from app.implementations.training.kernels import lora_group, rms_norm
+from app.implementations.training.kernels.attention import packed_attention
 from app.implementations.training.kernels.frozen_product import lay_out
 from app.implementations.training.kernels.lora_group import LoraGroup
 from app.implementations.training.kernels.rotary import rotary
@@ -20,7 +22,8 @@ def install_kernels(model: nn.Module, wanted: Collection[str]) -> list[str]:
 
     ``model`` is on its device and its weights are whole. What a kernel does not fit stays as it is.
     """
-    used: set[str] = set()
+    used = _install_liger(model, wanted)
+    wanted = set(wanted) - used
     groups: list[LoraGroup] = []
     module: Any
     for module in model.modules():
@@ -40,6 +43,21 @@ def install_kernels(model: nn.Module, wanted: Collection[str]) -> list[str]:
     return sorted(used)
 
 
+def _install_liger(model: Any, wanted: Collection[str]) -> set[str]:
+    """On CUDA, Liger Kernel's (arXiv:2410.10989) for what it does better there, where it is installed."""
+    names = {"rms_norm", "swiglu"} & set(wanted)
+    causal_lm = model.get_base_model() if hasattr(model, "get_base_model") else model
+    fits = type(causal_lm).__name__ in ("LlamaForCausalLM", "Qwen2ForCausalLM")
+    if not (names and fits and causal_lm.device.type == "cuda" and find_spec("liger_kernel")):
+        return set()
+    from liger_kernel.transformers import _apply_liger_kernel_to_instance
+
+    ours = {"rope": False, "cross_entropy": False, "fused_linear_cross_entropy": False}
+    chosen = {name: name in names for name in ("rms_norm", "swiglu")}
+    _apply_liger_kernel_to_instance(model=causal_lm, **ours, **chosen)
+    return names
+
+
 def _install_mlp(mlp: Any, with_lora: bool) -> list[LoraGroup]:
     gate_up = _side_by_side([mlp.gate_proj, mlp.up_proj], with_lora)
     down = _side_by_side([mlp.down_proj], with_lora)
@@ -52,7 +70,6 @@ def _is_plain(module: Any) -> bool:
 
 
 def _install_attention(module: Any, with_lora: bool) -> list[LoraGroup]:
-    plain = module.forward
     qkv = _side_by_side([module.q_proj, module.k_proj, module.v_proj], with_lora)
     out = _side_by_side([module.o_proj], with_lora)
     heads, keys = module.config.num_attention_heads, module.config.num_key_value_heads
@@ -61,14 +78,11 @@ def _install_attention(module: Any, with_lora: bool) -> list[LoraGroup]:
     def forward(
         hidden_states: torch.Tensor, position_embeddings: tuple[torch.Tensor, torch.Tensor], **options: Any
     ) -> Any:
-        segments = options["segments"]
-        if attention.longest(segments) > attention.LONGEST:
-            return plain(hidden_states=hidden_states, position_embeddings=position_embeddings, **options)
         states = qkv(hidden_states[0]).view(-1, heads + 2 * keys, size)
         turned, value = states.split([heads + keys, keys], 1)
         cos, sin = (angles[0, :, : size // 2] for angles in position_embeddings)
         query, key = rotary(turned, cos, sin).split([heads, keys])
-        found = attention.block_attention(query, key, value.transpose(0, 1), segments, module.scaling)
+        found = packed_attention(query, key, value.transpose(0, 1), options["segments"], module.scaling)
         return out(found.flatten(1)).unsqueeze(0), None
 
     module.forward = forward

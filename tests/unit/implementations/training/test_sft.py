@@ -8,7 +8,7 @@ from app.core.errors import Invalid
 from app.implementations.training.adaptations.lora import LoraAdaptation, trainable
 from app.implementations.training.batches import pack
 from app.implementations.training.objectives.sft import SftObjective
-from app.implementations.training.packed_attention import packed_attention
+from app.implementations.training.packed_attention import attention_of_transformers
 
 
 def adapted(make_model, attention):
@@ -22,7 +22,7 @@ def adapted(make_model, attention):
 
 @pytest.mark.parametrize("longest", [1024, 0], ids=["in blocks", "by PyTorch"])
 def test_loss_and_gradients_equal_the_plain_computation(make_model, make_rows, monkeypatch, longest):
-    monkeypatch.setattr("app.implementations.training.packed_attention.LONGEST", longest)
+    monkeypatch.setattr("app.implementations.training.kernels.attention.LONGEST", longest)
     rows = make_rows(6)
     packed, plain = adapted(make_model, "packed"), adapted(make_model, "eager")
     batch = pack(rows)
@@ -63,7 +63,7 @@ def test_a_row_does_not_see_its_neighbours(make_model, make_rows):
 def test_attention_of_another_kind_is_refused(trait):
     states = torch.zeros(1, 2, 8, 4)
     with pytest.raises(Invalid):
-        packed_attention(torch.nn.Identity(), states, states, states, None, segments=((0, 8),), **trait)
+        attention_of_transformers(torch.nn.Identity(), states, states, states, None, segments=((0, 8),), **trait)
 
 
 def test_layers_that_the_model_lacks_are_named(make_model):

@@ -187,9 +187,11 @@ def test_the_heads_chunks_do_not_show(monkeypatch, dtype, rows_at_once, block):
     torch.testing.assert_close(mine.grad, plain.grad, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
 
 
+@pytest.mark.parametrize("longest", [attention.LONGEST, 0], ids=["in blocks", "by PyTorch"])
 @pytest.mark.parametrize("lengths", [(1,), (2, 1, 3), (63, 64, 65), (160, 481), (700,)], ids=str)
 @pytest.mark.parametrize(("heads", "keys"), [(4, 4), (6, 2), (3, 1)])
-def test_attention_in_blocks_is_attention(lengths, heads, keys):
+def test_attention_is_within_each_sequence(monkeypatch, lengths, heads, keys, longest):
+    monkeypatch.setattr(attention, "LONGEST", longest)
     generator = torch.Generator().manual_seed(0)
     tokens, size = sum(lengths), 8
     states = [torch.randn(n, tokens, size, generator=generator, dtype=torch.float64) for n in (heads, keys, keys)]
@@ -198,7 +200,7 @@ def test_attention_in_blocks_is_attention(lengths, heads, keys):
     weight = torch.randn(tokens, heads, size, generator=generator, dtype=torch.float64)
 
     mine = [one.clone().requires_grad_() for one in states]
-    found = attention.block_attention(*mine, segments, 0.3)
+    found = attention.packed_attention(*mine, segments, 0.3)
     (found * weight).sum().backward()
 
     plain = [one.clone().requires_grad_() for one in states]
