@@ -1,11 +1,11 @@
 """A tracker at work beside the run."""
 
-import traceback
 from collections.abc import Callable
 from queue import Full, Queue
 from threading import Thread
 
 from app.core.interfaces.components import Tracker, TrainerJob
+from app.utils.tracebacks import print_traceback
 
 QUEUE_LENGTH = 10_000  # calls; a tracker that is further behind does not come back
 
@@ -51,7 +51,7 @@ class Follower:
             while (call := self._calls.get()) is not None:
                 call()
         except Exception as error:  # noqa: BLE001 - whatever fails there, the run goes on
-            traceback.print_exc()  # to logs.txt; the client sees no exception's text
+            print_traceback()
             self._fail(f"failed ({type(error).__name__}) and is left out; see the run's logs.txt")
 
     def _fail(self, what: str) -> None:

@@ -2,7 +2,6 @@
 
 import math
 import time
-import traceback
 from collections.abc import Mapping, Sequence
 from functools import partial
 from types import TracebackType
@@ -16,6 +15,7 @@ from app.implementations.training.loss_curve import draw, earlier_curve, png
 from app.implementations.training.resources import Resources
 from app.implementations.training.samples import write_samples
 from app.utils.files import write_whole
+from app.utils.tracebacks import print_traceback
 
 FINISH_SECONDS = 30.0  # for the trackers' last words, all together
 STOP_SECONDS = 1.0  # the same, where the worker waits three seconds for a trainer that it stops
@@ -73,7 +73,7 @@ class Watch(Reporter):
         try:
             write_samples(self._job.run_folder / "samples.jsonl", self._job.job_id, step, answers)
         except (OSError, ValueError):  # a full disk, or a file that is not ours
-            traceback.print_exc()
+            print_traceback()
             self._inner.message("samples.jsonl could not be written; see the run's logs.txt", "warn")
         for number, (prompt, answer) in enumerate(answers, 1):
             self._inner.message(f"step {step}: {_short(prompt)} → {_short(answer)}")
@@ -93,7 +93,7 @@ class Watch(Reporter):
             picture = png(draw(self._curve, f"{config.experiment_name} · {config.base_model}"))
             write_whole(self._job.run_folder / "loss_curve.png", picture)
         except Exception:  # noqa: BLE001 - the run is worth more than its picture
-            traceback.print_exc()
+            print_traceback()
             self._inner.message("loss_curve.png could not be written; see the run's logs.txt", "warn")
 
     def _leave_out_failed(self) -> None:
