@@ -12,7 +12,6 @@ import os
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
@@ -31,6 +30,7 @@ from app.processes.placement import TORCHRUN, cores, placement_of, share_of_thre
 from app.processes.ranks import Lost, Ranks, result_of
 from app.utils.files import write_whole
 from app.utils.folders import is_disk_full
+from app.utils.tracebacks import print_traceback
 
 OUT_OF_MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory")  # torch's
 
@@ -207,8 +207,7 @@ def _run(
         return TrainerExit.STOPPED, None
     except Exception as error:  # noqa: BLE001 - the worker learns of every failure through the result
         if not isinstance(error, AppError):
-            with suppress(OSError):  # of a full disk
-                traceback.print_exc()  # to logs.txt; the client sees no exception's text
+            print_traceback()
             if cause := lost():
                 report.message(cause.written["message"], "error")
                 return cause.status, cause.written

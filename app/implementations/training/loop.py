@@ -21,7 +21,6 @@ from app.core.interfaces.components import Reporter, TrainingStopped
 from app.core.services.resuming import latest_checkpoint
 from app.implementations.training.batches import pack, plan_epoch, share_of
 from app.implementations.training.checkpoints import (
-    Checkpoint,
     DiskFull,
     Position,
     Weights,
@@ -100,15 +99,11 @@ class TrainingLoop:
     def _run(self) -> Counters:
         processes = self.strategy.processes
         self._pins = pins(self.config, self.train_rows, self.validation_rows, processes, self.machine)
-        self.objective.prepare(
-            self.wrapped,
-            self.strategy,
-            [*self.train_rows, *self.validation_rows],
-            self.device,
-            self.checkpoints,
-            self.report,
-        )
-        position, self._best = self._resume()
+        checkpoint = latest_checkpoint(self.checkpoints) if self.strategy.rank == 0 else None
+        differences = [] if checkpoint is None else compare(pins_of(checkpoint), self._pins)
+        rows = [*self.train_rows, *self.validation_rows]
+        self.objective.prepare(self.wrapped, self.strategy, rows, self.device, self.checkpoints, self.report)
+        position, self._best = self._resume(checkpoint, differences)
         step, counters = position.step, Counters(**position.counters)
         plans = [self._plan(epoch) for epoch in range(self.config.num_epochs)]
         steps = [(micro_batches, micro_batches is plan[-1]) for plan in plans for micro_batches in plan]
@@ -142,27 +137,19 @@ class TrainingLoop:
             self.strategy.processes,
         )
 
-    def _resume(self) -> tuple[Position, Weights | None]:
-        """Rank 0 reads; the others are given what they hold of it."""
-        found = self._read() if self.strategy.rank == 0 else None
+    def _resume(self, checkpoint: Path | None, differences: Sequence[str]) -> tuple[Position, Weights | None]:
+        """Rank 0 reads, where there is a checkpoint; the others are given what they hold of it."""
+        found = None if checkpoint is None else read_checkpoint(checkpoint)
         position, has_best = first((found.position, found.best is not None) if found else (None, False))
         if position is None:
             return Position(0, {}), None
         self.optimizer.load_masters(found.masters if found else {})
         self.optimizer.load_state_dict(found.state if found else {})
-        return position, (found.best if found else {}) if has_best else None
-
-    def _read(self) -> Checkpoint | None:
-        checkpoint = latest_checkpoint(self.checkpoints)
-        if checkpoint is None:
-            return None
-        differences = compare(pins_of(checkpoint), self._pins)
-        found = read_checkpoint(checkpoint)
-        self.report.message(f"going on from step {found.position.step}")
+        self.report.message(f"going on from step {position.step}")
         if differences:
             named = "; ".join(differences)
             self.report.message(f"not to the bit what a run left alone would have given: {named}", "warn")
-        return found
+        return position, (found.best if found else {}) if has_best else None
 
     def _save(self, step: int, counters: Counters) -> None:
         """Rank 0 writes what all of them gather."""

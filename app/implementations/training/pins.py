@@ -16,19 +16,23 @@ from app.core.errors import Fault, Invalid
 _FREE = frozenset(
     {
         *("experiment_name", "model_name", "output_dir", "logging_steps", "save_steps", "save_total_limit"),
+        *("report_to", "sample_prompts", "sample_max_tokens"),
         *("dataset_path", "train_samples", "max_length"),  # by the rows that they give
-        *("device", "precision"),  # by what they came to on this machine
+        *("device", "precision", "kernels"),  # by what they came to on this machine
     }
 )
 # Another value makes another run: the checkpoint's weights, or its place among the steps, would mean nothing.
 _FIXED = frozenset(
-    {"base_model", "objective", "adaptation", "lora", "optimizer", "seed", "training rows", "rows a step"}
+    {
+        *("base_model", "objective", "dpo_beta", "adaptation", "lora", "optimizer", "seed"),
+        *("training rows", "rows a step", "deepspeed"),
+    }
 )
 _LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
 
 
-def machine_pins(device: torch.device, precision: torch.dtype) -> dict[str, str | int]:
-    """Of this process, once all that a run needs is loaded."""
+def machine_pins(device: torch.device, precision: torch.dtype, kernels: Sequence[str]) -> dict[str, str | int]:
+    """Of this process, once all that a run needs is loaded. ``kernels`` are those in use; nothing is compiled."""
     instructions = torch.backends.cpu.get_cpu_capability()
     if torch.cpu._is_amx_tile_supported():
         instructions += " with AMX"
@@ -38,6 +42,7 @@ def machine_pins(device: torch.device, precision: torch.dtype) -> dict[str, str 
         "precision": str(precision).removeprefix("torch."),
         "threads": torch.get_num_threads(),
         "instruction set": instructions,
+        "fused kernels": ", ".join(kernels) or "none",
         **loaded,
     }
 
@@ -61,6 +66,7 @@ def pins(
         **flat,
         **machine,
         "processes": processes,
+        "deepspeed": config.strategy == "deepspeed",  # its engine's state has a shape of its own
         "rows a step": step_rows,
         "training rows": _digest(train_rows),
         "validation rows": _digest(validation_rows),

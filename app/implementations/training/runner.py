@@ -115,7 +115,7 @@ class TorchRunner(TrainingRunner):
             validation,
             job.run_folder / "checkpoints" / job.job_id,  # two jobs may name one output_dir
             report,
-            machine_pins(device, precision),
+            machine_pins(device, precision, kernels),
             _sampling(job, objective, tokenizer, device, watch) if watch and strategy.keeps_whole else None,
         ).run()
 

@@ -1,6 +1,5 @@
 """Everything that is watched of a run, on its way out of the trainer."""
 
-import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -16,12 +15,11 @@ from app.implementations.training.loss_curve import draw, earlier_curve, png
 from app.implementations.training.resources import Resources
 from app.implementations.training.samples import write_samples
 from app.utils.files import write_whole
+from app.utils.tracebacks import print_traceback
 
 FINISH_SECONDS = 30.0  # for the trackers' last words, all together
 STOP_SECONDS = 1.0  # the same, where the worker waits three seconds for a trainer that it stops
 SHOWN = 160  # characters of a sample in a message
-
-log = logging.getLogger(__name__)  # a log that finds no room for a line goes on without it
 
 
 class Watch(Reporter):
@@ -75,7 +73,7 @@ class Watch(Reporter):
         try:
             write_samples(self._job.run_folder / "samples.jsonl", self._job.job_id, step, answers)
         except (OSError, ValueError):  # a full disk, or a file that is not ours
-            log.warning("left out", exc_info=True)
+            print_traceback()
             self._inner.message("samples.jsonl could not be written; see the run's logs.txt", "warn")
         for number, (prompt, answer) in enumerate(answers, 1):
             self._inner.message(f"step {step}: {_short(prompt)} → {_short(answer)}")
@@ -94,8 +92,8 @@ class Watch(Reporter):
         try:
             picture = png(draw(self._curve, f"{config.experiment_name} · {config.base_model}"))
             write_whole(self._job.run_folder / "loss_curve.png", picture)
-        except Exception:
-            log.warning("left out", exc_info=True)
+        except Exception:  # noqa: BLE001 - the run is worth more than its picture
+            print_traceback()
             self._inner.message("loss_curve.png could not be written; see the run's logs.txt", "warn")
 
     def _leave_out_failed(self) -> None:

@@ -59,11 +59,16 @@ def texts(place: int) -> dict[str, Any]:
     return {"row": place, "messages": [], "text": f"Shop {place} opens at {place % 12} o'clock."}
 
 
+def labelled(place: int) -> dict[str, Any]:
+    return texts(place) | {"label": "late" if place % 2 else "early"}
+
+
 # An objective's rows, as a cut of the data holds them.
 OBJECTIVES: dict[str, Callable[[int], dict[str, Any]]] = {
     "sft": chats,
     "dpo": pairs,
     "pretrain": texts,
+    "classification": labelled,
 }
 
 

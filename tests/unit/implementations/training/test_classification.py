@@ -99,7 +99,7 @@ def adapted(folder: Path, dtype: torch.dtype = torch.float32, dropout: float = 0
 def test_packed_logits_and_gradients_equal_transformers_own_one_row_at_a_time(
     bases: dict[str, Path], monkeypatch: pytest.MonkeyPatch, preset: str, longest: int
 ) -> None:
-    monkeypatch.setattr("app.implementations.training.packed_attention.LONGEST", longest)
+    monkeypatch.setattr("app.implementations.training.kernels.attention.LONGEST", longest)
     rows = labelled_rows(6)
     packed, plain = adapted(bases[preset], **PACKED), adapted(bases[preset], attn_implementation="eager")
     objective = ClassificationObjective(packed, TrainingConfig())

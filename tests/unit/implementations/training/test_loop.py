@@ -297,6 +297,7 @@ def test_a_resume_of_the_same_run_warns_of_nothing(make_loop, listener):
         ({"optimizer": "lamb"}, "optimizer: adamw then, lamb now"),
         ({"batch_size": 2}, "rows a step: 4 then, 2 now"),
         ({"seed": 1}, "seed: 42 then, 1 now"),
+        ({"strategy": "deepspeed"}, "deepspeed: false then, true now"),
         ({"train": 9}, "training rows: "),
     ],
 )

@@ -108,9 +108,7 @@ def test_train_samples_limits_the_rows(job, listener):
 def test_a_disk_that_is_full_at_the_end_fails_the_run_and_nothing_is_lost(job, listener, small_disk):
     whole = listener()
     build_runner("torch").run(job, whole)
-    config = job.config.with_changes(
-        save_steps=5, report_to="none"
-    )  # whose threads would die of it too, and say so
+    config = job.config.with_changes(save_steps=5, report_to="none")
     cramped = replace(job, run_folder=small_disk.folder, config=config)
     heard = listener()
     report = heard.metrics
@@ -127,9 +125,8 @@ def test_a_disk_that_is_full_at_the_end_fails_the_run_and_nothing_is_lost(job, l
     assert failed.value.code == "disk_full"
     assert "make room" in failed.value.message
     small_disk.clear()
-    assert [path.name for path in small_disk.folder.iterdir() if not path.name.endswith(".lock")] == [
-        "checkpoints"
-    ]
+    left = {path.name for path in small_disk.folder.iterdir()}
+    assert left <= {"checkpoints", "samples.jsonl"}  # the samples of the first epoch
     again = listener()
     build_runner("torch").run(cramped, again)
     assert [event["step"] for event in again.steps] == [6]
