@@ -16,6 +16,7 @@ from app.core.errors import Fault, Invalid
 _FREE = frozenset(
     {
         *("experiment_name", "model_name", "output_dir", "logging_steps", "save_steps", "save_total_limit"),
+        *("report_to", "sample_prompts", "sample_max_tokens"),
         *("dataset_path", "train_samples", "max_length"),  # by the rows that they give
         *("device", "precision"),  # by what they came to on this machine
     }

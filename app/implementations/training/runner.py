@@ -58,11 +58,13 @@ class TorchRunner(TrainingRunner):
 
     def run(self, job: TrainerJob, report: Reporter) -> Mapping[str, Any]:
         """See the interface. Leaves ``loss_curve.png`` and ``samples.jsonl`` too."""
+        if job.placement.rank != 0:
+            return self._run(job, report, None)
         trackers = {name: self.trackers.create(name) for name in chosen_trackers(job.config)}
         with Watch(report, job, trackers, pick_device(job.config.device)) as watch:
-            return self._run(job, watch)
+            return self._run(job, watch, watch)
 
-    def _run(self, job: TrainerJob, report: Watch) -> Mapping[str, Any]:
+    def _run(self, job: TrainerJob, report: Reporter, watch: Watch | None) -> Mapping[str, Any]:
         config = job.config
         torch.set_num_threads(job.threads)
         device = pick_device(config.device)
@@ -114,12 +116,12 @@ class TorchRunner(TrainingRunner):
             job.run_folder / "checkpoints" / job.job_id,  # two jobs may name one output_dir
             report,
             machine_pins(device, precision),
-            _sampling(job, objective, tokenizer, device, report),
+            _sampling(job, objective, strategy, tokenizer, device, watch),
         ).run()
 
         masters = optimizer.whole()
         strategy.leave()
-        if strategy.rank != 0:
+        if watch is None:
             return {}
         if not strategy.keeps_whole:  # what is cut, and hooked, is no model to save
             model = adaptation.load(job.base_model_folder, precision, labels=labels, **attention)
@@ -128,7 +130,7 @@ class TorchRunner(TrainingRunner):
             parameter.data = masters[name].to(parameter.device)  # published in float32, as they were trained
         metrics = _metrics(counters, time.perf_counter() - started, device) | {
             "trainable_parameters": learning,
-            "cpu_percent": report.mean_cpu_percent(),
+            "cpu_percent": watch.mean_cpu_percent(),
             "device": device.type,
             "precision": str(precision).removeprefix("torch."),
             "threads": job.threads,
@@ -151,16 +153,25 @@ def _tokenize(
 
 
 def _sampling(
-    job: TrainerJob, objective: Objective, tokenizer: FolderChatTokenizer, device: torch.device, report: Watch
+    job: TrainerJob,
+    objective: Objective,
+    strategy: Strategy,
+    tokenizer: ChatTokenizer,
+    device: torch.device,
+    watch: Watch | None,
 ) -> Callable[[int], None] | None:
     """What the loop calls after each evaluation, with the step; None where there is nothing to ask."""
-    if not objective.generates:
+    if watch is None or not objective.generates:
+        return None
+    if not strategy.keeps_whole:  # rank 0 asks alone
+        if job.config.sample_prompts:
+            watch.message(f"no samples with strategy {job.config.strategy}: its processes hold pieces", "warn")
         return None
     prompts = choose_prompts(job.config, tokenizer, read_split(job.dataset_folder, "validation"))
     if not prompts:
         return None
     sampler = Sampler(objective.model, prompts, tokenizer, job.config.sample_max_tokens, device)
-    return lambda step: report.samples(step, sampler.answers())
+    return lambda step: watch.samples(step, sampler.answers())
 
 
 def _metrics(counters: Counters, runtime: float, device: torch.device) -> dict[str, Any]:

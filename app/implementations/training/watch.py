@@ -12,9 +12,9 @@ import torch
 
 from app.core.interfaces.components import Reporter, Tracker, TrainerJob, TrainingStopped
 from app.implementations.training.follower import Follower
-from app.implementations.training.loss_curve import draw, earlier_curve, png
+from app.implementations.training.loss_curve import Curve, draw, earlier_curve, png
 from app.implementations.training.resources import Resources
-from app.implementations.training.samples import write_samples
+from app.implementations.training.samples import SampleFile
 from app.utils.files import write_whole
 
 FINISH_SECONDS = 30.0  # for the trackers' last words, all together
@@ -34,7 +34,8 @@ class Watch(Reporter):
         self._inner = inner
         self._job = job
         self._resources = Resources(device)
-        self._curve = earlier_curve(job)
+        self._curve = Curve()
+        self._samples = SampleFile(job.run_folder / "samples.jsonl")
         self._followers = [Follower(name, tracker, job) for name, tracker in trackers.items()]
 
     def __enter__(self) -> Self:
@@ -71,7 +72,7 @@ class Watch(Reporter):
     def samples(self, step: int, answers: Sequence[tuple[str, str]]) -> None:
         """(prompt, answer) pairs: messages, ``samples.jsonl`` and the trackers' texts."""
         try:
-            write_samples(self._job.run_folder / "samples.jsonl", self._job.job_id, step, answers)
+            self._samples.add(step, answers, self._curve.first_step or step)
         except (OSError, ValueError):  # a full disk, or a file that is not ours
             traceback.print_exc()
             self._inner.message("samples.jsonl could not be written; see the run's logs.txt", "warn")
@@ -86,11 +87,12 @@ class Watch(Reporter):
         return self._resources.mean_cpu_percent()
 
     def _draw(self) -> None:
-        if not self._curve.loss:
+        if self._curve.first_step is None:
             return
         config = self._job.config
         try:
-            picture = png(draw(self._curve, f"{config.experiment_name} · {config.base_model}"))
+            whole = self._curve.after(earlier_curve(self._job.run_folder, self._curve.first_step))
+            picture = png(draw(whole, f"{config.experiment_name} · {config.base_model}"))
             write_whole(self._job.run_folder / "loss_curve.png", picture)
         except Exception:  # noqa: BLE001 - the run is worth more than its picture
             traceback.print_exc()
