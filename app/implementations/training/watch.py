@@ -1,8 +1,8 @@
 """Everything that is watched of a run, on its way out of the trainer."""
 
+import logging
 import math
 import time
-import traceback
 from collections.abc import Mapping, Sequence
 from functools import partial
 from types import TracebackType
@@ -20,6 +20,8 @@ from app.utils.files import write_whole
 FINISH_SECONDS = 30.0  # for the trackers' last words, all together
 STOP_SECONDS = 1.0  # the same, where the worker waits three seconds for a trainer that it stops
 SHOWN = 160  # characters of a sample in a message
+
+log = logging.getLogger(__name__)  # to logs.txt; unlike print it does not raise where that finds no room
 
 
 class Watch(Reporter):
@@ -74,7 +76,7 @@ class Watch(Reporter):
         try:
             self._samples.add(step, answers, self._curve.first_step or step)
         except (OSError, ValueError):  # a full disk, or a file that is not ours
-            traceback.print_exc()
+            log.warning("samples.jsonl", exc_info=True)
             self._inner.message("samples.jsonl could not be written; see the run's logs.txt", "warn")
         for number, (prompt, answer) in enumerate(answers, 1):
             self._inner.message(f"step {step}: {_short(prompt)} → {_short(answer)}")
@@ -94,8 +96,8 @@ class Watch(Reporter):
             whole = self._curve.after(earlier_curve(self._job.run_folder, self._curve.first_step))
             picture = png(draw(whole, f"{config.experiment_name} · {config.base_model}"))
             write_whole(self._job.run_folder / "loss_curve.png", picture)
-        except Exception:  # noqa: BLE001 - the run is worth more than its picture
-            traceback.print_exc()
+        except Exception:  # the run is worth more than its picture
+            log.warning("loss_curve.png", exc_info=True)
             self._inner.message("loss_curve.png could not be written; see the run's logs.txt", "warn")
 
     def _leave_out_failed(self) -> None:

@@ -142,7 +142,7 @@ def test_samples_go_into_messages_a_file_and_the_trackers(
 
 @pytest.mark.parametrize("method", ["start", "log", "text", "finish"])
 def test_a_tracker_that_fails_is_left_out_with_one_warning(
-    watching: Callable[..., Watch], inner: Inner, method: str, capsys: pytest.CaptureFixture[str]
+    watching: Callable[..., Watch], inner: Inner, method: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     good, bad = Remembering(), Remembering(fails=method)
     with watching(good=good, bad=bad) as report:
@@ -154,7 +154,7 @@ def test_a_tracker_that_fails_is_left_out_with_one_warning(
     (warning,) = inner.warnings
     assert warning.startswith("report_to: bad failed (ConnectionError)")
     assert "secret" not in warning
-    assert "secret" in capsys.readouterr().err  # logs.txt
+    assert "secret" in caplog.text  # logs.txt
     assert bad.calls[-1][0] == method
     assert [call[0] for call in good.calls] == ["start", *["log", "text"] * 3, "finish"]
     assert sum(event[0] == "metrics" for event in inner.events) == 3
