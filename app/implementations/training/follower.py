@@ -1,13 +1,15 @@
 """A tracker at work beside the run."""
 
+import logging
 from collections.abc import Callable
 from queue import Full, Queue
 from threading import Thread
 
 from app.core.interfaces.components import Tracker, TrainerJob
-from app.utils.tracebacks import print_traceback
 
 QUEUE_LENGTH = 10_000  # calls; a tracker that is further behind does not come back
+
+log = logging.getLogger(__name__)
 
 
 class Follower:
@@ -50,8 +52,8 @@ class Follower:
             self.tracker.start(job)
             while (call := self._calls.get()) is not None:
                 call()
-        except Exception as error:  # noqa: BLE001 - whatever fails there, the run goes on
-            print_traceback()
+        except Exception as error:  # whatever fails there, the run goes on
+            log.warning("%s failed", self.name, exc_info=True)  # to logs.txt; the client sees no exception's text
             self._fail(f"failed ({type(error).__name__}) and is left out; see the run's logs.txt")
 
     def _fail(self, what: str) -> None:

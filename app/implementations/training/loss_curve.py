@@ -12,8 +12,6 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from app.core.interfaces.components import TrainerJob
-
 FEW_POINTS = 30  # up to here each is marked
 
 
@@ -25,18 +23,33 @@ class Curve:
     learning_rate: dict[int, float] = field(default_factory=dict)
     eval_loss: dict[int, float] = field(default_factory=dict)
 
+    @property
+    def first_step(self) -> int | None:
+        return min([*self.loss, *self.eval_loss], default=None)
+
     def add(self, step: int, figures: Mapping[str, Any]) -> None:
         """Of a metrics event, what belongs into the picture."""
         for name in ("loss", "learning_rate", "eval_loss"):
             if figures.get(name) is not None:
                 getattr(self, name)[step] = figures[name]
 
+    def after(self, earlier: "Curve") -> "Curve":
+        return Curve(
+            earlier.loss | self.loss,
+            earlier.learning_rate | self.learning_rate,
+            earlier.eval_loss | self.eval_loss,
+        )
 
-def earlier_curve(job: TrainerJob) -> Curve:
-    """What attempts at this job before the present one said in their events."""
+
+def earlier_curve(run_folder: Path, before: int) -> Curve:
+    """What earlier attempts in this folder said in their events of the steps before ``before``.
+
+    Those from there on are done again, and a run that begins with the first has no past, whatever lies there.
+    """
     curve = Curve()
-    for data in _earlier_figures(job):
-        curve.add(data["step"], data)
+    for data in _figures(run_folder):
+        if data["step"] < before:
+            curve.add(data["step"], data)
     return curve
 
 
@@ -91,22 +104,12 @@ def _sorted(points: Mapping[int, float]) -> tuple[list[int], list[float]]:
     return steps, [points[step] for step in steps]
 
 
-def _earlier_figures(job: TrainerJob) -> Iterator[Mapping[str, Any]]:
-    """Data of metrics events, attempt by attempt. A run folder may hold those of other jobs."""
-    attempts = [(_attempt(folder, job.job_id), folder) for folder in (job.run_folder / "attempts").glob("*")]
-    for _, folder in sorted((number, folder) for number, folder in attempts if 0 < number < job.attempt):
-        with suppress(OSError):
-            for line in (folder / "events.ndjson").read_bytes().splitlines():
-                with suppress(ValueError):  # the last line of one that was killed
-                    event = json.loads(line)
-                    if event["type"] == "metrics":
-                        yield event["data"]
-
-
-def _attempt(folder: Path, job_id: str) -> int:
-    """Its number, or 0 for another job's."""
-    try:
-        raw = json.loads((folder / "job.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return 0
-    return int(raw["attempt"]) if raw["job_id"] == job_id else 0
+def _figures(run_folder: Path) -> Iterator[Mapping[str, Any]]:
+    """Data of metrics events, the oldest attempt's first."""
+    files = sorted(run_folder.glob("attempts/*/events.ndjson"), key=lambda file: file.stat().st_mtime)
+    for file in files:
+        for line in file.read_bytes().splitlines():
+            with suppress(ValueError):  # the last line of one that was killed
+                event = json.loads(line)
+                if event["type"] == "metrics":
+                    yield event["data"]

@@ -58,7 +58,7 @@ class TorchRunner(TrainingRunner):
 
     def run(self, job: TrainerJob, report: Reporter) -> Mapping[str, Any]:
         """See the interface. Leaves ``loss_curve.png`` and ``samples.jsonl`` too."""
-        if job.placement.rank != 0:  # what there is to see is rank 0's
+        if job.placement.rank != 0:
             return self._run(job, report, None)
         trackers = {name: self.trackers.create(name) for name in chosen_trackers(job.config)}
         with Watch(report, job, trackers, pick_device(job.config.device)) as watch:
@@ -116,7 +116,7 @@ class TorchRunner(TrainingRunner):
             job.run_folder / "checkpoints" / job.job_id,  # two jobs may name one output_dir
             report,
             machine_pins(device, precision, kernels),
-            _sampling(job, objective, tokenizer, device, watch) if watch and strategy.keeps_whole else None,
+            _sampling(job, objective, strategy, tokenizer, device, watch),
         ).run()
 
         masters = optimizer.whole()
@@ -153,10 +153,19 @@ def _tokenize(
 
 
 def _sampling(
-    job: TrainerJob, objective: Objective, tokenizer: ChatTokenizer, device: torch.device, watch: Watch
+    job: TrainerJob,
+    objective: Objective,
+    strategy: Strategy,
+    tokenizer: ChatTokenizer,
+    device: torch.device,
+    watch: Watch | None,
 ) -> Callable[[int], None] | None:
     """What the loop calls after each evaluation, with the step; None where there is nothing to ask."""
-    if not objective.generates:
+    if watch is None or not objective.generates:
+        return None
+    if not strategy.keeps_whole:  # rank 0 asks alone
+        if job.config.sample_prompts:
+            watch.message(f"no samples with strategy {job.config.strategy}: its processes hold pieces", "warn")
         return None
     prompts = choose_prompts(job.config, tokenizer, read_split(job.dataset_folder, "validation"))
     if not prompts:

@@ -118,11 +118,20 @@ def greedy(
     return made
 
 
-def write_samples(file: Path, job_id: str, step: int, answers: Sequence[tuple[str, str]]) -> None:
-    """Add a line an answer. What is there of this step and later ones, from before a resume, is written anew."""
-    lines: list[Mapping[str, Any]] = []
-    if file.is_file():
-        lines = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
-    kept = [line for line in lines if line["job_id"] == job_id and line["step"] < step]
-    new = [{"job_id": job_id, "step": step, "prompt": prompt, "answer": answer} for prompt, answer in answers]
-    write_whole(file, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in [*kept, *new]))
+class SampleFile:
+    """``samples.jsonl``: a line an answer. It appears whole, by rename."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lines: list[Mapping[str, Any]] | None = None
+
+    def add(self, step: int, answers: Sequence[tuple[str, str]], since: int) -> None:
+        """Of what lies there, the answers before step ``since`` stay, with which this attempt began.
+
+        Raises ``OSError``, and ``ValueError`` for a file that is not ours.
+        """
+        if self._lines is None:
+            old = self._path.read_text("utf-8").splitlines() if self._path.is_file() else []
+            self._lines = [line for line in map(json.loads, old) if line["step"] < since]
+        self._lines += [{"step": step, "prompt": prompt, "answer": answer} for prompt, answer in answers]
+        write_whole(self._path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in self._lines))

@@ -1,5 +1,6 @@
 """Everything that is watched of a run, on its way out of the trainer."""
 
+import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -11,15 +12,16 @@ import torch
 
 from app.core.interfaces.components import Reporter, Tracker, TrainerJob, TrainingStopped
 from app.implementations.training.follower import Follower
-from app.implementations.training.loss_curve import draw, earlier_curve, png
+from app.implementations.training.loss_curve import Curve, draw, earlier_curve, png
 from app.implementations.training.resources import Resources
-from app.implementations.training.samples import write_samples
+from app.implementations.training.samples import SampleFile
 from app.utils.files import write_whole
-from app.utils.tracebacks import print_traceback
 
 FINISH_SECONDS = 30.0  # for the trackers' last words, all together
 STOP_SECONDS = 1.0  # the same, where the worker waits three seconds for a trainer that it stops
 SHOWN = 160  # characters of a sample in a message
+
+log = logging.getLogger(__name__)  # to logs.txt; unlike print it does not raise where that finds no room
 
 
 class Watch(Reporter):
@@ -34,7 +36,8 @@ class Watch(Reporter):
         self._inner = inner
         self._job = job
         self._resources = Resources(device)
-        self._curve = earlier_curve(job)
+        self._curve = Curve()
+        self._samples = SampleFile(job.run_folder / "samples.jsonl")
         self._followers = [Follower(name, tracker, job) for name, tracker in trackers.items()]
 
     def __enter__(self) -> Self:
@@ -71,9 +74,9 @@ class Watch(Reporter):
     def samples(self, step: int, answers: Sequence[tuple[str, str]]) -> None:
         """(prompt, answer) pairs: messages, ``samples.jsonl`` and the trackers' texts."""
         try:
-            write_samples(self._job.run_folder / "samples.jsonl", self._job.job_id, step, answers)
+            self._samples.add(step, answers, self._curve.first_step or step)
         except (OSError, ValueError):  # a full disk, or a file that is not ours
-            print_traceback()
+            log.warning("samples.jsonl", exc_info=True)
             self._inner.message("samples.jsonl could not be written; see the run's logs.txt", "warn")
         for number, (prompt, answer) in enumerate(answers, 1):
             self._inner.message(f"step {step}: {_short(prompt)} → {_short(answer)}")
@@ -86,14 +89,15 @@ class Watch(Reporter):
         return self._resources.mean_cpu_percent()
 
     def _draw(self) -> None:
-        if not self._curve.loss:
+        if self._curve.first_step is None:
             return
         config = self._job.config
         try:
-            picture = png(draw(self._curve, f"{config.experiment_name} · {config.base_model}"))
+            whole = self._curve.after(earlier_curve(self._job.run_folder, self._curve.first_step))
+            picture = png(draw(whole, f"{config.experiment_name} · {config.base_model}"))
             write_whole(self._job.run_folder / "loss_curve.png", picture)
-        except Exception:  # noqa: BLE001 - the run is worth more than its picture
-            print_traceback()
+        except Exception:  # the run is worth more than its picture
+            log.warning("loss_curve.png", exc_info=True)
             self._inner.message("loss_curve.png could not be written; see the run's logs.txt", "warn")
 
     def _leave_out_failed(self) -> None:

@@ -44,4 +44,7 @@ class WandbTracker(Tracker):
         self._run.log({name: Html(f"<pre>{html.escape(text)}</pre>")}, step=step)
 
     def finish(self, succeeded: bool) -> None:
+        from wandb import teardown
+
         self._run.finish(exit_code=0 if succeeded else 1)
+        teardown()  # its writer is a process of its own, which finish does not wait for

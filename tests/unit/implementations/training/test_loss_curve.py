@@ -1,11 +1,10 @@
 import io
 import json
+import os
 
 import pytest
 from PIL import Image
 
-from app.core.entities.training_config import TrainingConfig
-from app.core.interfaces.components import TrainerJob
 from app.implementations.training.loss_curve import Curve, draw, earlier_curve, png, smoothed
 
 
@@ -59,26 +58,36 @@ def test_smoothing_is_a_centred_mean():
     assert max(map(abs, noisy)) < 0.1
 
 
-def events(folder, number, job_id, attempt, losses, tail=""):
+def events(folder, number, losses, at, tail=""):
+    """An attempt's, written at the time ``at``."""
     place = folder / "attempts" / number
     place.mkdir(parents=True)
-    (place / "job.json").write_text(json.dumps({"job_id": job_id, "attempt": attempt}))
     written = [
         {"seq": step, "type": "metrics", "data": {"step": step, "loss": loss, "learning_rate": 0.1}}
         for step, loss in losses.items()
     ]
     written.insert(0, {"seq": 0, "type": "message", "data": {}})
-    (place / "events.ndjson").write_text("".join(json.dumps(event) + "\n" for event in written) + tail)
+    file = place / "events.ndjson"
+    file.write_text("".join(json.dumps(event) + "\n" for event in written) + tail)
+    os.utime(file, (at, at))
 
 
-def test_earlier_attempts_at_the_job_are_remembered(tmp_path):
-    """The tenth after the second; a step that was done again counts as it was last; other jobs' do not count."""
-    events(tmp_path, "2", "ftjob-1", 2, {1: 3.0, 2: 2.0, 3: 1.5}, tail='{"seq": 9, "type": "met')
-    events(tmp_path, "10", "ftjob-1", 10, {3: 1.25, 4: 1.0})
-    events(tmp_path, "2-2", "ftjob-other", 2, {1: 9.0, 9: 9.0})
-    events(tmp_path, "11", "ftjob-1", 11, {5: 9.0})
-    (tmp_path / "attempts" / "12").mkdir()
-    job = TrainerJob("ftjob-1", 11, "torch", TrainingConfig(), tmp_path, tmp_path, tmp_path, threads=1)
-    found = earlier_curve(job)
+def test_earlier_attempts_are_remembered(tmp_path):
+    """Up to where the present one began; of a step that was done twice, the later loss."""
+    events(tmp_path, "2", {1: 3.0, 2: 2.0, 3: 1.5}, at=100, tail='{"seq": 9, "type": "met')
+    events(tmp_path, "10", {3: 1.25, 4: 1.0, 5: 0.9, 6: 0.8}, at=200)
+    (tmp_path / "attempts" / "11").mkdir()  # it has said nothing yet
+    found = earlier_curve(tmp_path, before=5)
     assert found.loss == {1: 3.0, 2: 2.0, 3: 1.25, 4: 1.0}
     assert found.learning_rate.keys() == found.loss.keys()
+
+    now = Curve(loss={5: 0.95, 6: 0.85}, eval_loss={6: 1.0})
+    whole = now.after(found)
+    assert whole.loss == {1: 3.0, 2: 2.0, 3: 1.25, 4: 1.0, 5: 0.95, 6: 0.85}
+    assert (whole.eval_loss, now.first_step) == ({6: 1.0}, 5)
+
+
+def test_a_run_that_begins_with_the_first_step_has_no_past(tmp_path):
+    events(tmp_path, "1", {1: 9.0, 2: 9.0}, at=100)
+    assert earlier_curve(tmp_path, before=1) == Curve()
+    assert earlier_curve(tmp_path / "nothing here", before=9) == Curve()

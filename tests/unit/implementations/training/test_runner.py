@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from app.bootstrap import BASE_MODEL_SOURCES, build_runner
 from app.core.entities.models import BaseModelSpec
+from app.core.entities.trainer import Placement
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import AppError, Invalid
 from app.core.interfaces.components import TrainerJob, TrainingStopped
@@ -108,8 +109,8 @@ def test_train_samples_limits_the_rows(job, listener):
 def test_a_disk_that_is_full_at_the_end_fails_the_run_and_nothing_is_lost(job, listener, small_disk):
     whole = listener()
     build_runner("torch").run(job, whole)
-    config = job.config.with_changes(save_steps=5, report_to="none")
-    cramped = replace(job, run_folder=small_disk.folder, config=config)
+    changes = {"save_steps": 5, "report_to": "none", "sample_prompts": []}
+    cramped = replace(job, run_folder=small_disk.folder, config=job.config.with_changes(**changes))
     heard = listener()
     report = heard.metrics
 
@@ -125,8 +126,9 @@ def test_a_disk_that_is_full_at_the_end_fails_the_run_and_nothing_is_lost(job, l
     assert failed.value.code == "disk_full"
     assert "make room" in failed.value.message
     small_disk.clear()
-    left = {path.name for path in small_disk.folder.iterdir()}
-    assert left <= {"checkpoints", "samples.jsonl"}  # the samples of the first epoch
+    assert [path.name for path in small_disk.folder.iterdir() if not path.name.endswith(".lock")] == [
+        "checkpoints"
+    ]
     again = listener()
     build_runner("torch").run(cramped, again)
     assert [event["step"] for event in again.steps] == [6]
@@ -203,14 +205,13 @@ def test_a_run_that_was_stopped_is_drawn_whole_in_the_end(job, listener):
         build_runner("torch").run(job, first)
     attempt = job.run_folder / "attempts" / "1"
     attempt.mkdir(parents=True)
-    (attempt / "job.json").write_text(json.dumps({"job_id": job.job_id, "attempt": 1}))
     lines = [json.dumps({"type": "metrics", "data": event}) + "\n" for event in first.steps]
     (attempt / "events.ndjson").write_text("".join(lines))
 
     again, second = replace(job, attempt=2), listener()
     build_runner("torch").run(again, second)
     assert second.steps[0]["step"] == 3
-    drawn = earlier_curve(again)
+    drawn = earlier_curve(job.run_folder, before=3)
     for event in second.steps:
         drawn.add(event["step"], event)
     for event in second.evaluations:
@@ -218,3 +219,12 @@ def test_a_run_that_was_stopped_is_drawn_whole_in_the_end(job, listener):
     picture = png(draw(drawn, f"{job.config.experiment_name} · tiny"))
     assert (job.run_folder / "loss_curve.png").read_bytes() == picture
     assert list(drawn.loss) == [1, 2, 3, 4, 5, 6]
+
+
+def test_other_ranks_leave_what_is_watched_to_the_first(job, listener, monkeypatch):
+    """As rank 1 of one: what it would write, it would write beside rank 0."""
+    heard = listener()
+    other = replace(job, placement=Placement(rank=1, processes=1))
+    assert build_runner("torch").run(other, heard) == {}
+    assert {path.name for path in job.run_folder.iterdir()} == {"checkpoints"}
+    assert not any("→" in message for message in heard.messages)

@@ -5,7 +5,7 @@ import torch
 
 from app.core.entities.datasets import Conversation
 from app.core.entities.training_config import TrainingConfig
-from app.implementations.training.samples import LONGEST_PROMPT, Sampler, choose_prompts, greedy, write_samples
+from app.implementations.training.samples import LONGEST_PROMPT, SampleFile, Sampler, choose_prompts, greedy
 
 CPU = torch.device("cpu")
 PROMPTS = [[1, 2, 3], [9], [4, 5, 6, 7, 8]]
@@ -127,12 +127,27 @@ def test_a_text_is_gone_on_with():
     assert [(prompt.text, len(prompt.ids)) for prompt in found] == [("<16>", 16)]
 
 
-def test_a_resumed_run_writes_a_step_again_and_not_twice(tmp_path):
+def test_a_resumed_run_keeps_what_came_before_and_writes_the_rest_anew(tmp_path):
     file = tmp_path / "samples.jsonl"
+
+    def lines():
+        return [(line["step"], line["answer"]) for line in map(json.loads, file.read_text().splitlines())]
+
+    first = SampleFile(file)
     for step in (2, 4, 6):
-        write_samples(file, "ftjob-1", step, [("q", f"at {step}")])
-    write_samples(file, "ftjob-1", 4, [("q", "again"), ("r", "new")])
-    lines = [json.loads(line) for line in file.read_text().splitlines()]
-    assert [(line["step"], line["answer"]) for line in lines] == [(2, "at 2"), (4, "again"), (4, "new")]
-    write_samples(file, "ftjob-2", 6, [("q", "another job in the same folder")])
-    assert [json.loads(line)["job_id"] for line in file.read_text().splitlines()] == ["ftjob-2"]
+        first.add(step, [("q", f"at {step}")], since=1)
+    assert lines() == [(2, "at 2"), (4, "at 4"), (6, "at 6")]
+    again = SampleFile(file)
+    again.add(4, [("q", "again"), ("r", "new")], since=4)
+    again.add(6, [("q", "last")], since=4)
+    assert lines() == [(2, "at 2"), (4, "again"), (4, "new"), (6, "last")]
+    SampleFile(file).add(2, [("q", "of another run")], since=1)
+    assert lines() == [(2, "of another run")]
+
+
+def test_a_file_that_is_not_ours_is_left_alone(tmp_path):
+    file = tmp_path / "samples.jsonl"
+    file.write_text("my notes\n")
+    with pytest.raises(ValueError, match="Expecting value"):
+        SampleFile(file).add(1, [("q", "a")], since=1)
+    assert file.read_text() == "my notes\n"

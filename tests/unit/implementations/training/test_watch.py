@@ -12,7 +12,7 @@ import torch
 
 from app.core.entities.training_config import TrainingConfig
 from app.core.interfaces.components import Reporter, Tracker, TrainerJob, TrainingStopped
-from app.implementations.training import follower, watch
+from app.implementations.training import follower, samples, watch
 from app.implementations.training.watch import Watch
 
 LONG = 30.0  # seconds; far beyond what anything below takes
@@ -136,13 +136,13 @@ def test_samples_go_into_messages_a_file_and_the_trackers(
     ]
     assert tracker.calls[1] == ("text", 3, "samples/1", "When?\n\n→ At\nnoon.")
     lines = [json.loads(line) for line in (job.run_folder / "samples.jsonl").read_text().splitlines()]
-    assert lines[0] == {"job_id": "ftjob-1", "step": 3, "prompt": "When?", "answer": "At\nnoon."}
+    assert lines[0] == {"step": 3, "prompt": "When?", "answer": "At\nnoon."}
     assert len(lines) == 2
 
 
 @pytest.mark.parametrize("method", ["start", "log", "text", "finish"])
 def test_a_tracker_that_fails_is_left_out_with_one_warning(
-    watching: Callable[..., Watch], inner: Inner, method: str, capsys: pytest.CaptureFixture[str]
+    watching: Callable[..., Watch], inner: Inner, method: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     good, bad = Remembering(), Remembering(fails=method)
     with watching(good=good, bad=bad) as report:
@@ -154,7 +154,7 @@ def test_a_tracker_that_fails_is_left_out_with_one_warning(
     (warning,) = inner.warnings
     assert warning.startswith("report_to: bad failed (ConnectionError)")
     assert "secret" not in warning
-    assert "secret" in capsys.readouterr().err  # logs.txt
+    assert "secret" in caplog.text  # logs.txt
     assert bad.calls[-1][0] == method
     assert [call[0] for call in good.calls] == ["start", *["log", "text"] * 3, "finish"]
     assert sum(event[0] == "metrics" for event in inner.events) == 3
@@ -211,7 +211,7 @@ def test_files_that_cannot_be_written_do_not_end_the_run(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(watch, "write_whole", full)
-    monkeypatch.setattr(watch, "write_samples", full)
+    monkeypatch.setattr(samples, "write_whole", full)
     with watching() as report:
         report.metrics(1, 1, {"loss": 1.0})
         report.samples(1, [("?", "!")])
