@@ -73,7 +73,12 @@ OBJECTIVES = ComponentFactory[Any](
     },
 )
 ADAPTATIONS = ComponentFactory[Any](
-    "adaptation", {"lora": "app.implementations.training.adaptations.lora:LoraAdaptation"}
+    "adaptation",
+    {
+        "full": "app.implementations.training.adaptations.full:FullAdaptation",
+        "lora": "app.implementations.training.adaptations.lora:LoraAdaptation",
+        "qlora": "app.implementations.training.adaptations.qlora:QloraAdaptation",
+    },
 )
 STRATEGIES = ComponentFactory[Any](
     "strategy", {"single": "app.implementations.training.strategies.single:SingleProcess"}
@@ -265,10 +270,16 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
         ),
         datasets=DatasetService(datasets=datasets, bases=bases),
         training=TrainingService(
-            jobs=repository("jobs"), datasets=datasets, bases=bases, queue=queue, defaults=defaults
+            jobs=repository("jobs"),
+            versions=repository("versions"),
+            datasets=datasets,
+            bases=bases,
+            queue=queue,
+            defaults=defaults,
         ),
         execution=ExecutionService(
             jobs=repository("jobs"),
+            versions=repository("versions"),
             datasets=datasets,
             bases=bases,
             artifacts=artifacts,

@@ -82,7 +82,7 @@ def foreground_app() -> Flask:
 def train(app: Flask, config: TrainingConfig) -> FineTuningJob:
     """Submit, validate and train one job under a progress bar; the answer is the job at its end."""
     services: Services = app.extensions["services"]
-    overrides: dict[str, Any] = config.model_dump(mode="json")
+    overrides: dict[str, Any] = config.as_request()
     owner = f"{socket.gethostname()}:{os.getpid()}:foreground"
     with app.app_context(), RunProgress() as progress:
         job = services.training.submit(None, overrides)

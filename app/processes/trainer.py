@@ -101,6 +101,7 @@ def _job(raw: Mapping[str, Any]) -> TrainerJob:
         dataset_folder=Path(raw["dataset_folder"]),
         run_folder=Path(raw["run_folder"]),
         threads=raw["threads"],
+        start_from=Path(raw["start_from"]) if raw.get("start_from") else None,
     )
 
 

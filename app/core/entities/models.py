@@ -41,6 +41,11 @@ class ModelVersion:
     def reference(self) -> str:
         return f"{self.name}:{self.number}"
 
+    @property
+    def is_whole_model(self) -> bool:
+        """Whether its artifacts are a model folder of their own, not an adapter over its base model."""
+        return self.config.get("adaptation") == "full"
+
 
 @dataclass(frozen=True, slots=True)
 class ModelSummary:

@@ -13,9 +13,14 @@ from pydantic import (
     model_validator,
 )
 
+from pydantic_core import PydanticCustomError
+
 from app.core.errors import Fault, Invalid
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+VersionReference = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}(:[1-9][0-9]{0,8})?$")
+]
 ModuleName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.]{1,128}$")]
 ModuleNames = Annotated[
     tuple[ModuleName, ...],
@@ -35,6 +40,23 @@ class LoraSettings(BaseModel):
         "all-linear", description="names of the linear layers that get an update, or all-linear"
     )
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout before A, in training only")
+    use_rslora: bool = Field(False, description="rsLoRA, arXiv:2312.03732: scaled by lora_alpha / sqrt(r) instead")
+    use_dora: bool = Field(
+        False, description="DoRA, arXiv:2402.09353: each output's magnitude is trained beside its direction"
+    )
+    loraplus_lr_ratio: float = Field(
+        1.0, ge=1, le=1024, description="LoRA+, arXiv:2402.12354: the learning rate of B by that of A"
+    )
+
+
+# What a version's adapter weights mean; a run that starts from them has these of the version.
+ADAPTER_SHAPE = ("r", "lora_alpha", "target_modules", "use_rslora", "use_dora")
+# The options that an adaptation may refuse, with the values that switch them off; who has them.
+_OPTIONS_OFF: Mapping[str, Any] = {"use_rslora": False, "use_dora": False, "loraplus_lr_ratio": 1.0}
+_WITH_OPTIONS: Mapping[str, frozenset[str]] = {
+    "lora": frozenset(_OPTIONS_OFF),
+    "qlora": frozenset(_OPTIONS_OFF),
+}
 
 
 class TrainingConfig(BaseModel):
@@ -51,9 +73,12 @@ class TrainingConfig(BaseModel):
     experiment_name: Name = Field("experiment", description="names the run folder")
     output_dir: str | None = Field(None, description="run folder in the foreground (else results/<name>_<time>)")
     train_samples: int | None = Field(None, ge=1, description="train on the first N training rows only")
+    from_version: VersionReference | None = Field(
+        None, description="train on from this published version of the project: name, or name:3"
+    )
 
     objective: Literal["sft", "dpo", "pretrain"] = "sft"
-    adaptation: Literal["lora"] = "lora"
+    adaptation: Literal["full", "lora", "qlora"] = "lora"
     strategy: Literal["single"] = "single"
     lora: LoraSettings = LoraSettings()
     dpo_beta: float = Field(0.1, gt=0, le=10, description="how closely dpo holds to the model it starts from")
@@ -96,6 +121,18 @@ class TrainingConfig(BaseModel):
             raise ValueError("; ".join(problems))
         return flat
 
+    @model_validator(mode="after")
+    def _sensible(self) -> Self:
+        """Each key is sound by itself: what is refused here is what they mean together."""
+        problems = [
+            f"lora.{option}: not with adaptation: {self.adaptation}, set it to {_plain(off)}"
+            for option, off in _OPTIONS_OFF.items()
+            if getattr(self.lora, option) != off and option not in _WITH_OPTIONS.get(self.adaptation, ())
+        ]
+        if problems:
+            raise PydanticCustomError("impossible_combination", "{problems}", {"problems": "; ".join(problems)})
+        return self
+
     @property
     def published_name(self) -> str:
         return self.model_name or self.experiment_name
@@ -107,6 +144,16 @@ class TrainingConfig(BaseModel):
     def with_changes(self, **changes: Any) -> Self:
         """A validated copy; ``model_copy`` alone would not validate."""
         return type(self).model_validate({**self.model_dump(), **changes})
+
+    def as_request(self) -> dict[str, Any]:
+        """Every key, less those that were left open and that ``from_version`` decides."""
+        request = self.model_dump(mode="json")
+        if self.from_version is not None:
+            for key in {"base_model", "adaptation"} - self.model_fields_set:
+                del request[key]
+            for key in set(ADAPTER_SHAPE) - self.lora.model_fields_set:
+                del request["lora"][key]
+        return request
 
 
 def flattened(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -161,6 +208,11 @@ def _laid_over(config: TrainingConfig, flat: Mapping[str, Any]) -> dict[str, Any
     lora = flat.get("lora")
     block = {"lora": {**config.lora.model_dump(), **lora}} if isinstance(lora, Mapping) else {}
     return {**config.model_dump(), **flat, **block}
+
+
+def _plain(value: object) -> str:
+    """As YAML and JSON write it."""
+    return str(value).lower()
 
 
 def _keys(location: tuple[int | str, ...], kind: str) -> list[str]:

@@ -150,6 +150,7 @@ class TrainerJob:
     dataset_folder: Path  # holds train.jsonl, validation.jsonl, test.jsonl
     run_folder: Path
     threads: int
+    start_from: Path | None = None  # the artifacts of the version that it trains on from
 
 
 class Reporter(ABC):

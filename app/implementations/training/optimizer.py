@@ -15,14 +15,27 @@ from app.core.entities.training_config import TrainingConfig
 
 
 class MasterOptimizer:
-    """``parameters`` by name; each has a float32 master that ``step`` updates and copies back."""
+    """``parameters`` by name; each has a float32 master that ``step`` updates and copies back.
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], weight_decay: float) -> None:
+    ``rate_factors``, by name, multiply the learning rate of some.
+    """
+
+    def __init__(
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        weight_decay: float,
+        rate_factors: Mapping[str, float] | None = None,
+    ) -> None:
         self.parameters = dict(parameters)
         self.masters = {name: p.detach().float().clone() for name, p in self.parameters.items()}
         for master in self.masters.values():
             master.grad = torch.zeros_like(master)
-        self._adamw = torch.optim.AdamW(self.masters.values(), weight_decay=weight_decay, foreach=True)
+        factors = rate_factors or {}
+        groups = [
+            {"params": [m for name, m in self.masters.items() if factors.get(name, 1.0) == factor], "factor": factor}
+            for factor in sorted({factors.get(name, 1.0) for name in self.masters})
+        ]
+        self._adamw = torch.optim.AdamW(groups, weight_decay=weight_decay, foreach=True)
 
     def accumulate(self) -> None:
         """Move a micro-step's gradients into the masters'."""
@@ -37,7 +50,7 @@ class MasterOptimizer:
 
     def step(self, learning_rate: float) -> None:
         for group in self._adamw.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group["factor"]
         self._adamw.step()
         for name, parameter in self.parameters.items():
             parameter.data.copy_(self.masters[name])

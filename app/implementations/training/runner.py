@@ -63,7 +63,7 @@ class TorchRunner(TrainingRunner):
         torch.manual_seed(config.seed)
         adaptation = self.adaptations.create(config.adaptation, config=config)
         model = adaptation.load(job.base_model_folder, precision, attn_implementation=packed_attention.NAME)
-        adapted = adaptation.prepare(model, config.base_model)
+        adapted = adaptation.prepare(model, config.base_model, job.start_from)
         if config.gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
         strategy = self.strategies.create(config.strategy)
@@ -75,7 +75,8 @@ class TorchRunner(TrainingRunner):
             f"validating on {len(validation)}"
         )
 
-        optimizer = MasterOptimizer(trainable(adapted), config.weight_decay)
+        learns = trainable(adapted)
+        optimizer = MasterOptimizer(learns, config.weight_decay, adaptation.rate_factors(learns))
         started = time.perf_counter()
         counters = TrainingLoop(
             config,

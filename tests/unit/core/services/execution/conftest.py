@@ -193,6 +193,7 @@ class House:
     def worker(self, jobs: MemoryJobRepository | None = None, lease_seconds: float = LEASE) -> ExecutionService:
         return ExecutionService(
             jobs=jobs or self.jobs,
+            versions=self.versions,
             datasets=self.datasets,
             bases=self.bases,
             artifacts=self.artifacts,
