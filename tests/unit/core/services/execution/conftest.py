@@ -113,7 +113,9 @@ class FakeArtifacts(ArtifactStore):
         return version_id
 
     def folder(self, version: ModelVersion) -> Path:
-        return Path(version.artifacts)
+        if version.artifacts not in self.kept:
+            raise Unavailable("gone: train it again", code="artifacts_missing")
+        return Path("/registry") / version.artifacts
 
     def tokenizer(self, version: ModelVersion) -> ChatTokenizer:
         return FakeTokenizer()
