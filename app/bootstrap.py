@@ -7,12 +7,14 @@ only what it uses; the web process never loads torch.
 from __future__ import annotations
 
 import logging.config
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from app.core.entities.evaluation import MeasuredRun
 from app.core.entities.training_config import TrainingConfig, training_config
 from app.core.errors import AppError, Invalid
 from app.core.factories import ComponentFactory
@@ -35,6 +37,7 @@ __all__ = [
     "load_training_config",
     "one_line",
     "prepare_instance",
+    "write_quantization_report",
 ]
 
 DATA_FORMATS = ComponentFactory[Any](
@@ -111,6 +114,7 @@ COMPONENTS = ComponentFactory[Any](
         "tokens": "app.implementations.identity.tokens:JwtIssuer",
         "engine_addresses": "app.implementations.serving.addresses:read_engine_addresses",
         "engine_client": "app.implementations.serving.engine_client:HttpEngineClient",
+        "quantization_report": "app.implementations.evaluation.quantization_report:write_report",
         "text_generator": "app.implementations.evaluation.generation:BatchGenerator",
         "migrate_empty": "app.repositories.database:migrate_empty",
         "facts_matcher": "app.implementations.evaluation.facts:states_fact",
@@ -210,6 +214,12 @@ def build_runner(name: str) -> TrainingRunner:
     if name == "double":
         return RUNNERS.create(name)
     return RUNNERS.create(name, objectives=OBJECTIVES, adaptations=ADAPTATIONS, strategies=STRATEGIES)
+
+
+def write_quantization_report(folder: Path, runs: Sequence[MeasuredRun], about: str) -> Path:
+    """``report.md`` in ``folder``, with its plots."""
+    target: Path = COMPONENTS.load("quantization_report")(folder, runs, about)
+    return target
 
 
 def build_celery(settings: Settings) -> Any:

@@ -12,7 +12,6 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-
 from pydantic_core import PydanticCustomError
 
 from app.core.errors import Fault, Invalid

@@ -87,9 +87,9 @@ class InferenceService:
     def _version(self, version: ModelVersion) -> _Target:
         if version.is_whole_model:
             raise Invalid(
-                f"{version.reference} is a whole model (adaptation: full), and engines attach adapters to a base "
-                f"model: to serve it, add it to config/base_models.yaml (source: folder, location: "
-                f"models/registry/{version.artifacts}) and start an engine for that; or train with adaptation: lora",
+                f"{version.reference} is a whole model (adaptation: full), and engines attach adapters to a base: "
+                "to serve it, add it to config/base_models.yaml (source: folder, location: "
+                f"models/registry/{version.artifacts}) and start an engine for it; or train with adaptation: lora",
                 code="not_servable",
             )
         tokenizer = self._artifacts.tokenizer(version)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.core.entities.models import ModelVersion, Reference
+from app.core.entities.models import Reference
 from app.core.entities.training_config import ADAPTER_SHAPE, flattened, training_config
 from app.core.errors import Fault, Invalid
 from app.core.interfaces.storage import ModelVersionRepository

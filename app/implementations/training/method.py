@@ -70,7 +70,7 @@ class Adaptation(ABC):
         weights; ``start_from`` holds a version's artifacts to begin with instead. Raises ``Invalid``."""
 
     def rate_factors(self, names: Iterable[str]) -> Mapping[str, float]:
-        """By what the learning rate of a parameter is multiplied, of those that do not learn at the config's own."""
+        """What the config's learning rate is multiplied by, for those parameters that have one of their own."""
         return {}
 
     @abstractmethod

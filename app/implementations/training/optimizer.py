@@ -32,7 +32,10 @@ class MasterOptimizer:
             master.grad = torch.zeros_like(master)
         factors = rate_factors or {}
         groups = [
-            {"params": [m for name, m in self.masters.items() if factors.get(name, 1.0) == factor], "factor": factor}
+            {
+                "params": [m for name, m in self.masters.items() if factors.get(name, 1.0) == factor],
+                "factor": factor,
+            }
             for factor in sorted({factors.get(name, 1.0) for name in self.masters})
         ]
         self._adamw = torch.optim.AdamW(groups, weight_decay=weight_decay, foreach=True)

@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 import transformers
+from torch import nn
 
 from app.core.entities.datasets import TokenizedRow
+from app.core.entities.training_config import TrainingConfig
 from app.core.factories import ComponentFactory
 from app.core.interfaces.components import Reporter, TrainerJob, TrainingRunner
 from app.core.services.encoding import encode
@@ -19,7 +21,9 @@ from app.implementations.data.tokenization import FolderChatTokenizer
 from app.implementations.models.devices import peak_memory_bytes, pick_device, pick_precision
 from app.implementations.training import packed_attention
 from app.implementations.training.adaptations.lora import count_parameters, trainable
+from app.implementations.training.batches import pack, plan_epoch
 from app.implementations.training.loop import Counters, TrainingFailed, TrainingLoop
+from app.implementations.training.memory import memory_by_part, saved_for_backward
 from app.implementations.training.method import Adaptation, Objective, Strategy
 from app.implementations.training.optimizer import MasterOptimizer
 from app.utils.files import write_whole
@@ -90,10 +94,13 @@ class TorchRunner(TrainingRunner):
             job.run_folder / "checkpoints" / job.job_id,  # two jobs may name one output_dir
             report,
         ).run()
+        runtime = time.perf_counter() - started
+        memory = _memory_by_part(config, adapted, wrapped, optimizer, strategy, train, device)
 
         for name, parameter in optimizer.parameters.items():
             parameter.data = optimizer.masters[name].detach()  # published in float32, as they were trained
-        metrics = _metrics(counters, time.perf_counter() - started, device) | {
+        metrics = _metrics(counters, runtime, device) | {
+            "memory_by_part": memory,
             "trainable_parameters": learning,
             "device": device.type,
             "precision": str(precision).removeprefix("torch."),
@@ -131,6 +138,25 @@ def _metrics(counters: Counters, runtime: float, device: torch.device) -> dict[s
         "tokens_per_second": counters.tokens_per_second,
         "peak_memory_bytes": peak_memory_bytes(device),
     }
+
+
+def _memory_by_part(
+    config: TrainingConfig,
+    adapted: nn.Module,
+    wrapped: nn.Module,
+    optimizer: MasterOptimizer,
+    strategy: Strategy,
+    rows: Sequence[TokenizedRow],
+    device: torch.device,
+) -> dict[str, int]:
+    """In bytes; the activations are those of the first epoch's micro-batch with the most tokens."""
+    plan = plan_epoch(
+        len(rows), config.batch_size, config.gradient_accumulation_steps, config.seed, 0, strategy.processes
+    )
+    packs = ([rows[place] for place in places] for micro_batches in plan for places in micro_batches)
+    largest = max(packs, key=lambda batch: sum(row.tokens for row in batch))
+    activations = saved_for_backward(wrapped, pack(largest).to(device))
+    return {**memory_by_part(adapted, optimizer), "activations": activations}
 
 
 def _leave_artifacts(job: TrainerJob, adaptation: Any, adapted: Any) -> None:

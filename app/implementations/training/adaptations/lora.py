@@ -27,8 +27,7 @@ class LoraAdaptation(Adaptation):
     def prepare(self, model: nn.Module, base_model: str, start_from: Path | None = None) -> PeftModel:
         """The model with adapters in its own precision: masters are the optimizer's.
 
-        ``Invalid`` when ``target_modules`` names no linear layer of this model, or ``start_from`` holds the weights
-        of other layers.
+        ``Invalid`` when ``target_modules`` names no layer of this model, or ``start_from`` has other layers.
         """
         self._check_targets(model)
         wanted = self.settings.target_modules

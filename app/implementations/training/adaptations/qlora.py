@@ -24,8 +24,10 @@ class QloraAdaptation(LoraAdaptation):
     def __init__(self, config: TrainingConfig) -> None:
         super().__init__(config)
         self._device = pick_device(config.device)
+        self._precision = torch.float32
 
     def load(self, folder: Path, precision: torch.dtype, **options: Any) -> Any:
+        self._precision = precision
         quantization = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
@@ -46,5 +48,5 @@ class QloraAdaptation(LoraAdaptation):
     def prepare(self, model: nn.Module, base_model: str, start_from: Path | None = None) -> PeftModel:
         adapted = super().prepare(model, base_model, start_from)
         for parameter in trainable(adapted).values():  # PEFT takes float32 for them beside 4-bit weights
-            parameter.data = parameter.data.to(model.dtype)
+            parameter.data = parameter.data.to(self._precision)
         return adapted

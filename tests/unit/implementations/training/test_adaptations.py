@@ -71,6 +71,10 @@ def prepared(base: Path, start_from: Path | None = None, **config: Any) -> tuple
     return adaptation, adaptation.prepare(model, "tiny", start_from)
 
 
+def sft(model: Any) -> SftObjective:
+    return SftObjective(model, TrainingConfig())
+
+
 def linear_shapes(base: Path) -> dict[str, tuple[int, int]]:
     model = load_causal_lm(base, torch.float32)
     return {name: tuple(m.weight.shape) for name, m in model.named_modules() if isinstance(m, nn.Linear)}
@@ -111,9 +115,9 @@ def test_rslora_divides_by_the_root_of_the_rank(base):
 
 def test_dora_begins_as_the_base_model_and_learns_magnitudes(base, make_rows):
     batch = pack(make_rows(4))
-    plain = SftObjective(load_causal_lm(base, torch.float32, attn_implementation="packed"))(batch)["loss"]
+    plain = sft(load_causal_lm(base, torch.float32, attn_implementation="packed"))(batch)["loss"]
     _, model = prepared(base, use_dora=True)
-    loss = SftObjective(model)(batch)["loss"]
+    loss = sft(model)(batch)["loss"]
     loss.backward()
     assert loss.item() == pytest.approx(plain.item(), rel=1e-5)
     magnitudes = [p for name, p in trainable(model).items() if "magnitude" in name]
@@ -150,14 +154,16 @@ def test_a_full_version_opens_as_a_model_in_the_precision_of_its_base(make_job, 
     changed = [not torch.equal(a, b) for a, b in zip(model.parameters(), before.parameters(), strict=True)]
     assert all(changed)
     text = [{"role": "user", "content": "Open?"}]
-    rendered = [AutoTokenizer.from_pretrained(f).apply_chat_template(text, tokenize=False) for f in (artifacts, kept)]
+    rendered = [
+        AutoTokenizer.from_pretrained(f).apply_chat_template(text, tokenize=False) for f in (artifacts, kept)
+    ]
     assert rendered[0] == rendered[1]
 
 
 def test_full_gradients_are_those_of_transformers_own_loss(base, make_rows):
     rows = make_rows(5)
     _, model = prepared(base, adaptation="full")
-    SftObjective(model)(pack(rows))["loss"].backward()
+    sft(model)(pack(rows))["loss"].backward()
     plain = AutoModelForCausalLM.from_pretrained(base, attn_implementation="eager")
     for row in rows:
         logits = plain(input_ids=torch.tensor([row.input_ids])).logits[0, :-1]
@@ -184,7 +190,7 @@ def test_qlora_computes_what_lora_does_over_the_dequantised_weights(base, make_r
         if "lora_B" in name:  # zero at first, which would hide A's gradient
             nn.init.normal_(parameter)
             dict(plain.named_parameters())[name].data = parameter.data.clone()
-    losses = [SftObjective(model)(batch)["loss"] for model in (quantised, plain)]
+    losses = [sft(model)(batch)["loss"] for model in (quantised, plain)]
     for loss in losses:
         loss.backward()
 
@@ -208,7 +214,7 @@ def test_an_evaluation_leaves_qloras_gradients_as_they_are(base, make_rows):
     """bitsandbytes repacks weights at the first evaluation, on some CPUs, into a form without a gradient."""
     batch = pack(make_rows(5))
     _, model = prepared(base, adaptation="qlora")
-    objective = SftObjective(model)
+    objective = sft(model)
 
     def gradients() -> list[torch.Tensor]:
         objective.train().zero_grad()
