@@ -7,13 +7,14 @@ only what it uses; the web process never loads torch.
 from __future__ import annotations
 
 import logging.config
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from app.core.entities.evaluation import MeasuredRun
 from app.core.entities.training_config import TrainingConfig, training_config
 from app.core.errors import AppError, Invalid
 from app.core.factories import ComponentFactory
@@ -36,6 +37,7 @@ __all__ = [
     "load_training_config",
     "one_line",
     "prepare_instance",
+    "write_quantization_report",
 ]
 
 DATA_FORMATS = ComponentFactory[Any](
@@ -76,7 +78,12 @@ OBJECTIVES = ComponentFactory[Any](
     },
 )
 ADAPTATIONS = ComponentFactory[Any](
-    "adaptation", {"lora": "app.implementations.training.adaptations.lora:LoraAdaptation"}
+    "adaptation",
+    {
+        "full": "app.implementations.training.adaptations.full:FullAdaptation",
+        "lora": "app.implementations.training.adaptations.lora:LoraAdaptation",
+        "qlora": "app.implementations.training.adaptations.qlora:QloraAdaptation",
+    },
 )
 STRATEGIES = ComponentFactory[Any](
     "strategy",
@@ -123,6 +130,7 @@ COMPONENTS = ComponentFactory[Any](
         "tokens": "app.implementations.identity.tokens:JwtIssuer",
         "engine_addresses": "app.implementations.serving.addresses:read_engine_addresses",
         "engine_client": "app.implementations.serving.engine_client:HttpEngineClient",
+        "quantization_report": "app.implementations.evaluation.quantization_report:write_report",
         "text_generator": "app.implementations.evaluation.generation:BatchGenerator",
         "migrate_empty": "app.repositories.database:migrate_empty",
         "facts_matcher": "app.implementations.evaluation.facts:states_fact",
@@ -246,6 +254,12 @@ def load_strategy_options(config: TrainingConfig) -> Mapping[str, Any]:
     return options
 
 
+def write_quantization_report(folder: Path, runs: Sequence[MeasuredRun], about: str) -> Path:
+    """``report.md`` in ``folder``, with its plots."""
+    target: Path = COMPONENTS.load("quantization_report")(folder, runs, about)
+    return target
+
+
 def build_celery(settings: Settings) -> Any:
     """The Celery app that workers consume with: the one that the queue sends with."""
     return COMPONENTS.create("celery_app", redis_url=settings.redis_url, instance_dir=settings.instance_dir)
@@ -304,10 +318,16 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
         ),
         datasets=DatasetService(datasets=datasets, bases=bases),
         training=TrainingService(
-            jobs=repository("jobs"), datasets=datasets, bases=bases, queue=queue, defaults=defaults
+            jobs=repository("jobs"),
+            versions=repository("versions"),
+            datasets=datasets,
+            bases=bases,
+            queue=queue,
+            defaults=defaults,
         ),
         execution=ExecutionService(
             jobs=repository("jobs"),
+            versions=repository("versions"),
             datasets=datasets,
             bases=bases,
             artifacts=artifacts,

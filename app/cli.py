@@ -40,10 +40,11 @@ class Commands(Command, AppGroup):
 users = Commands("users", help="People who may call the service.")
 train = Commands("train", help="Fine-tuning jobs.")
 models = Commands("models", help="Published models and base models.")
+lab = Commands("lab", help="To learn from: small things to try, on this machine.")
 
 
 def init_cli(app: Flask) -> None:
-    for group in (users, train, models):
+    for group in (users, train, models, lab):
         app.cli.add_command(group)
     app.cli.add_command(predict)
 
@@ -165,6 +166,23 @@ def predict(text: str, model: str | None, max_length: int, temperature: float) -
 def pull_base_model(name: str) -> None:
     """Lay the base model NAME under models/base."""
     click.echo(current_services().models.pull(name))
+
+
+@lab.command("quantization")
+@click.option("--dataset-path", help="A .json or .jsonl file; without it, that of train_config.yaml.")
+@click.option("--base-model", help="A name that `flask models list` shows.")
+@click.option("--rows", type=click.IntRange(1), help="Train on the first N training rows only.")
+@click.option("--epochs", type=click.IntRange(1, 1000), help="Passes over the training rows.")
+def lab_quantization(
+    dataset_path: str | None, base_model: str | None, rows: int | None, epochs: int | None
+) -> None:
+    """Train with LoRA and with QLoRA on one file, here and now, and report memory, speed and loss."""
+    from app.scripts.quantization import compare
+
+    named = {"dataset_path": dataset_path, "base_model": base_model, "train_samples": rows, "num_epochs": epochs}
+    target = compare(**{key: value for key, value in named.items() if value is not None})
+    click.echo("\n".join(line for line in target.read_text("utf-8").splitlines() if line.startswith("|")))
+    click.echo(f"report: {target}")
 
 
 def _change(text: str) -> tuple[str, Any]:

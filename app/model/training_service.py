@@ -103,7 +103,7 @@ def train(app: Flask, config: TrainingConfig, run: UnfinishedRun | None = None) 
     With ``run``, the job goes on with that one.
     """
     services: Services = app.extensions["services"]
-    overrides: dict[str, Any] = config.model_dump(mode="json")
+    overrides: dict[str, Any] = config.as_request()
     owner = f"{socket.gethostname()}:{os.getpid()}:foreground"
     with app.app_context(), RunProgress() as progress:
         training = services.training

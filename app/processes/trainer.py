@@ -189,6 +189,7 @@ def _job(raw: Mapping[str, Any], placement: Placement) -> TrainerJob:
         run_folder=Path(raw["run_folder"]),
         threads=share_of_threads(raw["threads"], placement),
         placement=placement,
+        start_from=Path(raw["start_from"]) if raw.get("start_from") else None,
     )
 
 

@@ -127,7 +127,7 @@ def services(quiet_settings: Settings, twins: Twins, tokens: JwtIssuer) -> Servi
     return Services(
         identity=IdentityService(twins.users, Argon2Hasher(), tokens, settings.token_seconds),
         datasets=unused,
-        training=TrainingService(twins.jobs, datasets, bases, twins.queue, defaults),
+        training=TrainingService(twins.jobs, twins.versions, datasets, bases, twins.queue, defaults),
         execution=unused,
         models=ModelManagementService(twins.versions, bases),
         inference=cast("Any", twins.inference),

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,3 +49,14 @@ class EvaluationReport:
     @staticmethod
     def _score(answers: Sequence[ScoredAnswer]) -> Score:
         return Score(sum(a.correct for a in answers), len(answers))
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredRun:
+    """A training run as a report compares it. ``memory`` is bytes by part; curves are (optimizer step, loss)."""
+
+    name: str
+    metrics: Mapping[str, Any]
+    memory: Mapping[str, int]
+    losses: Sequence[tuple[int, float]]
+    held_out: Sequence[tuple[int, float]]

@@ -46,6 +46,11 @@ class ModelVersion:
         """Whether it answers with text; one with a label head does not."""
         return self.config.get("objective") != "classification"
 
+    @property
+    def is_whole_model(self) -> bool:
+        """Whether its artifacts are a model folder of their own, not an adapter over its base model."""
+        return self.config.get("adaptation") == "full"
+
 
 def not_generative(name: str) -> Invalid:
     """For a request of text from what has none to give: a label head, or an encoder."""

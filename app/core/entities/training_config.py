@@ -12,10 +12,14 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from app.core.errors import Fault, Invalid
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+VersionReference = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}(:[1-9][0-9]{0,8})?$")
+]
 ModuleName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.]{1,128}$")]
 _FromList = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)  # JSON has no tuples
 ModuleNames = Annotated[tuple[ModuleName, ...], Field(min_length=1, max_length=64), _FromList]
@@ -49,6 +53,23 @@ class LoraSettings(BaseModel):
         "all-linear", description="names of the linear layers that get an update, or all-linear"
     )
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout before A, in training only")
+    use_rslora: bool = Field(False, description="rsLoRA, arXiv:2312.03732: scaled by lora_alpha / sqrt(r) instead")
+    use_dora: bool = Field(
+        False, description="DoRA, arXiv:2402.09353: each output's magnitude is trained beside its direction"
+    )
+    loraplus_lr_ratio: float = Field(
+        1.0, ge=1, le=1024, description="LoRA+, arXiv:2402.12354: the learning rate of B by that of A"
+    )
+
+
+# What a version's adapter weights mean; a run that starts from them has these of the version.
+ADAPTER_SHAPE = ("r", "lora_alpha", "target_modules", "use_rslora", "use_dora")
+# The options that an adaptation may refuse, with the values that switch them off; who has them.
+_OPTIONS_OFF: Mapping[str, Any] = {"use_rslora": False, "use_dora": False, "loraplus_lr_ratio": 1.0}
+_WITH_OPTIONS: Mapping[str, frozenset[str]] = {
+    "lora": frozenset(_OPTIONS_OFF),
+    "qlora": frozenset(_OPTIONS_OFF),
+}
 
 
 class TrainingConfig(BaseModel):
@@ -65,9 +86,12 @@ class TrainingConfig(BaseModel):
     experiment_name: Name = Field("experiment", description="names the run folder")
     output_dir: str | None = Field(None, description="run folder in the foreground (else results/<name>_<time>)")
     train_samples: int | None = Field(None, ge=1, description="train on the first N training rows only")
+    from_version: VersionReference | None = Field(
+        None, description="train on from this published version of the project: name, or name:3"
+    )
 
     objective: Literal["sft", "dpo", "pretrain", "classification"] = "sft"
-    adaptation: Literal["lora"] = "lora"
+    adaptation: Literal["full", "lora", "qlora"] = "lora"
     strategy: Literal["single", "ddp", "deepspeed", "fsdp"] = "single"
     processes: int = Field(1, ge=1, le=1024, description="that train together; each is a rank of the strategy")
     zero_stage: Literal[2, 3] = Field(2, description="what deepspeed shards: 2 gradients, 3 parameters too")
@@ -155,6 +179,20 @@ class TrainingConfig(BaseModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _sensible(self) -> Self:
+        """Each key is sound by itself: what is refused here is what they mean together."""
+        problems = [
+            f"lora.{option}: not with adaptation: {self.adaptation}, set it to {_plain(off)}"
+            for option, off in _OPTIONS_OFF.items()
+            if getattr(self.lora, option) != off and option not in _WITH_OPTIONS.get(self.adaptation, ())
+        ]
+        if self.objective == "classification" and self.from_version is not None:
+            problems.append("from_version: not with objective: classification, whose head is made for its labels")
+        if problems:
+            raise PydanticCustomError("impossible_combination", "{problems}", {"problems": "; ".join(problems)})
+        return self
+
     @property
     def published_name(self) -> str:
         return self.model_name or self.experiment_name
@@ -172,6 +210,16 @@ class TrainingConfig(BaseModel):
     def with_changes(self, **changes: Any) -> Self:
         """A validated copy; ``model_copy`` alone would not validate."""
         return type(self).model_validate(_laid_over(self, changes))
+
+    def as_request(self) -> dict[str, Any]:
+        """Every key, less those that were left open and that ``from_version`` decides."""
+        request = self.model_dump(mode="json")
+        if self.from_version is not None:
+            for key in {"base_model", "adaptation"} - self.model_fields_set:
+                del request[key]
+            for key in set(ADAPTER_SHAPE) - self.lora.model_fields_set:
+                del request["lora"][key]
+        return request
 
 
 def flattened(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -232,6 +280,11 @@ def _laid_over(config: TrainingConfig, flat: Mapping[str, Any]) -> dict[str, Any
     elif flat.get("warmup_steps"):
         below["warmup_ratio"] = None
     return {**below, **flat, **block}
+
+
+def _plain(value: object) -> str:
+    """As YAML and JSON write it."""
+    return str(value).lower()
 
 
 def _keys(location: tuple[int | str, ...], kind: str) -> list[str]:

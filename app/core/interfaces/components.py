@@ -160,6 +160,7 @@ class TrainerJob:
     run_folder: Path
     threads: int  # of this process
     placement: Placement = ALONE
+    start_from: Path | None = None  # the artifacts of the version that it trains on from
 
 
 class Reporter(ABC):

@@ -29,7 +29,7 @@ FactMatcher = Callable[[str, Sequence[Sequence[str]]], bool]
 
 @dataclass(frozen=True, slots=True)
 class _Subject:
-    """What is to be scored. ``key`` names it for ever; a base model has no adapter.
+    """What is to be scored. ``key`` names it for ever; a base model has no adapter, nor has a whole one.
 
     ``seed`` is that of the split: a version is asked nothing that it was trained on.
     """
@@ -40,6 +40,7 @@ class _Subject:
     adapter_folder: Path | None
     tokenizer: ChatTokenizer
     seed: int = TrainingConfig().seed
+    model_folder: Path | None = None  # of a version that is a model by itself
 
 
 class EvaluationService:
@@ -102,9 +103,9 @@ class EvaluationService:
             if not version.generates:
                 raise not_generative(version.reference)
             folder, tokenizer = self._artifacts.folder(version), self._artifacts.tokenizer(version)
-            return _Subject(
-                version.reference, version.id, version.base_model, folder, tokenizer, version.config["seed"]
-            )
+            adapter, whole = (None, folder) if version.is_whole_model else (folder, None)
+            seed = version.config["seed"]
+            return _Subject(version.reference, version.id, version.base_model, adapter, tokenizer, seed, whole)
         if reference.number is None and reference.name in {spec.name for spec in self._bases.specs()}:
             base = self._bases.tokenizer(model)
             if not base.generates:
@@ -133,7 +134,7 @@ class EvaluationService:
         self, subject: _Subject, prompts: Sequence[Sequence[int]], max_tokens: int
     ) -> Iterator[tuple[int, str]]:
         generator = self._generators(
-            base_folder=self._bases.folder(subject.base_model),
+            base_folder=subject.model_folder or self._bases.folder(subject.base_model),
             adapter_folder=subject.adapter_folder,
             stop_token_ids=subject.tokenizer.stop_token_ids,
             threads=self._threads,

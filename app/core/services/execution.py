@@ -9,12 +9,13 @@ from typing import Any
 
 import yaml
 
-from app.core.entities.jobs import Claim, JobError, JobEvent, JobState
+from app.core.entities.jobs import Claim, FineTuningJob, JobError, JobEvent, JobState
+from app.core.entities.models import Reference
 from app.core.entities.training_config import TrainingConfig
-from app.core.errors import AppError, StaleAttempt
+from app.core.errors import AppError, NotFound, StaleAttempt
 from app.core.interfaces.components import ArtifactStore, BaseModelStore, DatasetStore
 from app.core.interfaces.operations import TrainerLauncher
-from app.core.interfaces.storage import JobRepository
+from app.core.interfaces.storage import JobRepository, ModelVersionRepository
 from app.core.services.attempt import Attempt
 from app.core.services.heartbeat import Heartbeat, Reaper
 from app.core.services.preflight import check_job
@@ -34,6 +35,7 @@ class ExecutionService:
     def __init__(
         self,
         jobs: JobRepository,
+        versions: ModelVersionRepository,
         datasets: DatasetStore,
         bases: BaseModelStore,
         artifacts: ArtifactStore,
@@ -45,6 +47,7 @@ class ExecutionService:
         threads: int,
     ) -> None:
         self._jobs = jobs
+        self._versions = versions
         self._datasets = datasets
         self._bases = bases
         self._artifacts = artifacts
@@ -115,6 +118,7 @@ class ExecutionService:
         def go_on() -> bool:
             return not (self._draining.is_set() or heartbeat.lost or heartbeat.cancel_requested)
 
+        self._start_from(claim.job, config)  # gone artifacts are a fault of now, not of when it is its turn
         digest = claim.job.dataset_digest
         check_job(config, digest, self._datasets, self._bases, trusted=_trusted(claim), go_on=go_on)
         if heartbeat.cancel_requested:
@@ -134,6 +138,7 @@ class ExecutionService:
         job = claim.job
         trusted = _trusted(claim)
         base = self._bases.folder(config.base_model)
+        start_from = self._start_from(job, config)
         prepared = self._datasets.prepare(config.dataset_path, job.dataset_digest, config.seed, trusted=trusted)
         run_folder = make_run_folder(self._results, job, config, trusted=trusted)
         name = folder_name(self._results, run_folder)
@@ -145,6 +150,7 @@ class ExecutionService:
             "attempt": claim.fence,
             "config": plain,
             "base_model_folder": str(base),
+            "start_from": None if start_from is None else str(start_from),
             "dataset_folder": prepared.folder,
             "run_folder": str(run_folder),
             "threads": self._threads,
@@ -162,6 +168,16 @@ class ExecutionService:
             on_event,
         )
         attempt.run(job_file, run_folder)
+
+    def _start_from(self, job: FineTuningJob, config: TrainingConfig) -> Path | None:
+        """The artifacts of the version that the job trains on from; it was found when the job was submitted."""
+        if config.from_version is None:
+            return None
+        reference = Reference.parse(config.from_version)
+        version = self._versions.find(job.project_id, reference.name, reference.number)
+        if version is None:
+            raise NotFound(f"from_version: {config.from_version} is gone", code="model_not_found")
+        return self._artifacts.folder(version)
 
 
 def _trusted(claim: Claim) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from app.core.entities.identity import Principal
 from app.core.entities.inference import Adapter, GenerationRequest, Prediction
 from app.core.entities.models import ModelVersion, Reference, not_generative
-from app.core.errors import NotFound, Unavailable
+from app.core.errors import Invalid, NotFound, Unavailable
 from app.core.interfaces.components import ArtifactStore, BaseModelStore, ChatTokenizer
 from app.core.interfaces.operations import EngineClient
 from app.core.interfaces.storage import ModelVersionRepository
@@ -42,8 +42,8 @@ class InferenceService:
         """One user message, at most ``max_length`` new tokens. Without ``model``, the first resident base answers.
 
         Raises ``NotFound`` for a model that the caller's project does not have, ``Invalid`` (not_generative) for
-        one with a label head, ``Unavailable``
-        and what ``EngineClient`` raises.
+        one with a label head and (not_servable) for one that no engine attaches, ``Unavailable`` and what
+        ``EngineClient`` raises.
         """
         target = self._target(principal.project_id, model) if model else self._first_resident()
         generation = self._engines.generate(
@@ -91,6 +91,13 @@ class InferenceService:
     def _version(self, version: ModelVersion) -> _Target:
         if not version.generates:
             raise not_generative(version.reference)
+        if version.is_whole_model:
+            raise Invalid(
+                f"{version.reference} is a whole model (adaptation: full), and engines attach adapters to a base: "
+                "to serve it, add it to config/base_models.yaml (source: folder, location: "
+                f"models/registry/{version.artifacts}) and start an engine for it; or train with adaptation: lora",
+                code="not_servable",
+            )
         tokenizer = self._artifacts.tokenizer(version)
         adapter = Adapter(name=version.id, folder=str(self._artifacts.folder(version)))
         return _Target(version.reference, version.base_model, tokenizer, adapter)

@@ -14,7 +14,8 @@ from app.core.entities.training_config import TrainingConfig, flattened, trainin
 from app.core.errors import Conflict, Fault, Invalid, NotFound
 from app.core.interfaces.components import BaseModelStore, DatasetStore
 from app.core.interfaces.operations import JobQueue
-from app.core.interfaces.storage import JobRepository
+from app.core.interfaces.storage import JobRepository, ModelVersionRepository
+from app.core.services.lineage import begin_from_version
 from app.core.services.resuming import UnfinishedRun
 from app.utils.folders import locked
 
@@ -35,22 +36,24 @@ class TrainingService:
     def __init__(
         self,
         jobs: JobRepository,
+        versions: ModelVersionRepository,
         datasets: DatasetStore,
         bases: BaseModelStore,
         queue: JobQueue,
         defaults: TrainingConfig,
     ) -> None:
         self._jobs = jobs
+        self._versions = versions
         self._datasets = datasets
         self._bases = bases
         self._queue = queue
-        self._defaults = defaults
+        self._defaults = defaults.with_changes(from_version=None)  # a request says itself where it begins
 
     def submit(self, principal: Principal | None, overrides: Mapping[str, Any]) -> FineTuningJob:
         """Save a job that trains with the defaults and ``overrides`` over them, and ring for a worker.
 
         ``overrides`` has the keys of TrainingConfig, flat or under ``model``, with JSON's own types. ``Invalid``
-        with every fault of the config, the base model's name and the data; then nothing is saved.
+        with every fault of the config, the names in it and the data; then nothing is saved.
         """
         return self._submit(principal, overrides, None)
 
@@ -81,7 +84,8 @@ class TrainingService:
     ) -> FineTuningJob:
         # A client cannot say where on the host a run's files go, and the defaults' place is for one run only.
         defaults = self._defaults if principal is None else self._defaults.with_changes(output_dir=None)
-        faults: list[Fault] = []
+        overrides, version_faults = begin_from_version(self._versions, _project(principal), overrides)
+        faults = list(version_faults)
         config: TrainingConfig | None = None
         try:
             config = training_config(overrides, over=defaults, strict=True)
@@ -108,8 +112,9 @@ class TrainingService:
         return job
 
     def named_faults(self, principal: Principal | None, overrides: Mapping[str, Any]) -> Sequence[Fault]:
-        """What is wrong with the base model, the data and the place that a request names."""
-        return self._check_named(principal, overrides)[1]
+        """What is wrong with the version, the base model, the data and the place that a request names."""
+        overrides, faults = begin_from_version(self._versions, _project(principal), overrides)
+        return [*faults, *self._check_named(principal, overrides)[1]]
 
     def get(self, principal: Principal | None, job_id: str) -> FineTuningJob:
         """``NotFound`` for another project's job too."""

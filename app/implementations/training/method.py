@@ -1,7 +1,7 @@
 """Method = objective × adaptation × strategy: what each of the three promises the loop."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,10 @@ class Adaptation(ABC):
     def prepare(self, model: Any, base_model: str, start_from: Path | None = None) -> nn.Module:
         """The model in which what learns requires a gradient. Called after seeding, so that equal seeds give equal
         weights; ``start_from`` holds a version's artifacts to begin with instead. Raises ``Invalid``."""
+
+    def rate_factors(self, names: Iterable[str]) -> Mapping[str, float]:
+        """What the config's learning rate is multiplied by, for those parameters that have one of their own."""
+        return {}
 
     @abstractmethod
     def save(self, model: Any, folder: Path) -> None:

@@ -21,10 +21,13 @@ from app.implementations.data.store import read_split
 from app.implementations.models.devices import peak_memory_bytes, pick_device, pick_precision
 from app.implementations.training import packed_attention
 from app.implementations.training.adaptations.lora import count_parameters, trainable
+from app.implementations.training.batches import pack, plan_epoch
 from app.implementations.training.checkpoints import needs_room
 from app.implementations.training.kernels.install import install_kernels
 from app.implementations.training.loop import Counters, TrainingFailed, TrainingLoop
+from app.implementations.training.memory import memory_by_part, saved_for_backward
 from app.implementations.training.method import Adaptation, Objective, Strategy
+from app.implementations.training.optimizer import MasterOptimizer
 from app.implementations.training.pins import machine_pins
 from app.implementations.training.samples import Sampler, choose_prompts
 from app.implementations.training.watch import Watch
@@ -85,7 +88,7 @@ class TorchRunner(TrainingRunner):
         adaptation = self.adaptations.create(config.adaptation, config=config)
         attention = {"attn_implementation": packed_attention.NAME} if tokenizer.generates else {}
         model = adaptation.load(job.base_model_folder, precision, labels=labels, **attention)
-        adapted = adaptation.prepare(model, config.base_model)
+        adapted = adaptation.prepare(model, config.base_model, job.start_from)
         if config.gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
         if strategy.keeps_whole:
@@ -102,7 +105,8 @@ class TorchRunner(TrainingRunner):
             f"validating on {len(validation)}"
         )
 
-        optimizer = strategy.optimizer(trainable(adapted), config)
+        learns = trainable(adapted)
+        optimizer = strategy.optimizer(learns, config, adaptation.rate_factors(learns))
         started = time.perf_counter()
         counters = TrainingLoop(
             config,
@@ -118,17 +122,22 @@ class TorchRunner(TrainingRunner):
             machine_pins(device, precision, kernels),
             _sampling(job, objective, strategy, tokenizer, device, watch),
         ).run()
+        runtime = time.perf_counter() - started
 
         masters = optimizer.whole()
         strategy.leave()
         if watch is None:
             return {}
+        memory = None
+        if isinstance(optimizer, MasterOptimizer) and strategy.keeps_whole:
+            memory = _memory_by_part(config, objective, optimizer, train, device)
         if not strategy.keeps_whole:  # what is cut, and hooked, is no model to save
             model = adaptation.load(job.base_model_folder, precision, labels=labels, **attention)
             adapted = adaptation.prepare(model, config.base_model)
         for name, parameter in trainable(adapted).items():
             parameter.data = masters[name].to(parameter.device)  # published in float32, as they were trained
-        metrics = _metrics(counters, time.perf_counter() - started, device) | {
+        metrics = _metrics(counters, runtime, device) | {
+            "memory_by_part": memory,
             "trainable_parameters": learning,
             "cpu_percent": watch.mean_cpu_percent(),
             "device": device.type,
@@ -191,6 +200,21 @@ def _metrics(counters: Counters, runtime: float, device: torch.device) -> dict[s
         "tokens_per_second": counters.tokens_per_second,
         "peak_memory_bytes": peak_memory_bytes(device),
     }
+
+
+def _memory_by_part(
+    config: TrainingConfig,
+    objective: Objective,
+    optimizer: MasterOptimizer,
+    rows: Sequence[TokenizedRow],
+    device: torch.device,
+) -> dict[str, int]:
+    """In bytes; the activations are those of the first epoch's micro-batch with the most tokens."""
+    plan = plan_epoch(len(rows), config.batch_size, config.gradient_accumulation_steps, config.seed, 0)
+    packs = ([rows[place] for place in places] for micro_batches in plan for places in micro_batches)
+    largest = max(packs, key=lambda batch: sum(row.tokens for row in batch))
+    activations = saved_for_backward(objective, pack(largest).to(device))
+    return {**memory_by_part(objective.model, optimizer), "activations": activations}
 
 
 def _leave_artifacts(job: TrainerJob, adaptation: Any, adapted: Any, head: Any | None) -> None:

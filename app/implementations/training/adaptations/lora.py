@@ -1,6 +1,7 @@
-"""LoRA by PEFT (Hu et al. 2021, arXiv:2106.09685)."""
+"""LoRA by PEFT (Hu et al. 2021, arXiv:2106.09685), with rsLoRA, DoRA and LoRA+ as options."""
 
 import warnings
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ class LoraAdaptation(Adaptation):
         """The model with adapters in its own precision: masters are the optimizer's.
 
         Modules that require a gradient already are new, as a label head is: they are trained and saved whole.
-        ``Invalid`` when ``target_modules`` names no linear layer of this model.
+        ``Invalid`` when ``target_modules`` names no layer of this model, or ``start_from`` has other layers.
         """
         self._check_targets(model)
         wanted = self.settings.target_modules
@@ -39,13 +40,21 @@ class LoraAdaptation(Adaptation):
             lora_alpha=self.settings.lora_alpha,
             lora_dropout=self.settings.lora_dropout,
             target_modules=wanted if isinstance(wanted, str) else list(wanted),
+            use_rslora=self.settings.use_rslora,
+            use_dora=self.settings.use_dora,
             task_type="SEQ_CLS" if new else "CAUSAL_LM",
             modules_to_save=beside_head or None,  # to which PEFT adds the head
         )
         adapted = get_peft_model(model, config, autocast_adapter_dtype=False)
         # What is written beside the weights must name the base model, not a folder of this host.
         adapted.peft_config["default"].base_model_name_or_path = base_model
+        if start_from is not None:
+            _load_adapter(adapted, start_from)
         return adapted
+
+    def rate_factors(self, names: Iterable[str]) -> Mapping[str, float]:
+        """LoRA+ (Hayou et al. 2024, arXiv:2402.12354): B learns faster than A."""
+        return {name: self.settings.loraplus_lr_ratio for name in names if ".lora_B." in name}
 
     def save(self, model: PeftModel, folder: Path) -> None:
         """``adapter_model.safetensors`` and ``adapter_config.json`` as PEFT writes them."""
@@ -71,6 +80,12 @@ class LoraAdaptation(Adaptation):
             )
 
 
+def _load_adapter(adapted: PeftModel, folder: Path) -> None:
+    result = adapted.load_adapter(str(folder), "default", is_trainable=True, torch_device="cpu")
+    if result.missing_keys or result.unexpected_keys:
+        raise Invalid("from_version: its adapter is not of this config's layers", code="invalid_config")
+
+
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     """Parameters that learn, by name, in a stable order."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -78,4 +93,9 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
     """(trainable, all)."""
-    return sum(p.numel() for p in trainable(model).values()), sum(p.numel() for p in model.parameters())
+    return sum(p.numel() for p in trainable(model).values()), sum(map(_entries, model.parameters()))
+
+
+def _entries(parameter: nn.Parameter) -> int:
+    state = getattr(parameter, "quant_state", None)  # of 4-bit weights, two of which share a byte
+    return parameter.numel() if state is None else int(state.shape.numel())

@@ -103,6 +103,10 @@ def test_an_unknown_key_is_named(raw: dict[str, Any], place: str) -> None:
         ("lora.r", 0),
         ("lora.lora_dropout", 1),
         ("lora.lora_alpha", "x"),
+        ("lora.loraplus_lr_ratio", 0.5),
+        ("from_version", "name:0"),
+        ("from_version", "a/b"),
+        ("adaptation", "prefix"),
     ],
 )
 def test_an_ill_typed_or_impossible_value_is_named(key: str, value: object) -> None:
@@ -195,6 +199,34 @@ def test_an_unknown_tracker_is_a_fault_of_report_to(wanted: object) -> None:
     with pytest.raises(Invalid) as refused:
         training_config({"report_to": wanted})
     assert all(fault.where.startswith("config.report_to") for fault in refused.value.faults)
+
+
+# --- what the keys mean together ---
+
+
+@pytest.mark.parametrize("option", ["use_rslora", "use_dora", "loraplus_lr_ratio"])
+def test_loras_options_belong_to_adapters(option: str) -> None:
+    value: Any = 4 if option == "loraplus_lr_ratio" else True
+    for adaptation in ("lora", "qlora"):
+        assert getattr(TrainingConfig(adaptation=adaptation, lora={option: value}).lora, option) == value
+    with pytest.raises(Invalid) as refused:
+        training_config({"adaptation": "full", option: value})
+    [fault] = refused.value.faults
+    assert (fault.where, fault.code) == ("config", "impossible_combination")
+    assert f"lora.{option}: not with adaptation: full" in fault.message
+
+
+@pytest.mark.parametrize("reference", ["name", "name:3", "a.b-c_d:12"])
+def test_a_version_to_start_from(reference: str) -> None:
+    assert TrainingConfig(from_version=reference).from_version == reference
+
+
+def test_as_request_leaves_open_what_only_a_version_decides() -> None:
+    whole = TrainingConfig(r=4).as_request()
+    assert whole == TrainingConfig(r=4).model_dump(mode="json")
+    opened = TrainingConfig(r=4, from_version="shops").as_request()
+    assert opened["lora"].keys() == {"r", "lora_dropout", "loraplus_lr_ratio"}
+    assert whole.keys() - opened.keys() == {"base_model", "adaptation"}
 
 
 # --- the file ---

@@ -23,9 +23,11 @@ class Recited(TextGenerator):
     """Answers in the reverse of the order asked, so that places must be heeded; counts how often it is built."""
 
     built = 0
+    last: "Recited"
 
     def __init__(self, tokenizer, said, **arguments) -> None:
         type(self).built += 1
+        type(self).last = self
         self.tokenizer, self.said, self.arguments = tokenizer, said, arguments
 
     def generate(self, prompts: Sequence[Sequence[int]], max_tokens: int) -> Iterator[tuple[int, Sequence[int]]]:
@@ -98,10 +100,8 @@ def test_answers_come_in_the_order_of_the_questions(service):
     assert service.answers("tiny", ["Where?", "When?"], max_tokens=8) == ["In Rome.", "At 9 o'clock."]
 
 
-def test_a_version_is_asked_nothing_that_it_was_trained_on(service, tmp_path):
-    rows = [{"prompt": f"When? {place}", "completion": "At nine.", "keys": [["nine"]]} for place in range(40)]
-    file = tmp_path / "unsplit.json"
-    file.write_text(json.dumps(rows))
+def publish(service, tmp_path, **config) -> Path:
+    """A version ``support``; its artifacts' folder."""
     source = tmp_path / "artifacts"
     shutil.copytree(tmp_path / "base" / "tiny", source)
     service._artifacts.publish("v1", source)
@@ -116,12 +116,28 @@ def test_a_version_is_asked_nothing_that_it_was_trained_on(service, tmp_path):
             artifacts="v1",
             job_id=None,
             dataset_digest="",
-            config=TrainingConfig(seed=7).model_dump(mode="json"),
+            config=TrainingConfig(**config).model_dump(mode="json"),
             metrics={},
             created_by=None,
             created_at=datetime.now(UTC),
         )
     )
+    return tmp_path / "registry" / "v1"
+
+
+@pytest.mark.parametrize("adaptation", ["lora", "full"])
+def test_an_adapter_answers_over_its_base_and_a_whole_model_by_itself(service, tmp_path, adaptation):
+    folder = publish(service, tmp_path, adaptation=adaptation)
+    service.answers("support", ["When?"], max_tokens=8)
+    used = [Recited.last.arguments[key] for key in ("base_folder", "adapter_folder")]
+    assert used == ([folder, None] if adaptation == "full" else [tmp_path / "base" / "tiny", folder])
+
+
+def test_a_version_is_asked_nothing_that_it_was_trained_on(service, tmp_path):
+    rows = [{"prompt": f"When? {place}", "completion": "At nine.", "keys": [["nine"]]} for place in range(40)]
+    file = tmp_path / "unsplit.json"
+    file.write_text(json.dumps(rows))
+    publish(service, tmp_path, seed=7)
     datasets = service._datasets
     cut = datasets.prepare(str(file), datasets.check(str(file), trusted=True).digest, 7, trusted=True)
     held_out = [row.row for row in datasets.rows(cut, "test")]

@@ -223,6 +223,16 @@ def test_another_projects_model_does_not_exist(
     assert engines.asked == []
 
 
+def test_a_whole_model_is_no_adapter(
+    service: InferenceService, versions: MemoryModelVersionRepository, engines: MemoryEngines
+) -> None:
+    versions.publish(version("support", config={"adaptation": "full"}))
+    with pytest.raises(Invalid, match=r"models/registry/folder-support.*adaptation: lora") as caught:
+        service.predict(ASKER, "hi", 9, 0.0, "support")
+    assert caught.value.code == "not_servable"
+    assert engines.asked == []
+
+
 def test_what_is_no_reference_is_refused(service: InferenceService) -> None:
     with pytest.raises(Invalid):
         service.predict(ASKER, "hi", 9, 0.0, "../etc")

@@ -191,3 +191,19 @@ def test_a_tenth_of_thirty_steps_are_three():
     config = TrainingConfig(learning_rate=1.0, lr_schedule="constant", warmup_ratio=0.1)
 
     assert [learning_rate(config, step, 30) for step in range(3)] == pytest.approx([1 / 3, 2 / 3, 1.0])
+
+
+def test_some_parameters_learn_faster_and_still_do_after_a_checkpoint():
+    def made() -> MasterOptimizer:
+        weights = {name: nn.Parameter(torch.zeros(2)) for name in ("a", "b")}
+        return MasterOptimizer(weights, weight_decay=0.0, rate_factors={"b": 16.0})
+
+    first, second = made(), made()
+    for optimizer in (first, second):
+        optimizer.load_state_dict(first.state_dict())
+        for weight in optimizer.parameters.values():
+            weight.grad = torch.ones(2)
+        optimizer.accumulate()
+        optimizer.step(1e-3)  # AdamW's first step is the learning rate, whatever the gradient
+        moved = {name: -weight[0].item() for name, weight in optimizer.parameters.items()}
+        assert moved == pytest.approx({"a": 1e-3, "b": 16e-3})

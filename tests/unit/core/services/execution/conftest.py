@@ -117,7 +117,9 @@ class FakeArtifacts(ArtifactStore):
         return version_id
 
     def folder(self, version: ModelVersion) -> Path:
-        return Path(version.artifacts)
+        if version.artifacts not in self.kept:
+            raise Unavailable("gone: train it again", code="artifacts_missing")
+        return Path("/registry") / version.artifacts
 
     def tokenizer(self, version: ModelVersion) -> ChatTokenizer:
         return FakeTokenizer()
@@ -197,6 +199,7 @@ class House:
     def worker(self, jobs: MemoryJobRepository | None = None, lease_seconds: float = LEASE) -> ExecutionService:
         return ExecutionService(
             jobs=jobs or self.jobs,
+            versions=self.versions,
             datasets=self.datasets,
             bases=self.bases,
             artifacts=self.artifacts,

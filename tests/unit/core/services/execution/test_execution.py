@@ -464,3 +464,30 @@ class TestLeases:
         error = house.job(job_id).error
         assert error is not None
         assert error.code == "poisoned"
+
+
+def test_a_trainer_is_told_which_version_to_start_from(house: House) -> None:
+    house.trainer.end()
+    first = house.submit()
+    house.execution.run_next("me")
+    assert house.trainer.job_file["start_from"] is None
+    second = house.submit(JobState.VALIDATING_FILES, from_version="support:1")
+    while house.execution.run_next("me"):
+        pass
+    assert house.job(second).state is JobState.SUCCEEDED
+    assert house.trainer.job_file["start_from"] == f"/registry/{house.job(first).model_version_id}"
+    published = house.versions.find(PROJECT, "support", 2)
+    assert published is not None
+    assert published.config["from_version"] == "support:1"
+
+
+def test_a_version_whose_artifacts_are_gone_fails_the_job_before_its_turn(house: House) -> None:
+    house.trainer.end()
+    house.submit()
+    house.execution.run_next("me")
+    house.artifacts.kept.clear()
+    job_id = house.submit(JobState.VALIDATING_FILES, from_version="support:1")
+    house.execution.run_next("me")
+    error = house.job(job_id).error
+    assert error is not None
+    assert error.code == "artifacts_missing"
