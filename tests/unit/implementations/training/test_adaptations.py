@@ -54,7 +54,7 @@ def make_job(base: Path, tmp_path: Path) -> Callable[..., TrainerJob]:
         run.mkdir(exist_ok=True)
         settings = {"num_epochs": 2, "batch_size": 4, "warmup_steps": 0, "learning_rate": 5e-3, "r": 4, **config}
         whole = TrainingConfig(base_model="tiny", device="cpu", **{"precision": "fp32", **settings})
-        return TrainerJob(f"ftjob-{name}", 1, "torch", whole, base, dataset, run, 1, start_from)
+        return TrainerJob(f"ftjob-{name}", 1, "torch", whole, base, dataset, run, 1, start_from=start_from)
 
     return make
 
