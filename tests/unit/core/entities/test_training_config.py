@@ -183,6 +183,40 @@ def test_a_warm_up_given_both_ways_is_an_error_by_name(raw: dict[str, Any]) -> N
         assert "warmup_steps and warmup_ratio: give one of the two" in fault.message
 
 
+@pytest.mark.parametrize(
+    ("keys", "named"),
+    [
+        ({"processes": 2}, "strategy single is one process, and processes is 2"),
+        (
+            {"strategy": "fsdp", "optimizer": "lamb"},
+            "optimizer lamb wants whole tensors and strategy fsdp cuts them",
+        ),
+        ({"strategy": "deepspeed", "optimizer": "adamw_8bit"}, "strategy deepspeed cuts them"),
+        ({"strategy": "horovod"}, "strategy"),
+        ({"strategy": "deepspeed", "zero_stage": 1}, "zero_stage"),
+        ({"strategy": "ddp", "processes": 0}, "processes"),
+    ],
+)
+def test_a_strategy_that_makes_no_sense_is_refused_by_name(keys: dict[str, Any], named: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        training_config(keys)
+    (fault,) = refused.value.faults
+    assert named in f"{fault.where}: {fault.message}"
+
+
+@pytest.mark.parametrize(
+    "keys", [{"strategy": "fsdp"}, {"strategy": "deepspeed", "zero_stage": 3}, {"strategy": "ddp"}]
+)
+def test_what_is_quantised_cannot_be_cut(keys: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.core.entities.training_config.WHOLE_ONLY", frozenset({"lora"}))
+    if keys["strategy"] == "ddp":
+        assert training_config(keys).strategy == "ddp"
+    else:
+        with pytest.raises(Invalid) as refused:
+            training_config(keys)
+        assert "cannot cut the quantised weights of adaptation lora" in refused.value.faults[0].message
+
+
 def test_a_version_is_published_under_model_name_else_the_experiments() -> None:
     assert TrainingConfig(experiment_name="e").published_name == "e"
     assert TrainingConfig(experiment_name="e", model_name="m").published_name == "m"
