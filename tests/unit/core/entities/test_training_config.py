@@ -204,17 +204,16 @@ def test_a_strategy_that_makes_no_sense_is_refused_by_name(keys: dict[str, Any],
     assert named in f"{fault.where}: {fault.message}"
 
 
-@pytest.mark.parametrize(
-    "keys", [{"strategy": "fsdp"}, {"strategy": "deepspeed", "zero_stage": 3}, {"strategy": "ddp"}]
-)
-def test_what_is_quantised_cannot_be_cut(keys: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.core.entities.training_config.WHOLE_ONLY", frozenset({"lora"}))
-    if keys["strategy"] == "ddp":
-        assert training_config(keys).strategy == "ddp"
-    else:
-        with pytest.raises(Invalid) as refused:
-            training_config(keys)
-        assert "cannot cut the quantised weights of adaptation lora" in refused.value.faults[0].message
+@pytest.mark.parametrize("keys", [{"strategy": "fsdp"}, {"strategy": "deepspeed", "zero_stage": 3}])
+def test_what_is_quantised_cannot_be_cut(keys: dict[str, Any]) -> None:
+    with pytest.raises(Invalid) as refused:
+        training_config({**keys, "adaptation": "qlora"})
+    assert "cannot cut the quantised weights of adaptation qlora" in refused.value.faults[0].message
+
+
+@pytest.mark.parametrize("keys", [{"strategy": "ddp"}, {"strategy": "deepspeed", "zero_stage": 2}])
+def test_what_is_quantised_can_be_spread_whole(keys: dict[str, Any]) -> None:
+    assert training_config({**keys, "adaptation": "qlora"}).adaptation == "qlora"
 
 
 def test_a_version_is_published_under_model_name_else_the_experiments() -> None:
