@@ -14,9 +14,11 @@ from app.bootstrap import (
     SettingsError,
     configure_logging,
     load_settings,
+    load_strategy_options,
     one_line,
     prepare_instance,
 )
+from app.core.entities.training_config import TrainingConfig
 from app.core.errors import Fault, Invalid
 from app.core.interfaces.storage import JobRepository
 from app.extensions import db
@@ -135,3 +137,21 @@ def test_relative_places_start_at_the_repository(monkeypatch, tmp_path):
     root = Path(__file__).resolve().parents[2]
     assert settings.results_dir == root / "elsewhere"
     assert all(getattr(settings, f"{name}_file").is_file() for name in ("base_models", "train_config", "logging"))
+
+
+@pytest.mark.parametrize(("strategy", "zero_stage"), [("deepspeed", 2), ("deepspeed", 3), ("fsdp", 2), ("ddp", 2)])
+def test_a_strategys_own_file_is_found(strategy, zero_stage):
+    options = load_strategy_options(TrainingConfig(strategy=strategy, zero_stage=zero_stage))
+    if strategy == "deepspeed":
+        assert options["zero_optimization"]["stage"] == zero_stage
+    else:
+        assert set(options) == ({"reshard_after_forward"} if strategy == "fsdp" else set())
+
+
+@pytest.mark.parametrize("text", ["- a list", "a: [", None])
+def test_a_faulty_file_of_a_strategy_is_named(tmp_path, monkeypatch, text):
+    monkeypatch.setattr("app.bootstrap.CONFIG_DIR", tmp_path)
+    if text is not None:
+        (tmp_path / "fsdp.yaml").write_text(text)
+    with pytest.raises(Invalid, match=r"config/fsdp\.yaml"):
+        load_strategy_options(TrainingConfig(strategy="fsdp"))

@@ -27,11 +27,7 @@ TrackerNames = Annotated[tuple[Literal["tensorboard", "mlflow", "wandb"], ...], 
 SamplePrompt = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
 SamplePrompts = Annotated[tuple[SamplePrompt, ...], Field(max_length=8), _FromList]
 
-# Strategies that cut parameters into pieces, and adaptations whose quantised weights cannot be cut.
-SHARDING: Mapping[tuple[str, int | None], str] = {
-    ("fsdp", None): "strategy fsdp",
-    ("deepspeed", 3): "strategy deepspeed with zero_stage 3",
-}
+# Adaptations whose quantised weights cannot be cut into pieces.
 WHOLE_ONLY: frozenset[str] = frozenset({"qlora"})
 
 
@@ -163,13 +159,13 @@ class TrainingConfig(BaseModel):
     def _fits_together(self) -> Self:
         if self.strategy == "single" and self.processes > 1:
             raise ValueError(
-                f"strategy single is one process: set processes to 1, or strategy to ddp, deepspeed or fsdp for "
-                f"{self.processes}"
+                f"strategy single is one process, and processes is {self.processes}: set that to 1, or strategy to "
+                "ddp, deepspeed or fsdp"
             )
-        sharded = SHARDING.get((self.strategy, self.zero_stage if self.strategy == "deepspeed" else None))
-        if sharded and self.adaptation in WHOLE_ONLY:
+        cuts_weights = self.strategy == "fsdp" or (self.strategy == "deepspeed" and self.zero_stage == 3)
+        if cuts_weights and self.adaptation in WHOLE_ONLY:
             raise ValueError(
-                f"adaptation {self.adaptation} cannot be sharded by {sharded}: "
+                f"strategy {self.strategy} cannot cut the quantised weights of adaptation {self.adaptation}: "
                 "set strategy to ddp, or to deepspeed with zero_stage 2"
             )
         if self.strategy in ("deepspeed", "fsdp") and self.optimizer != "adamw":

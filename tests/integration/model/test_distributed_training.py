@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 
 ROOT = Path(__file__).resolve().parents[3]
 WAIT_SECONDS = 120.0
-TORCHRUN = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0")
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 COMMAND = ("-m", "app.model.training_service", "--config")
 
 
@@ -155,9 +155,12 @@ def start(place: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 def family(process: subprocess.Popen[str]) -> tuple[psutil.Process, psutil.Process]:
     """Rank 0 and the other, once they train."""
     assert process.stderr is not None
+    said = []
     for line in process.stderr:
+        said.append(line)
         if line.lstrip().startswith("step "):
             break
+    assert process.poll() is None, said
     (first,) = psutil.Process(process.pid).children()
     (other,) = first.children()
     return first, other
@@ -205,3 +208,23 @@ def test_sigkill_of_the_trainer_leaves_no_rank(place: Path, start: Callable[...,
     _, said = process.communicate(timeout=WAIT_SECONDS)
     assert process.returncode == 1
     assert "SIGKILL" in said
+
+
+@pytest.mark.parametrize(
+    ("adaptation", "strategy", "zero_stage"),
+    [("qlora", "deepspeed", 2), ("full", "deepspeed", 3), ("full", "fsdp", 2)],
+)
+def test_adaptations_are_spread(place: Path, adaptation: str, strategy: str, zero_stage: int) -> None:
+    name = f"{adaptation}-{strategy}"
+    done = run(place, name, adaptation=adaptation, strategy=strategy, zero_stage=zero_stage)
+
+    assert done.returncode == 0, done.stderr
+    (folder,) = (place / "results_dir").glob(f"{name}_*")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    alone = run(place, f"{name}-alone", adaptation=adaptation, strategy="single", processes=1, batch_size=4)
+    assert alone.returncode == 0, alone.stderr
+    (folder,) = (place / "results_dir").glob(f"{name}-alone_*")
+    expected = json.loads((folder / "metrics.json").read_text())
+    for key in ("train_loss", "eval_loss"):
+        assert metrics[key] == pytest.approx(expected[key], rel=1e-3 if adaptation == "qlora" else 1e-4)
+    assert metrics["trainable_parameters"] == expected["trainable_parameters"]

@@ -183,6 +183,39 @@ def test_a_warm_up_given_both_ways_is_an_error_by_name(raw: dict[str, Any]) -> N
         assert "warmup_steps and warmup_ratio: give one of the two" in fault.message
 
 
+@pytest.mark.parametrize(
+    ("keys", "named"),
+    [
+        ({"processes": 2}, "strategy single is one process, and processes is 2"),
+        (
+            {"strategy": "fsdp", "optimizer": "lamb"},
+            "optimizer lamb wants whole tensors and strategy fsdp cuts them",
+        ),
+        ({"strategy": "deepspeed", "optimizer": "adamw_8bit"}, "strategy deepspeed cuts them"),
+        ({"strategy": "horovod"}, "strategy"),
+        ({"strategy": "deepspeed", "zero_stage": 1}, "zero_stage"),
+        ({"strategy": "ddp", "processes": 0}, "processes"),
+    ],
+)
+def test_a_strategy_that_makes_no_sense_is_refused_by_name(keys: dict[str, Any], named: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        training_config(keys)
+    (fault,) = refused.value.faults
+    assert named in f"{fault.where}: {fault.message}"
+
+
+@pytest.mark.parametrize("keys", [{"strategy": "fsdp"}, {"strategy": "deepspeed", "zero_stage": 3}])
+def test_what_is_quantised_cannot_be_cut(keys: dict[str, Any]) -> None:
+    with pytest.raises(Invalid) as refused:
+        training_config({**keys, "adaptation": "qlora"})
+    assert "cannot cut the quantised weights of adaptation qlora" in refused.value.faults[0].message
+
+
+@pytest.mark.parametrize("keys", [{"strategy": "ddp"}, {"strategy": "deepspeed", "zero_stage": 2}])
+def test_what_is_quantised_can_be_spread_whole(keys: dict[str, Any]) -> None:
+    assert training_config({**keys, "adaptation": "qlora"}).adaptation == "qlora"
+
+
 def test_a_version_is_published_under_model_name_else_the_experiments() -> None:
     assert TrainingConfig(experiment_name="e").published_name == "e"
     assert TrainingConfig(experiment_name="e", model_name="m").published_name == "m"

@@ -6,6 +6,7 @@ Leaves ``rank-N.pt``: for each scenario what it heard, its pieces and the weight
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -25,6 +26,18 @@ SCENARIOS = {
 STOP_AT = 2  # of three steps an epoch
 
 
+class Looking(Listener):
+    """Looks after the first step at what this process holds; what an evaluation gathers may stay until the next."""
+
+    model: torch.nn.Module
+    pieces: dict[str, tuple[int, int]] | None = None
+
+    def metrics(self, step: int, total_steps: int, figures: Any) -> None:
+        super().metrics(step, total_steps, figures)
+        if self.pieces is None:
+            self.pieces = {key: piece_of(parameter) for key, parameter in self.model.named_parameters()}
+
+
 def main(strategy_name: str, zero_stage: int, rank: int, processes: int, folder: Path) -> None:
     torch.set_num_threads(1)
     strategy = STRATEGIES.create(strategy_name)
@@ -33,11 +46,11 @@ def main(strategy_name: str, zero_stage: int, rank: int, processes: int, folder:
     strategy.join(config, placement, torch.device("cpu"), load_strategy_options(config))
     found = {}
     for name, options in SCENARIOS.items():
-        whole = Listener()
+        whole = Looking()
         loop = make_scenario(config, strategy, folder / name / "whole", whole, **options)
+        whole.model = loop.objective
         counters = loop.run()
         weights = {key: value.clone() for key, value in loop.optimizer.whole().items()}
-        pieces = {key: piece_of(p) for key, p in loop.objective.named_parameters()}
         with suppress(TrainingStopped):
             make_scenario(config, strategy, folder / name / "parts", Listener(STOP_AT), **options).run()
         resumed = Listener()
@@ -48,7 +61,7 @@ def main(strategy_name: str, zero_stage: int, rank: int, processes: int, folder:
             "evaluations": whole.evaluations,
             "tokens": counters.input_tokens,
             "weights": weights,
-            "pieces": pieces,
+            "pieces": whole.pieces,
             "resumed_steps": resumed.steps,
             "resumed_weights": {key: value.clone() for key, value in again.optimizer.whole().items()},
             "agreed": strategy.agree(rank == 1),
