@@ -65,7 +65,9 @@ RUNNERS = ComponentFactory[TrainingRunner](
     "trainer",
     {
         "torch": "app.implementations.training.runner:TorchRunner",
+        "torch-forecast": "app.implementations.training.runner:TorchRunner",
         "double": "app.implementations.training.double:ScriptedRunner",
+        "double-forecast": "app.implementations.training.double:ScriptedForecast",
     },
 )
 OBJECTIVES = ComponentFactory[Any](
@@ -227,11 +229,12 @@ def build_base_models(settings: Settings) -> BaseModelStore:
 
 
 def build_runner(name: str) -> TrainingRunner:
-    """What trains in a trainer process."""
-    if name == "double":
+    """What trains, or only forecasts, in a trainer process."""
+    if name.startswith("double"):
         return RUNNERS.create(name)
     return RUNNERS.create(
         name,
+        only_forecast=name.endswith("-forecast"),
         objectives=OBJECTIVES,
         adaptations=ADAPTATIONS,
         strategies=STRATEGIES,
