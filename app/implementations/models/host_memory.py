@@ -1,5 +1,6 @@
 """Memory of this host that a process to come may take."""
 
+import subprocess
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,8 +12,11 @@ _GROUPS = (  # limit, usage, and what of the usage is files that can be dropped:
 )
 
 
-def available_bytes() -> int:
-    """Without swapping, and within the limit of the container that this process is in."""
+def available_bytes(device: str = "cpu") -> int:
+    """Of the GPU where a config's ``device`` means one. Else of the host: without swapping, and within the limit of
+    the container that this process is in."""
+    if device in ("auto", "cuda") and (free := _free_on_gpu()) is not None:
+        return free
     return min([int(psutil.virtual_memory().available), *_left_in_groups()])
 
 
@@ -24,3 +28,13 @@ def _left_in_groups() -> list[int]:
             stat = dict(line.split() for line in (folder / "memory.stat").read_text("ascii").splitlines())
             left.append(most - used + int(stat[dropped]))
     return left
+
+
+def _free_on_gpu() -> int | None:
+    """Of the first one; torch, which would know, is not in every process that asks."""
+    command = ["nvidia-smi", "--id=0", "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
+    try:
+        said = subprocess.run(command, check=True, capture_output=True, text=True, timeout=5).stdout
+        return int(said.split()[0]) * 2**20
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):  # there is no NVIDIA driver
+        return None
