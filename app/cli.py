@@ -124,9 +124,8 @@ def estimate(overrides: dict[str, Any]) -> None:
         "fits": "yes" if found.fits else "no",
     }
     if found.suggestion:
-        lines["would fit"] = " ".join(
-            f"--set {key}={json.dumps(value)}" for key, value in found.suggestion.items()
-        )
+        changes = found.suggestion.items()
+        lines["would fit"] = " ".join(f"--set {key}={json.dumps(value)}" for key, value in changes)
     for name, value in lines.items():
         click.echo(f"{name:12} {value}")
 

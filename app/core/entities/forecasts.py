@@ -30,7 +30,7 @@ class Forecast:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A forecast beside what this host has. ``suggestion``: keys of the config that would make it fit, if any do."""
+    """A forecast beside what this host has. ``suggestion``: keys of the config that would make it fit."""
 
     forecast: Forecast
     available_bytes: int

@@ -61,7 +61,7 @@ class Forecasts:
         self._seconds = seconds
 
     def known(self, config: TrainingConfig, base: Path, dataset: Path) -> Forecast | None:
-        """What was found before for this cut of data, base model and config. ``dataset``'s name says its content."""
+        """What was found before for this cut of data, base and config. ``dataset``'s name says its content."""
         with suppress(OSError, ValueError, TypeError):  # there is none, or another version of this code kept it
             return Forecast(**json.loads(self._place(config, base, dataset).read_text("utf-8")))
         return None
@@ -182,7 +182,7 @@ def weight_bytes(base: Path) -> int:
 
 
 def rough_bytes(config: TrainingConfig, base: Path, longest_row: int) -> int:
-    """An upper bound of a run's memory by the model's shape, without torch: too much by half rather than too little.
+    """An upper bound of a run's memory by the model's shape, without torch: rather too much than too little.
 
     Of a layer and a token a pass keeps about 16 values of the hidden size and 6 of the feed-forward's.
     """

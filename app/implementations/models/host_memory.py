@@ -13,8 +13,8 @@ _GROUPS = (  # limit, usage, and what of the usage is files that can be dropped:
 
 
 def available_bytes(device: str = "cpu") -> int:
-    """Of the GPU where a config's ``device`` means one. Else of the host: without swapping, and within the limit of
-    the container that this process is in."""
+    """Of the GPU where a config's ``device`` means one. Else of the host: without swapping, and within the limit
+    of the container that this process is in."""
     if device in ("auto", "cuda") and (free := _free_on_gpu()) is not None:
         return free
     return min([int(psutil.virtual_memory().available), *_left_in_groups()])

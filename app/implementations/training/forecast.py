@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 PASSES = 4  # measured, the first among them, which warms up
 OWN_SECONDS = 20.0  # of a run's own steps, after which what was measured must do
 REHEARSAL_SECONDS = 12.0  # after which no further pass begins
+LARGEST_SECONDS = 30.0  # a pass that would take longer is not made: its memory follows from a smaller one
 SAMPLE_SECONDS = 0.004  # between two looks at the memory
 FORWARD_SHARE = 0.4  # of a pass, until an evaluation was measured: half of the products, without the adapters' own
 WRITE_BYTES_A_SECOND = 200e6  # a checkpoint: written, read for its sha256, brought to the disk
@@ -104,7 +105,7 @@ class Sizes:
         return (4 + STATE_BYTES[config.optimizer]) * self.learning + self.best_bytes(config)
 
     def disk_bytes(self, config: TrainingConfig, saves: int) -> int:
-        """A new checkpoint is written before the oldest goes; a version is in the run folder and in the registry."""
+        """A checkpoint is written before the oldest goes; a version is in the run folder and in the registry."""
         kept = min(saves, config.save_total_limit + 1)
         return kept * self.checkpoint_bytes(config) + 2 * (4 * self.learning + self.tokenizer_bytes)
 
@@ -294,7 +295,8 @@ class RunForecast:
 def rehearse(loop: TrainingLoop, sizes: Sizes, available: int) -> Forecast:
     """Take a few steps of ``loop``'s plan in a process that ends with them; nothing is saved.
 
-    The largest micro-batch is left out where a smaller one has shown that it needs more than ``available`` bytes.
+    The largest micro-batch is left out where a smaller one has shown that it needs more than ``available`` bytes,
+    or too long.
     """
     meter, plan = loop.meter, loop.plan()
     meter.start(loop.device)
@@ -305,11 +307,12 @@ def rehearse(loop: TrainingLoop, sizes: Sizes, available: int) -> Forecast:
     )
     middle = len(micro_batches) // 2
     typical = [micro_batches[(middle + shift) % len(micro_batches)] for shift in (0, -1, 1)]
-    loop.rehearse(typical[0], prepare=[*typical, micro_batches[-1]])
-    loop.rehearse(typical[1])
-    if meter.resting_bytes + meter.token_bytes * work.largest < available:
+    loop.rehearse(typical[0][:1], prepare=[*typical, micro_batches[-1]])  # warms up
+    loop.rehearse(typical[0])
+    in_time = meter.token_seconds * work.largest < LARGEST_SECONDS
+    if in_time and meter.resting_bytes + meter.token_bytes * work.largest < available:
         loop.rehearse(micro_batches[-1])
-    for places in (typical[2], *typical):
+    for places in (*typical[1:], *typical):
         if time.perf_counter() - meter.started < REHEARSAL_SECONDS:
             loop.rehearse(places)
     with meter.forward_only(sum(tokens[place] for place in typical[0])):
