@@ -11,7 +11,6 @@ The experiment's name says what it does:
 ``double-hangs``    never ends and does not listen
 ``double-busy``     never ends, inside C code that holds the interpreter's lock
 ``double-forks``    hangs, with a child in a session of its own
-
 ``double-huge``     is forecast to need more memory than any host has
 
 A name that only begins so (``double-slow-3``) does the same; any other succeeds at once. A step is an epoch.
@@ -68,7 +67,7 @@ class ScriptedForecast(TrainingRunner):
 
     def run(self, job: TrainerJob, report: Reporter) -> Mapping[str, Any]:
         """See the interface."""
-        _act(job.config.experiment_name)
+        _act(job.config.experiment_name, job.placement.rank)
         steps, huge = job.config.num_epochs, job.config.experiment_name.startswith("double-huge")
         found = Forecast(
             peak_memory_bytes=10**15 if huge else 10**6,

@@ -101,8 +101,11 @@ class Sizes:
     def best_bytes(self, config: TrainingConfig) -> int:
         return 4 * self.learning if config.keeps_best else 0
 
+    def state_bytes(self, config: TrainingConfig) -> int:
+        return STATE_BYTES[config.optimizer] * self.learning
+
     def checkpoint_bytes(self, config: TrainingConfig) -> int:
-        return (4 + STATE_BYTES[config.optimizer]) * self.learning + self.best_bytes(config)
+        return 4 * self.learning + self.state_bytes(config) + self.best_bytes(config)
 
     def disk_bytes(self, config: TrainingConfig, saves: int) -> int:
         """A checkpoint is written before the oldest goes; a version is in the run folder and in the registry."""
@@ -122,11 +125,13 @@ class Meter:
         self.measuring = False
         self.started = 0.0
         self._resting = 0
+        self._state_bytes = 0
         self._seen = 0
         self._over = threading.Event()
 
-    def start(self, device: torch.device) -> None:
-        self._device = device
+    def start(self, device: torch.device, state_bytes: int) -> None:
+        """``state_bytes``: of the optimizer's state, which is not there in the first passes."""
+        self._device, self._state_bytes = device, state_bytes
         self.measuring = True
         self.started = time.perf_counter()
         threading.Thread(target=self._watch, name="memory", daemon=True).start()
@@ -152,8 +157,7 @@ class Meter:
         after = peak_memory_bytes(self._device)
         self._passes.append((tokens, seconds[0]))
         peak = after if after > before else max(self._seen, held_memory_bytes(self._device))
-        if self._resting:
-            self._kept.append((tokens, max(0, peak - self._resting)))
+        self._kept.append((tokens, peak - self._resting))
 
     @contextmanager
     def one_update(self) -> Iterator[None]:
@@ -167,6 +171,8 @@ class Meter:
         if not self._resting:
             _give_back()
             self._resting = held_memory_bytes(self._device)
+            before = self._resting - self._state_bytes
+            self._kept = [(tokens, peak - before) for tokens, peak in self._kept]
 
     @contextmanager
     def forward_only(self, tokens: int) -> Iterator[None]:
@@ -182,7 +188,7 @@ class Meter:
     def token_bytes(self) -> float:
         """The most that a pass kept, a token of it; of the largest pass, whose allocations are least in doubt."""
         tokens, kept = max(self._kept, default=(0, 0))
-        return kept / tokens if tokens else 0.0
+        return max(0, kept) / tokens if tokens else 0.0
 
     @property
     def resting_bytes(self) -> int:
@@ -258,7 +264,7 @@ class RunForecast:
             self._report.message(f"{counts}, {self._known.in_words()}")
             self._keep(self._known)
         else:
-            meter.start(device)
+            meter.start(device, self._sizes.state_bytes(self._config))
             self._report.message(f"{counts}; memory and time follow from the first steps")
 
     def stepped(self, done: int, meter: Meter) -> None:
@@ -299,7 +305,7 @@ def rehearse(loop: TrainingLoop, sizes: Sizes, available: int) -> Forecast:
     or too long.
     """
     meter, plan = loop.meter, loop.plan()
-    meter.start(loop.device)
+    meter.start(loop.device, sizes.state_bytes(loop.config))
     work = loop.work(plan, 0)
     tokens = [row.tokens for row in loop.train_rows]
     micro_batches = sorted(
@@ -309,11 +315,12 @@ def rehearse(loop: TrainingLoop, sizes: Sizes, available: int) -> Forecast:
     typical = [micro_batches[(middle + shift) % len(micro_batches)] for shift in (0, -1, 1)]
     loop.rehearse(typical[0][:1], prepare=[*typical, micro_batches[-1]])  # warms up
     loop.rehearse(typical[0])
-    in_time = meter.token_seconds * work.largest < LARGEST_SECONDS
-    if in_time and meter.resting_bytes + meter.token_bytes * work.largest < available:
+    too_long = meter.token_seconds * work.largest > LARGEST_SECONDS
+    too_large = meter.resting_bytes + meter.token_bytes * work.largest > available
+    if not loop.strategy.agree(too_long or too_large):
         loop.rehearse(micro_batches[-1])
     for places in (*typical[1:], *typical):
-        if time.perf_counter() - meter.started < REHEARSAL_SECONDS:
+        if not loop.strategy.agree(time.perf_counter() - meter.started > REHEARSAL_SECONDS):
             loop.rehearse(places)
     with meter.forward_only(sum(tokens[place] for place in typical[0])):
         loop.score(typical[0])
