@@ -113,7 +113,8 @@ class Forecasts:
     def _refuse_hopeless(self, config: TrainingConfig, base: Path) -> None:
         """A rehearsal that cannot even load the model would take the whole host down with it."""
         least, available = weight_bytes(base), self._available(config.device)
-        if config.adaptation != "qlora" and least > available:
+        adaptation: str = config.adaptation
+        if adaptation != "qlora" and least > available:
             raise Invalid(
                 f"it cannot fit: the weights of {config.base_model} alone take {_gigabytes(least)}, and "
                 f"{_gigabytes(available)} are free: take a smaller base model",
@@ -196,7 +197,8 @@ def rough_bytes(config: TrainingConfig, base: Path, longest_row: int) -> int:
     kept = values * width * (CHECKPOINTED if config.gradient_checkpointing else 1)
     if "head" not in config.kernel_names:
         kept += 12 * (shape.get("vocab_size") or 0)  # the scores in float32, their gradient, and one copy
-    learning = 8 * weights if config.adaptation == "full" else 0  # masters, gradients and state in float32
+    adaptation: str = config.adaptation
+    learning = 8 * weights if adaptation == "full" else 0  # masters, gradients and state in float32
     tokens = config.batch_size * longest_row
     return round(BASE_BYTES + 2 * weights + learning + kept * tokens)
 
@@ -213,7 +215,8 @@ def suggest(config: TrainingConfig, found: Forecast, available: int, weights: in
 
 def _lighter(config: TrainingConfig, found: Forecast, weights: int) -> Iterator[tuple[dict[str, Any], float]]:
     """Changes, and the memory they leave; rows in an optimizer step stay as many as they were."""
-    rests, kept = [({}, found.resting_bytes)], [({}, found.token_bytes)]
+    rests: list[tuple[dict[str, Any], float]] = [({}, found.resting_bytes)]
+    kept: list[tuple[dict[str, Any], float]] = [({}, found.token_bytes)]
     if config.adaptation == "lora" and "qlora" in _adaptations():
         rests.append(({"adaptation": "qlora"}, found.resting_bytes - 0.7 * weights))
     if not config.gradient_checkpointing:

@@ -272,7 +272,7 @@ class RunForecast:
         if not meter.measuring or self._work is None:
             return
         enough = meter.passes >= PASSES and meter.updates > 1
-        late = time.perf_counter() - meter.started > OWN_SECONDS
+        late = meter.passes > 1 and time.perf_counter() - meter.started > OWN_SECONDS
         if enough or late or 2 * (self._work.steps - done) <= self._work.steps_left:
             meter.stop()
             found = meter.forecast(self._config, self._work, self._sizes)
