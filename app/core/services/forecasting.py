@@ -134,6 +134,8 @@ class Forecasts:
                 "threads": self._threads,
             }
             outcome = self._carry_out(job_file, Path(folder), go_on)
+            if outcome.code == "trainer_failed":
+                log.error("a rehearsal failed: %s", (Path(folder) / "logs.txt").read_text("utf-8", "replace")[-2000:])
         if outcome.kind == "succeeded" and outcome.result is not None:
             found = Forecast(**outcome.result["forecast"])
             self._keep(self._place(config, base, dataset), found)
@@ -144,7 +146,7 @@ class Forecasts:
                 "or set gradient_checkpointing",
                 code="does_not_fit",
             )
-        if outcome.kind == "failed":
+        if outcome.kind == "failed" and outcome.code != "trainer_failed":
             raise Invalid(outcome.message or "", code=outcome.code, faults=outcome.faults)
         raise Unavailable("the rehearsal that measures ended before its time", code="estimate_failed")
 

@@ -61,7 +61,6 @@ class ScriptedRunner(TrainingRunner):
         return {"metrics": metrics, "template_hash": sha256(b"double").hexdigest()}
 
 
-def _act(name: str, rank: int) -> None:
 class ScriptedForecast(TrainingRunner):
     """Says at once what a run would take; of the names above, those that fail or hang do so here too."""
 
@@ -83,7 +82,7 @@ class ScriptedForecast(TrainingRunner):
         return {"forecast": asdict(found)}
 
 
-def _act(name: str) -> None:
+def _act(name: str, rank: int) -> None:
     forever = threading.Event()
     if name.startswith("double-crashes-") and name != f"double-crashes-{rank}":
         forever.wait()
