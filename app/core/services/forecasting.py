@@ -14,6 +14,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from app.core.entities.forecasts import Estimate, Forecast
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import AppError, Invalid, Unavailable
@@ -28,7 +30,9 @@ POLL_SECONDS = 0.1
 NEAR = 0.6  # of what is available: a rough figure below it needs no rehearsal
 ROOM = 0.9  # of what is available, which a suggestion takes at most
 MOST_KEPT = 1000
+LOG_CHARACTERS = 2000  # of a failed rehearsal's, which goes with its folder
 CHECKPOINTED = 0.25  # of a token's memory, with gradient_checkpointing
+QUANTISED = 0.45  # of the weights' bytes: four bits of sixteen, and a head and embeddings as they were
 BASE_BYTES = 600_000_000  # torch and its libraries
 # Keys of the config that change neither the memory of a run nor its time.
 _FREE = frozenset(
@@ -113,8 +117,7 @@ class Forecasts:
     def _refuse_hopeless(self, config: TrainingConfig, base: Path) -> None:
         """A rehearsal that cannot even load the model would take the whole host down with it."""
         least, available = weight_bytes(base), self._available(config.device)
-        adaptation: str = config.adaptation
-        if adaptation != "qlora" and least > available:
+        if config.adaptation != "qlora" and least > available:
             raise Invalid(
                 f"it cannot fit: the weights of {config.base_model} alone take {_gigabytes(least)}, and "
                 f"{_gigabytes(available)} are free: take a smaller base model",
@@ -134,8 +137,9 @@ class Forecasts:
                 "threads": self._threads,
             }
             outcome = self._carry_out(job_file, Path(folder), go_on)
-            if outcome.code == "trainer_failed":
-                log.error("a rehearsal failed: %s", (Path(folder) / "logs.txt").read_text("utf-8", "replace")[-2000:])
+            if outcome.kind == "failed" and outcome.code == "trainer_failed":
+                logs = (Path(folder) / "logs.txt").read_text("utf-8", "replace")
+                log.error("a rehearsal failed: %s", logs[-LOG_CHARACTERS:])
         if outcome.kind == "succeeded" and outcome.result is not None:
             found = Forecast(**outcome.result["forecast"])
             self._keep(self._place(config, base, dataset), found)
@@ -199,8 +203,7 @@ def rough_bytes(config: TrainingConfig, base: Path, longest_row: int) -> int:
     kept = values * width * (CHECKPOINTED if config.gradient_checkpointing else 1)
     if "head" not in config.kernel_names:
         kept += 12 * (shape.get("vocab_size") or 0)  # the scores in float32, their gradient, and one copy
-    adaptation: str = config.adaptation
-    learning = 8 * weights if adaptation == "full" else 0  # masters, gradients and state in float32
+    learning = 8 * weights if config.adaptation == "full" else 0  # masters, gradients and state in float32
     tokens = config.batch_size * longest_row
     return round(BASE_BYTES + 2 * weights + learning + kept * tokens)
 
@@ -211,7 +214,9 @@ def suggest(config: TrainingConfig, found: Forecast, available: int, weights: in
     limit = ROOM * available
     for changes, needed in _lighter(config, found, weights):
         if needed <= limit:
-            return changes
+            with suppress(ValidationError):  # not every strategy takes every adaptation
+                config.with_changes(**changes)
+                return changes
     return None
 
 
@@ -219,8 +224,10 @@ def _lighter(config: TrainingConfig, found: Forecast, weights: int) -> Iterator[
     """Changes, and the memory they leave; rows in an optimizer step stay as many as they were."""
     rests: list[tuple[dict[str, Any], float]] = [({}, found.resting_bytes)]
     kept: list[tuple[dict[str, Any], float]] = [({}, found.token_bytes)]
-    if config.adaptation == "lora" and "qlora" in _adaptations():
-        rests.append(({"adaptation": "qlora"}, found.resting_bytes - 0.7 * weights))
+    if config.adaptation == "full":
+        rests.append(({"adaptation": "lora"}, BASE_BYTES + 2 * weights))
+    if config.adaptation != "qlora":
+        rests.append(({"adaptation": "qlora"}, BASE_BYTES + QUANTISED * weights))
     if not config.gradient_checkpointing:
         kept.append(({"gradient_checkpointing": True}, found.token_bytes * CHECKPOINTED))
     for lighter_rest, rest in rests:
@@ -240,11 +247,6 @@ def _lighter(config: TrainingConfig, found: Forecast, weights: int) -> Iterator[
         while length >= 32:
             length //= 2
             yield {**changes, "max_length": length}, rest + kept[-1][1] * length
-
-
-def _adaptations() -> tuple[str, ...]:
-    values = TrainingConfig.model_json_schema()["properties"]["adaptation"]
-    return tuple(values.get("enum", ()))
 
 
 def _does_not_fit(judged: Estimate, config: TrainingConfig) -> AppError:

@@ -48,8 +48,14 @@ def test_what_ends_a_run_ends_an_estimate(caller):
     answer = caller("POST", PATH, json=invalid)
     assert (answer.status_code, answer.json["code"]) == (422, "invalid_data")
     assert [fault["where"] for fault in answer.json["errors"]] == ["row 1", "row 2"]
-    crashed = caller("POST", PATH, json={**BODY, "config": {"experiment_name": "double-crashes"}})
-    assert (crashed.status_code, crashed.json["code"]) == (503, "estimate_failed")
+
+
+@pytest.mark.parametrize("name", ["double-crashes", "double-raises"])
+def test_what_nobody_foresaw_is_no_fault_of_the_request(caller, caplog, name):
+    answer = caller("POST", PATH, json={**BODY, "config": {"experiment_name": name}})
+    assert (answer.status_code, answer.json["code"]) == (503, "estimate_failed")
+    assert "secret" not in answer.get_data(as_text=True)
+    assert ("a secret of the host" in caplog.text) == (name == "double-raises")
 
 
 def test_every_fault_of_a_request_is_told_as_by_train(caller):

@@ -79,7 +79,12 @@ def make(tmp_path: Path) -> Callable[..., Forecasts]:
 def test_one_that_fits(make: Callable[..., Forecasts], base: Path, dataset: Path) -> None:
     trainer = Rehearsals(success())
     judged = make(trainer).estimate(CONFIG, base, dataset)
-    assert (judged.forecast, judged.available_bytes, judged.fits, judged.suggestion) == (FOUND, 16 * GB, True, None)
+    assert (judged.forecast, judged.available_bytes, judged.fits, judged.suggestion) == (
+        FOUND,
+        16 * GB,
+        True,
+        None,
+    )
     assert trainer.job_file["config"] == CONFIG.model_dump(mode="json")
     assert not Path(trainer.job_file["run_folder"]).exists()
     assert trainer.kills == 1
@@ -118,11 +123,21 @@ def test_what_another_version_of_the_code_kept_is_made_anew(
         (4 * GB, {"batch_size": 4, "gradient_accumulation_steps": 4}),  # 1 + 2 GB
         (3 * GB, {"batch_size": 2, "gradient_accumulation_steps": 8}),  # 1 + 1 GB
         (int(1.3 * GB), {"gradient_checkpointing": True, "batch_size": 1, "gradient_accumulation_steps": 16}),
-        (GB // 2, None),  # less than what rests
+        (GB // 2, None),  # less than torch itself
     ],
 )
 def test_a_suggestion_changes_as_little_as_it_must(available: int, expected: dict[str, Any] | None) -> None:
     assert suggest(CONFIG, FOUND, available, weights=0) == expected
+
+
+def test_weights_that_are_too_large_are_quantised_or_left_frozen() -> None:
+    found = replace(FOUND, resting_bytes=9 * GB)
+    small = {"gradient_checkpointing": True, "batch_size": 2, "gradient_accumulation_steps": 8}
+    assert suggest(CONFIG, found, 2 * GB, weights=2 * GB) == {"adaptation": "qlora", **small}
+    sharded = CONFIG.with_changes(strategy="fsdp", processes=2)  # it cannot cut quantised weights
+    assert suggest(sharded, found, 2 * GB, weights=2 * GB) is None
+    full = CONFIG.with_changes(adaptation="full")
+    assert suggest(full, found, 8 * GB, weights=GB) == {"adaptation": "lora"}
 
 
 def test_a_shorter_row_comes_last() -> None:
@@ -142,9 +157,7 @@ def test_a_job_that_cannot_fit_is_refused_with_what_would(
     assert "batch_size: 4, gradient_accumulation_steps: 4" in refused.value.message
 
 
-def test_processes_share_the_host_but_not_a_gpu(
-    make: Callable[..., Forecasts], base: Path, dataset: Path
-) -> None:
+def test_processes_share_the_host_but_not_a_gpu(make: Callable[..., Forecasts], base: Path, dataset: Path) -> None:
     many = CONFIG.with_changes(strategy="ddp", processes=4)
     assert make(Rehearsals(success())).estimate(many, base, dataset).fits is False
     on_gpus = replace(FOUND, device="cuda", free_bytes=6 * GB)

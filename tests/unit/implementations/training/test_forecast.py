@@ -53,9 +53,7 @@ def test_the_work_of_a_plan_is_counted_as_the_loop_counts_it(make_loop: MakeLoop
     assert work.tokens_left == work.input_tokens
     assert work.steps == work.steps_left == loop.report.steps[-1]["step"]
     assert work.forward_tokens == 3 * sum(row.tokens for row in loop.validation_rows)
-    sizes = {
-        sum(loop.train_rows[place].tokens for place in places) for step, _ in loop.plan() for places in step
-    }
+    sizes = {sum(loop.train_rows[place].tokens for place in places) for step, _ in loop.plan() for places in step}
     assert work.largest == max(sizes)
 
 
@@ -144,7 +142,9 @@ def test_a_run_says_in_its_first_lines_what_it_will_take(
     result = build_runner("torch").run(job, heard)
     first, then = [message for message in heard.messages if message.startswith("forecast: ")]
     assert first.startswith("forecast: 20 steps, ")
-    assert f"{result['metrics']['input_tokens']:,} tokens ({result['metrics']['trained_tokens']:,} trained)" in first
+    assert (
+        f"{result['metrics']['input_tokens']:,} tokens ({result['metrics']['trained_tokens']:,} trained)" in first
+    )
     assert "peak memory" in then
     kept = Forecast(**json.loads((job.run_folder / "forecast.json").read_text()))
     assert kept.in_words() in then
@@ -192,9 +192,7 @@ def test_the_forecast_of_a_run_that_goes_on_is_of_what_is_left(make_loop: MakeLo
     whole = meter.forecast(loop.config, loop.work(plan, 0), SIZES)
     rest = meter.forecast(loop.config, loop.work(plan, len(plan) // 2), SIZES)
     assert rest.seconds == pytest.approx(whole.seconds / 2, rel=0.1)
-    assert asdict(replace(rest, seconds=0)) == asdict(
-        replace(whole, seconds=0, disk_bytes=rest.disk_bytes)
-    )
+    assert asdict(replace(rest, seconds=0)) == asdict(replace(whole, seconds=0, disk_bytes=rest.disk_bytes))
 
 
 def test_memory_grows_with_the_tokens_of_the_largest_batch() -> None:
