@@ -65,7 +65,9 @@ RUNNERS = ComponentFactory[TrainingRunner](
     "trainer",
     {
         "torch": "app.implementations.training.runner:TorchRunner",
+        "torch-forecast": "app.implementations.training.runner:TorchRunner",
         "double": "app.implementations.training.double:ScriptedRunner",
+        "double-forecast": "app.implementations.training.double:ScriptedForecast",
     },
 )
 OBJECTIVES = ComponentFactory[Any](
@@ -125,6 +127,7 @@ COMPONENTS = ComponentFactory[Any](
         "base_models": "app.implementations.models.base_models:FolderBaseModelStore",
         "artifacts": "app.implementations.registry.artifacts:FolderArtifactStore",
         "celery_app": "app.implementations.queue.broker:celery_app",
+        "available_bytes": "app.implementations.models.host_memory:available_bytes",
         "trainer_launcher": "app.implementations.queue.trainer_launcher:ProcessTrainerLauncher",
         "passwords": "app.implementations.identity.passwords:Argon2Hasher",
         "tokens": "app.implementations.identity.tokens:JwtIssuer",
@@ -227,11 +230,12 @@ def build_base_models(settings: Settings) -> BaseModelStore:
 
 
 def build_runner(name: str) -> TrainingRunner:
-    """What trains in a trainer process."""
-    if name == "double":
+    """What trains, or only forecasts, in a trainer process."""
+    if name.startswith("double"):
         return RUNNERS.create(name)
     return RUNNERS.create(
         name,
+        only_forecast=name.endswith("-forecast"),
         objectives=OBJECTIVES,
         adaptations=ADAPTATIONS,
         strategies=STRATEGIES,
@@ -270,6 +274,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
     from app.core.services.datasets import DatasetService
     from app.core.services.evaluation import EvaluationService
     from app.core.services.execution import ExecutionService
+    from app.core.services.forecasting import Forecasts
     from app.core.services.identity import IdentityService
     from app.core.services.inference import InferenceService
     from app.core.services.model_management import ModelManagementService
@@ -309,6 +314,14 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
     if settings.default_base_model:
         defaults = defaults.with_changes(base_model=settings.default_base_model)
 
+    trainer_threads = settings.cores if inline else settings.trainer_threads
+    forecasts = Forecasts(
+        launcher=COMPONENTS.create("trainer_launcher", runner=f"{settings.trainer}-forecast"),
+        folder=settings.instance_dir / "forecasts",
+        available=COMPONENTS.load("available_bytes"),
+        threads=trainer_threads,
+    )
+
     return Services(
         identity=IdentityService(
             users=repository("users"),
@@ -324,6 +337,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
             bases=bases,
             queue=queue,
             defaults=defaults,
+            forecasts=forecasts,
         ),
         execution=ExecutionService(
             jobs=repository("jobs"),
@@ -332,11 +346,12 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
             bases=bases,
             artifacts=artifacts,
             launcher=COMPONENTS.create("trainer_launcher", runner=settings.trainer),
+            forecasts=forecasts,
             results_dir=settings.results_dir,
             lease_seconds=settings.lease_seconds,
             poll_seconds=settings.poll_seconds,
             max_attempts=settings.max_attempts,
-            threads=settings.cores if inline else settings.trainer_threads,
+            threads=trainer_threads,
         ),
         models=ModelManagementService(versions=repository("versions"), bases=bases),
         inference=InferenceService(

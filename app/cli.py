@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import click
 from flask.cli import AppGroup, with_appcontext
 
 from app.bootstrap import SettingsError, one_line
+from app.core.entities.forecasts import in_minutes
 from app.core.entities.identity import DEFAULT_PROJECT_ID, Principal, Role
 from app.core.entities.jobs import FineTuningJob, JobState
 from app.core.errors import AppError
@@ -79,17 +82,52 @@ def list_users() -> None:
         click.echo(f"{user.username:24} {roles:32} {user.created_at:%Y-%m-%d %H:%M}")
 
 
+def _job_options(command: Callable[..., None]) -> Callable[..., None]:
+    """What a job is: ``command`` is given the overrides of the training config."""
+
+    @click.option("--dataset-path", help="A file under data/raw.")
+    @click.option("--base-model", help="A name that `flask models list` shows.")
+    @click.option(
+        "--set",
+        "changes",
+        metavar="KEY=VALUE",
+        multiple=True,
+        help="Any key of the training config; may be repeated.",
+    )
+    @wraps(command)
+    def with_options(dataset_path: str | None, base_model: str | None, changes: tuple[str, ...]) -> None:
+        named = {"dataset_path": dataset_path, "base_model": base_model}
+        command(dict(map(_change, changes)) | {key: value for key, value in named.items() if value is not None})
+
+    return with_options
+
+
 @train.command("submit")
-@click.option("--dataset-path", help="A file under data/raw.")
-@click.option("--base-model", help="A name that `flask models list` shows.")
-@click.option(
-    "--set", "changes", metavar="KEY=VALUE", multiple=True, help="Any key of the training config; may be repeated."
-)
-def submit(dataset_path: str | None, base_model: str | None, changes: tuple[str, ...]) -> None:
+@_job_options
+def submit(overrides: dict[str, Any]) -> None:
     """Queue a job for a worker, and print its id."""
-    named = {"dataset_path": dataset_path, "base_model": base_model}
-    overrides = dict(map(_change, changes)) | {key: value for key, value in named.items() if value is not None}
     click.echo(_services().training.submit(OPERATOR, overrides).id)
+
+
+@train.command("estimate")
+@_job_options
+def estimate(overrides: dict[str, Any]) -> None:
+    """Say what a job would take, without starting it. Measures a few steps the first time."""
+    found = _services().training.estimate(OPERATOR, overrides)
+    forecast = found.forecast
+    lines = {
+        "steps": f"{forecast.steps:,}",
+        "tokens": f"{forecast.input_tokens:,} read, {forecast.trained_tokens:,} trained",
+        "time": f"{in_minutes(forecast.seconds)}, once the model is loaded",
+        "peak memory": f"{forecast.peak_memory_bytes / 1e9:.2f} GB of {found.available_bytes / 1e9:.2f} GB free",
+        "disk": f"{forecast.disk_bytes / 1e6:.0f} MB at most",
+        "fits": "yes" if found.fits else "no",
+    }
+    if found.suggestion:
+        changes = found.suggestion.items()
+        lines["would fit"] = " ".join(f"--set {key}={json.dumps(value)}" for key, value in changes)
+    for name, value in lines.items():
+        click.echo(f"{name:12} {value}")
 
 
 @train.command("status")

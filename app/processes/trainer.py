@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from app.bootstrap import build_runner
+from app.core.entities.forecasts import Forecast
 from app.core.entities.trainer import Placement, TrainerExit
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import AppError, Invalid
@@ -190,6 +191,7 @@ def _job(raw: Mapping[str, Any], placement: Placement) -> TrainerJob:
         threads=share_of_threads(raw["threads"], placement),
         placement=placement,
         start_from=Path(raw["start_from"]) if raw.get("start_from") else None,
+        forecast=Forecast(**raw["forecast"]) if raw.get("forecast") else None,
     )
 
 

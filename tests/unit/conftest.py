@@ -17,6 +17,7 @@ from app.core.entities.inference import Prediction
 from app.core.interfaces.operations import JobQueue
 from app.core.interfaces.storage import DatabaseHealth
 from app.core.services import Services
+from app.core.services.forecasting import Forecasts
 from app.core.services.identity import IdentityService
 from app.core.services.model_management import ModelManagementService
 from app.core.services.monitoring import MonitoringService
@@ -25,6 +26,7 @@ from app.implementations.data.store import FileDatasetStore
 from app.implementations.identity.passwords import Argon2Hasher
 from app.implementations.identity.tokens import JwtIssuer
 from app.implementations.models.base_models import FolderBaseModelStore
+from app.implementations.queue.trainer_launcher import ProcessTrainerLauncher
 from app.repositories.memory import MemoryJobRepository, MemoryModelVersionRepository, MemoryUserRepository
 
 QUIET = "version: 1\ndisable_existing_loggers: false\n"
@@ -124,10 +126,13 @@ def services(quiet_settings: Settings, twins: Twins, tokens: JwtIssuer) -> Servi
     datasets = FileDatasetStore(settings.data_dir, formats, settings.max_body_bytes)
     defaults = load_training_config(settings.train_config_file, base_model="tiny-random")
     unused = cast("Any", None)
+    forecasts = Forecasts(
+        ProcessTrainerLauncher("double-forecast"), settings.instance_dir / "forecasts", lambda device: 10**9, 1
+    )
     return Services(
         identity=IdentityService(twins.users, Argon2Hasher(), tokens, settings.token_seconds),
         datasets=unused,
-        training=TrainingService(twins.jobs, twins.versions, datasets, bases, twins.queue, defaults),
+        training=TrainingService(twins.jobs, twins.versions, datasets, bases, twins.queue, defaults, forecasts),
         execution=unused,
         models=ModelManagementService(twins.versions, bases),
         inference=cast("Any", twins.inference),

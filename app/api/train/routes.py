@@ -4,6 +4,7 @@ from typing import Any
 
 from app.api.train.schemas import (
     AcceptedSchema,
+    EstimateSchema,
     EventListSchema,
     EventQuerySchema,
     JobListSchema,
@@ -11,6 +12,7 @@ from app.api.train.schemas import (
     JobSchema,
     TrainSchema,
 )
+from app.core.entities.forecasts import Estimate
 from app.core.entities.identity import Role
 from app.core.entities.jobs import FineTuningJob
 from app.core.services.training import JobPage
@@ -32,6 +34,18 @@ ACCEPTED = {
     "name": "support-assistant",
     "base_model": "smollm2-135m-instruct",
     "created_at": "2026-11-22T09:30:00+00:00",
+}
+ESTIMATE = {
+    "steps": 180,
+    "input_tokens": 153828,
+    "trained_tokens": 43059,
+    "seconds": 290.0,
+    "peak_memory_bytes": 2100000000,
+    "disk_bytes": 163000000,
+    "device": "cpu",
+    "available_bytes": 12000000000,
+    "fits": True,
+    "suggestion": None,
 }
 JOB = {
     **ACCEPTED,
@@ -66,9 +80,22 @@ def submit(body: dict[str, Any]) -> FineTuningJob:
     well, and LoRA's at the top. `output_dir` cannot be set here. A request with faults starts nothing, and the
     answer lists all of them.
     """
-    config = body.pop("config")
-    named = {key: value for key, value in body.items() if value is not None}
-    return current_services().training.submit(current_principal(), {**config, **named})
+    return current_services().training.submit(current_principal(), _overrides(body))
+
+
+@blueprint.post("/estimate")
+@require(Role.DEVELOPER)
+@blueprint.arguments(TrainSchema, example=EXAMPLE)
+@blueprint.response(200, EstimateSchema, example=ESTIMATE)
+@blueprint.errors(400, 413, 503)
+def estimate(body: dict[str, Any]) -> Estimate:
+    """Ask what a job would take, before it is sent
+
+    Takes the body of `POST /api/v1/train` and starts nothing. The first time it measures a few steps, which takes
+    seconds, a minute at most for a large model; the same question again is answered at once. One measurement runs
+    at a time: 503 with `Retry-After` means that another does. Early stopping is not foreseen.
+    """
+    return current_services().training.estimate(current_principal(), _overrides(body))
 
 
 @blueprint.get("")
@@ -111,3 +138,8 @@ def cancel(task_id: str) -> FineTuningJob:
 def events(query: dict[str, Any], task_id: str) -> dict[str, Any]:
     """Read what a job has said and measured, in order"""
     return {"data": current_services().training.events(current_principal(), task_id, **query)}
+
+
+def _overrides(body: dict[str, Any]) -> dict[str, Any]:
+    named = {key: value for key, value in body.items() if key != "config" and value is not None}
+    return {**body["config"], **named}

@@ -79,6 +79,26 @@ class TrainSchema(ma.Schema):
         error.messages_dict.setdefault("_schema", []).extend(faults)
 
 
+class EstimateSchema(ma.Schema):
+    steps = ma.fields.Integer(attribute="forecast.steps", metadata={"description": "optimizer steps"})
+    input_tokens = ma.fields.Integer(attribute="forecast.input_tokens")
+    trained_tokens = ma.fields.Integer(attribute="forecast.trained_tokens")
+    seconds = ma.fields.Float(
+        attribute="forecast.seconds", metadata={"description": "of training, once the model is loaded"}
+    )
+    peak_memory_bytes = ma.fields.Integer(
+        attribute="forecast.peak_memory_bytes", metadata={"description": "of one process, on its device"}
+    )
+    disk_bytes = ma.fields.Integer(attribute="forecast.disk_bytes")
+    device = ma.fields.String(attribute="forecast.device")
+    available_bytes = ma.fields.Integer(metadata={"description": "of the device's memory, now"})
+    fits = ma.fields.Boolean()
+    suggestion = ma.fields.Dict(
+        allow_none=True,
+        metadata={"description": "keys of the config with which it would fit; null: it fits, or none would"},
+    )
+
+
 class AcceptedSchema(ma.Schema):
     task_id = ma.fields.String(attribute="id", metadata={"example": "ftjob-0123456789abcdef01234567"})
     status = ma.fields.Enum(JobState, by_value=True, attribute="state")

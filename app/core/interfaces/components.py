@@ -13,6 +13,7 @@ from app.core.entities.datasets import (
     PreparedDataset,
     TokenizedRow,
 )
+from app.core.entities.forecasts import Forecast
 from app.core.entities.models import BaseModelSpec, ModelVersion
 from app.core.entities.trainer import ALONE, Placement
 from app.core.entities.training_config import TrainingConfig
@@ -161,6 +162,7 @@ class TrainerJob:
     threads: int  # of this process
     placement: Placement = ALONE
     start_from: Path | None = None  # the artifacts of the version that it trains on from
+    forecast: Forecast | None = None  # of this very run, where one was made before
 
 
 class Reporter(ABC):
@@ -208,6 +210,7 @@ class TrainingRunner(ABC):
     def run(self, job: TrainerJob, report: Reporter) -> Mapping[str, Any]:
         """Trains; leaves metrics.json and artifacts/ in the run folder. Of many processes rank 0 alone does.
 
-        The answer: ``{"metrics": {…}, "template_hash": "…"}``. Raises ``AppError`` with a job's error code
+        The answer: ``{"metrics": {…}, "template_hash": "…"}``; of a runner that only forecasts, ``{"forecast":
+        {…}}`` with the fields of ``Forecast``, and nothing is left. Raises ``AppError`` with a job's error code
         (``invalid_data``, ``nan_loss``, ``out_of_memory`` …), or ``TrainingStopped``.
         """

@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from app.core.interfaces.components import ArtifactStore, BaseModelStore, Datase
 from app.core.interfaces.operations import TrainerLauncher
 from app.core.interfaces.storage import JobRepository, ModelVersionRepository
 from app.core.services.attempt import Attempt
+from app.core.services.forecasting import Forecasts
 from app.core.services.heartbeat import Heartbeat, Reaper
 from app.core.services.preflight import check_job
 from app.core.services.run_folders import folder_name, make_run_folder
@@ -40,6 +42,7 @@ class ExecutionService:
         bases: BaseModelStore,
         artifacts: ArtifactStore,
         launcher: TrainerLauncher,
+        forecasts: Forecasts,
         results_dir: Path,
         lease_seconds: float,
         poll_seconds: float,
@@ -52,6 +55,7 @@ class ExecutionService:
         self._bases = bases
         self._artifacts = artifacts
         self._launcher = launcher
+        self._forecasts = forecasts
         self._results = results_dir
         self._lease_seconds = lease_seconds
         # Each renewal also asks whether to cancel, so it is not left to a third of a long lease.
@@ -119,8 +123,11 @@ class ExecutionService:
             return not (self._draining.is_set() or heartbeat.lost or heartbeat.cancel_requested)
 
         self._start_from(claim.job, config)  # gone artifacts are a fault of now, not of when it is its turn
-        digest = claim.job.dataset_digest
-        check_job(config, digest, self._datasets, self._bases, trusted=_trusted(claim), go_on=go_on)
+        digest, trusted = claim.job.dataset_digest, _trusted(claim)
+        longest = check_job(config, digest, self._datasets, self._bases, trusted=trusted, go_on=go_on)
+        prepared = self._datasets.prepare(config.dataset_path, digest, config.seed, trusted=trusted)
+        base = self._bases.folder(config.base_model)
+        self._forecasts.check_fit(config, base, Path(prepared.folder), longest, go_on)
         if heartbeat.cancel_requested:
             heartbeat.persist(lambda: self._jobs.move(claim.job.id, claim.fence, JobState.CANCELLED))
         elif self._draining.is_set():
@@ -145,6 +152,7 @@ class ExecutionService:
         heartbeat.persist(lambda: self._jobs.set_run_folder(job.id, claim.fence, name))
         plain = config.model_dump(mode="json")
         write_whole(run_folder / "config.yaml", yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+        known = self._forecasts.known(config, base, Path(prepared.folder))
         job_file: dict[str, Any] = {
             "job_id": job.id,
             "attempt": claim.fence,
@@ -154,6 +162,7 @@ class ExecutionService:
             "dataset_folder": prepared.folder,
             "run_folder": str(run_folder),
             "threads": self._threads,
+            "forecast": None if known is None else asdict(known),
         }
         attempt = Attempt(
             self._jobs,

@@ -21,8 +21,10 @@ def check_job(
     *,
     trusted: bool,
     go_on: Callable[[], bool],
-) -> None:
-    """``Unavailable`` (base_model_missing), ``Conflict`` if the file has changed, or ``Invalid``.
+) -> int:
+    """The tokens of the longest training row.
+
+    ``Unavailable`` (base_model_missing), ``Conflict`` if the file has changed, or ``Invalid``.
 
     The last is not_generative or tracker_not_installed, or invalid_data and lists every fault of every row. Asked
     before each row, ``go_on`` ends the check early.
@@ -38,14 +40,18 @@ def check_job(
         faults.extend(_labels(labels))
     elif not tokenizer.generates:
         raise not_generative(config.base_model)
+    longest = 0
     for split in SPLITS:
         for conversation in datasets.rows(prepared, split):
             if not go_on():
-                return
-            faults.extend(_row(conversation, tokenizer, config, labels))
+                return longest
+            tokens, found = _row(conversation, tokenizer, config, labels)
+            longest = max(longest, tokens if split == "train" else 0)
+            faults.extend(found)
     if faults:
         count = f"{len(faults)} fault{'s' if len(faults) > 1 else ''}"
         raise Invalid(f"the data cannot be trained on: {count}", code="invalid_data", faults=faults)
+    return longest
 
 
 def _empty(prepared: PreparedDataset) -> Iterator[Fault]:
@@ -65,16 +71,18 @@ def _labels(labels: Sequence[str]) -> Iterator[Fault]:
 
 def _row(
     conversation: Conversation, tokenizer: ChatTokenizer, config: TrainingConfig, labels: Sequence[str]
-) -> Iterator[Fault]:
+) -> tuple[int, Sequence[Fault]]:
+    """The tokens of the longest of its pieces, and what is wrong with it."""
     where = f"row {conversation.row}"
     try:
         rows = encode(conversation, tokenizer, config, labels)
     except AppError as error:
-        for fault in error.faults or (Fault("", error.code, error.message),):
-            yield Fault(f"{where}: {fault.where}" if fault.where else where, fault.code, fault.message)
-        return
+        return 0, [
+            Fault(f"{where}: {fault.where}" if fault.where else where, fault.code, fault.message)
+            for fault in error.faults or (Fault("", error.code, error.message),)
+        ]
     if not any(row.supervised for row in rows):
         reach = f"max_length ({config.max_length} tokens)"
-        yield Fault(
-            where, "no_trained_token", f"no token of the answer is within {reach}: shorten the row or raise it"
-        )
+        message = f"no token of the answer is within {reach}: shorten the row or raise it"
+        return 0, [Fault(where, "no_trained_token", message)]
+    return max(row.tokens for row in rows), ()

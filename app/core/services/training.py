@@ -5,9 +5,11 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from app.core.entities.datasets import DatasetCheck
+from app.core.entities.forecasts import Estimate
 from app.core.entities.identity import DEFAULT_PROJECT_ID, Principal
 from app.core.entities.jobs import FINAL_STATES, FineTuningJob, JobEvent, JobState
 from app.core.entities.training_config import TrainingConfig, flattened, training_config
@@ -15,7 +17,9 @@ from app.core.errors import Conflict, Fault, Invalid, NotFound
 from app.core.interfaces.components import BaseModelStore, DatasetStore
 from app.core.interfaces.operations import JobQueue
 from app.core.interfaces.storage import JobRepository, ModelVersionRepository
+from app.core.services.forecasting import Forecasts
 from app.core.services.lineage import begin_from_version
+from app.core.services.preflight import check_job
 from app.core.services.resuming import UnfinishedRun
 from app.utils.folders import locked
 
@@ -41,6 +45,7 @@ class TrainingService:
         bases: BaseModelStore,
         queue: JobQueue,
         defaults: TrainingConfig,
+        forecasts: Forecasts,
     ) -> None:
         self._jobs = jobs
         self._versions = versions
@@ -48,6 +53,7 @@ class TrainingService:
         self._bases = bases
         self._queue = queue
         self._defaults = defaults.with_changes(from_version=None)  # a request says itself where it begins
+        self._forecasts = forecasts
 
     def submit(self, principal: Principal | None, overrides: Mapping[str, Any]) -> FineTuningJob:
         """Save a job that trains with the defaults and ``overrides`` over them, and ring for a worker.
@@ -56,6 +62,18 @@ class TrainingService:
         with every fault of the config, the names in it and the data; then nothing is saved.
         """
         return self._submit(principal, overrides, None)
+
+    def estimate(self, principal: Principal | None, overrides: Mapping[str, Any]) -> Estimate:
+        """What the job of ``submit`` would take, and whether it fits this host; nothing is saved.
+
+        ``Invalid`` as ``submit``, and with what validation finds (invalid_data …) or what would end the run;
+        ``Unavailable`` as ``Forecasts.estimate``, or base_model_missing.
+        """
+        config, check = self._checked(principal, overrides)
+        trusted = principal is None
+        check_job(config, check.digest, self._datasets, self._bases, trusted=trusted, go_on=lambda: True)
+        prepared = self._datasets.prepare(config.dataset_path, check.digest, config.seed, trusted=trusted)
+        return self._forecasts.estimate(config, self._bases.folder(config.base_model), Path(prepared.folder))
 
     def resume(self, run: UnfinishedRun, overrides: Mapping[str, Any]) -> FineTuningJob:
         """A job of the foreground that goes on with ``run``, in its folder and from its newest whole checkpoint.
@@ -82,19 +100,7 @@ class TrainingService:
     def _submit(
         self, principal: Principal | None, overrides: Mapping[str, Any], run_folder: str | None
     ) -> FineTuningJob:
-        # A client cannot say where on the host a run's files go, and the defaults' place is for one run only.
-        defaults = self._defaults if principal is None else self._defaults.with_changes(output_dir=None)
-        overrides, version_faults = begin_from_version(self._versions, _project(principal), overrides)
-        faults = list(version_faults)
-        config: TrainingConfig | None = None
-        try:
-            config = training_config(overrides, over=defaults, strict=True)
-        except Invalid as error:
-            faults.extend(error.faults)
-        check, named_faults = self._check_named(principal, config.model_dump() if config else overrides)
-        faults.extend(named_faults)
-        if faults or config is None or check is None:
-            raise Invalid("the request has faults: nothing was started", faults=faults)
+        config, check = self._checked(principal, overrides)
         job = FineTuningJob(
             id=f"ftjob-{secrets.token_hex(12)}",
             project_id=_project(principal),
@@ -110,6 +116,24 @@ class TrainingService:
         self._jobs.add(job)
         self._queue.ring(job.id)
         return job
+
+    def _checked(
+        self, principal: Principal | None, overrides: Mapping[str, Any]
+    ) -> tuple[TrainingConfig, DatasetCheck]:
+        # A client cannot say where on the host a run's files go, and the defaults' place is for one run only.
+        defaults = self._defaults if principal is None else self._defaults.with_changes(output_dir=None)
+        overrides, version_faults = begin_from_version(self._versions, _project(principal), overrides)
+        faults = list(version_faults)
+        config: TrainingConfig | None = None
+        try:
+            config = training_config(overrides, over=defaults, strict=True)
+        except Invalid as error:
+            faults.extend(error.faults)
+        check, named_faults = self._check_named(principal, config.model_dump() if config else overrides)
+        faults.extend(named_faults)
+        if faults or config is None or check is None:
+            raise Invalid("the request has faults: nothing was started", faults=faults)
+        return config, check
 
     def named_faults(self, principal: Principal | None, overrides: Mapping[str, Any]) -> Sequence[Fault]:
         """What is wrong with the version, the base model, the data and the place that a request names."""

@@ -3,6 +3,7 @@
 import resource
 import sys
 
+import psutil
 import torch
 
 from app.core.errors import Invalid
@@ -44,3 +45,18 @@ def peak_memory_bytes(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def held_memory_bytes(device: torch.device) -> int:
+    """What this process holds now, as ``peak_memory_bytes`` counts it."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    return int(_THIS_PROCESS.memory_info().rss)
+
+
+def free_memory_bytes(device: torch.device) -> int | None:
+    """Of the GPU; None where the host's memory is meant."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+
+
+_THIS_PROCESS = psutil.Process()

@@ -11,6 +11,7 @@ The experiment's name says what it does:
 ``double-hangs``    never ends and does not listen
 ``double-busy``     never ends, inside C code that holds the interpreter's lock
 ``double-forks``    hangs, with a child in a session of its own
+``double-huge``     is forecast to need more memory than any host has
 
 A name that only begins so (``double-slow-3``) does the same; any other succeeds at once. A step is an epoch.
 """
@@ -21,10 +22,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from app.core.entities.forecasts import Forecast
 from app.core.errors import AppError, Fault, Invalid
 from app.core.interfaces.components import Reporter, TrainerJob, TrainingRunner, TrainingStopped
 from app.utils.clock import boottime
@@ -56,6 +59,27 @@ class ScriptedRunner(TrainingRunner):
             _leave(job, metrics)
         _mark(job, "end")
         return {"metrics": metrics, "template_hash": sha256(b"double").hexdigest()}
+
+
+class ScriptedForecast(TrainingRunner):
+    """Says at once what a run would take; of the names above, those that fail or hang do so here too."""
+
+    def run(self, job: TrainerJob, report: Reporter) -> Mapping[str, Any]:
+        """See the interface."""
+        _act(job.config.experiment_name, job.placement.rank)
+        steps, huge = job.config.num_epochs, job.config.experiment_name.startswith("double-huge")
+        found = Forecast(
+            peak_memory_bytes=10**15 if huge else 10**6,
+            seconds=0.1 * steps,
+            steps=steps,
+            input_tokens=10 * steps,
+            trained_tokens=5 * steps,
+            disk_bytes=10**6,
+            resting_bytes=10**5,
+            token_bytes=1e15 / 512 if huge else 1000.0,
+            largest_batch_tokens=512,
+        )
+        return {"forecast": asdict(found)}
 
 
 def _act(name: str, rank: int) -> None:

@@ -29,6 +29,7 @@ from app.implementations.training.checkpoints import (
     save_checkpoint,
 )
 from app.implementations.training.collective import first
+from app.implementations.training.forecast import Meter, Plan, RunForecast, Work, work_of
 from app.implementations.training.method import Objective, Strategy
 from app.implementations.training.optimizer import Masters, learning_rate
 from app.implementations.training.pins import compare, pins
@@ -81,6 +82,9 @@ class TrainingLoop:
     report: Reporter
     machine: Mapping[str, str | int] = field(default_factory=dict)
     sample: Callable[[int], None] | None = None  # given the step, when an evaluation is due
+    sample_tokens: int = 0  # that ``sample`` reads, in forward passes without a cache
+    forecast: RunForecast | None = None
+    meter: Meter = field(default_factory=Meter)
 
     def run(self) -> Counters:
         """Train to the end or from the newest whole checkpoint on. Leaves the weights to publish in the model.
@@ -105,8 +109,9 @@ class TrainingLoop:
         self.objective.prepare(self.wrapped, self.strategy, rows, self.device, self.checkpoints, self.report)
         position, self._best = self._resume(checkpoint, differences)
         step, counters = position.step, Counters(**position.counters)
-        plans = [self._plan(epoch) for epoch in range(self.config.num_epochs)]
-        steps = [(micro_batches, micro_batches is plan[-1]) for plan in plans for micro_batches in plan]
+        steps = self.plan()
+        if self.forecast:
+            self.forecast.begin(self.work(steps, step), self.meter, self.device)
         for micro_batches, at_edge in steps[step:]:
             if self._gives_up(counters):
                 break
@@ -115,6 +120,8 @@ class TrainingLoop:
                 raise TrainingStopped
             self._step(step, len(steps), micro_batches, counters)
             step += 1
+            if self.forecast:
+                self.forecast.stepped(step, self.meter)
             if at_edge or _is_due(self.config.eval_steps, step):
                 if self.validation_rows:
                     self._evaluate(step, len(steps), counters)
@@ -125,6 +132,38 @@ class TrainingLoop:
         if self._best is not None:
             self.optimizer.load_masters(self._best)
         return counters
+
+    def plan(self) -> Plan:
+        """Every step of the run."""
+        plans = [self._plan(epoch) for epoch in range(self.config.num_epochs)]
+        return [(micro_batches, micro_batches is plan[-1]) for plan in plans for micro_batches in plan]
+
+    def work(self, plan: Plan, done: int) -> Work:
+        return work_of(
+            self.config,
+            plan,
+            done,
+            self.train_rows,
+            self.validation_rows,
+            self.strategy.processes,
+            self.objective.scores_first,
+            self.sample_tokens,
+        )
+
+    def rehearse(self, places: Sequence[int], prepare: Sequence[Sequence[int]] = ()) -> None:
+        """A step on one micro-batch, the same in each process; the first time with all that will be needed to
+        ``prepare``. The run that this stands for is not to be run here."""
+        if prepare:
+            rows = {place: self.train_rows[place] for group in prepare for place in group}
+            self.objective.prepare(
+                self.wrapped, self.strategy, list(rows.values()), self.device, self.checkpoints, self.report
+            )
+        self._step(0, 1, [list(places)] * self.strategy.processes, Counters())
+
+    def score(self, places: Sequence[int]) -> None:
+        """A forward pass as evaluations make it."""
+        rows = [self.train_rows[place] for place in places]
+        evaluate(self.objective, self.wrapped, self.strategy, rows, len(rows), self.device)
 
     def _plan(self, epoch: int) -> list[list[list[int]]]:
         config = self.config
@@ -173,7 +212,8 @@ class TrainingLoop:
         loss = float(sums["loss"])
         if not math.isfinite(loss):
             raise self._not_a_number(step, f"the loss became {loss}", self._bad_rows(rows) or rows)
-        norm = self.strategy.step(self.optimizer, rate, self.config.max_grad_norm)
+        with self.meter.one_update():
+            norm = self.strategy.step(self.optimizer, rate, self.config.max_grad_norm)
         if not math.isfinite(norm):
             raise self._not_a_number(step, f"the gradient became {norm}", rows)
         counters.input_tokens += sum(row.tokens for row in rows)
@@ -201,7 +241,7 @@ class TrainingLoop:
         for number, (places, counts) in enumerate(share):
             batch = pack([self.train_rows[place] for place in places])
             self._seed(step, number)
-            with self.strategy.accumulating(last=number + 1 == len(share)):
+            with self.meter.one_pass(batch.tokens), self.strategy.accumulating(last=number + 1 == len(share)):
                 found = self.wrapped(batch.to(self.device))
                 loss = found["loss"] if counts else found["loss"] * 0.0
                 self.strategy.backward(loss / weight, self.optimizer)

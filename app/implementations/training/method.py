@@ -25,6 +25,7 @@ class Objective(nn.Module, ABC):
 
     generates = False  # whether ``model`` writes text, a token after another
     counts_tokens = False  # whether the loss is a mean over tokens, so that its exponential is a perplexity
+    scores_first = False  # whether ``prepare`` makes a forward pass over every row
 
     def __init__(self, model: Any, config: TrainingConfig) -> None:
         super().__init__()

@@ -5,6 +5,8 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,11 +20,13 @@ from app.core.services.encoding import encode, labels_of
 from app.core.services.tracking import chosen_trackers
 from app.implementations.data.encoder_tokenizer import load_tokenizer
 from app.implementations.data.store import read_split
-from app.implementations.models.devices import peak_memory_bytes, pick_device, pick_precision
+from app.implementations.models.devices import free_memory_bytes, peak_memory_bytes, pick_device, pick_precision
+from app.implementations.models.host_memory import available_bytes
 from app.implementations.training import packed_attention
 from app.implementations.training.adaptations.lora import count_parameters, trainable
 from app.implementations.training.batches import pack, plan_epoch
 from app.implementations.training.checkpoints import needs_room
+from app.implementations.training.forecast import RunForecast, Sizes, rehearse
 from app.implementations.training.kernels.install import install_kernels
 from app.implementations.training.loop import Counters, TrainingFailed, TrainingLoop
 from app.implementations.training.memory import memory_by_part, saved_for_backward
@@ -45,7 +49,10 @@ TOKENIZER_FILES = (
 
 
 class TorchRunner(TrainingRunner):
-    """Method = objective × adaptation × strategy, each built by its name in the config."""
+    """Method = objective × adaptation × strategy, each built by its name in the config.
+
+    With ``only_forecast`` it takes a few steps, says what the run would take, and leaves nothing.
+    """
 
     def __init__(
         self,
@@ -54,14 +61,15 @@ class TorchRunner(TrainingRunner):
         strategies: ComponentFactory[Strategy],
         trackers: ComponentFactory[Tracker],
         strategy_options: Callable[[TrainingConfig], Mapping[str, Any]],
+        only_forecast: bool = False,
     ) -> None:
         self.objectives, self.adaptations, self.strategies = objectives, adaptations, strategies
-        self.trackers = trackers
-        self.strategy_options = strategy_options
+        self.trackers, self.strategy_options = trackers, strategy_options
+        self.only_forecast = only_forecast
 
     def run(self, job: TrainerJob, report: Reporter) -> Mapping[str, Any]:
         """See the interface. Leaves ``loss_curve.png`` and ``samples.jsonl`` too."""
-        if job.placement.rank != 0:
+        if job.placement.rank != 0 or self.only_forecast:
             return self._run(job, report, None)
         trackers = {name: self.trackers.create(name) for name in chosen_trackers(job.config)}
         with Watch(report, job, trackers, pick_device(job.config.device)) as watch:
@@ -72,6 +80,8 @@ class TorchRunner(TrainingRunner):
         torch.set_num_threads(job.threads)
         device = pick_device(config.device)
         precision = pick_precision(config.precision, device)
+        free = free_memory_bytes(device)
+        available = available_bytes() // config.processes if free is None else free
 
         tokenizer = load_tokenizer(job.base_model_folder)
         classifies = config.objective == "classification"
@@ -107,8 +117,11 @@ class TorchRunner(TrainingRunner):
 
         learns = trainable(adapted)
         optimizer = strategy.optimizer(learns, config, adaptation.rate_factors(learns))
+        sampler = _sampler(job, objective, strategy, tokenizer, device, report)
+        sizes = Sizes(learning, sum(file.stat().st_size for file in _tokenizer_files(job)))
+        forecast = RunForecast(config, sizes, report, job.run_folder if strategy.rank == 0 else None, job.forecast)
         started = time.perf_counter()
-        counters = TrainingLoop(
+        loop = TrainingLoop(
             config,
             objective,
             wrapped,
@@ -120,8 +133,15 @@ class TorchRunner(TrainingRunner):
             job.run_folder / "checkpoints" / job.job_id,  # two jobs may name one output_dir
             report,
             machine_pins(device, precision, kernels),
-            _sampling(job, objective, strategy, tokenizer, device, watch),
-        ).run()
+            _sampling(sampler, watch),
+            0 if sampler is None else sampler.most_tokens,
+            forecast,
+        )
+        if self.only_forecast:
+            found = rehearse(loop, sizes, available)
+            strategy.leave()
+            return {"forecast": asdict(replace(found, free_bytes=free))}
+        counters = loop.run()
         runtime = time.perf_counter() - started
 
         masters = optimizer.whole()
@@ -138,6 +158,7 @@ class TorchRunner(TrainingRunner):
             parameter.data = masters[name].to(parameter.device)  # published in float32, as they were trained
         metrics = _metrics(counters, runtime, device) | {
             "memory_by_part": memory,
+            "forecast": forecast.compared(peak_memory_bytes(device), runtime),
             "trainable_parameters": learning,
             "cpu_percent": watch.mean_cpu_percent(),
             "device": device.type,
@@ -161,25 +182,31 @@ def _tokenize(
     return [row for row in rows if row.supervised]
 
 
-def _sampling(
+def _sampler(
     job: TrainerJob,
     objective: Objective,
     strategy: Strategy,
     tokenizer: ChatTokenizer,
     device: torch.device,
-    watch: Watch | None,
-) -> Callable[[int], None] | None:
-    """What the loop calls after each evaluation, with the step; None where there is nothing to ask."""
-    if watch is None or not objective.generates:
+    report: Reporter,
+) -> Sampler | None:
+    """What answers after each evaluation; None where there is nothing to ask."""
+    if not objective.generates:
         return None
     if not strategy.keeps_whole:  # rank 0 asks alone
         if job.config.sample_prompts:
-            watch.message(f"no samples with strategy {job.config.strategy}: its processes hold pieces", "warn")
+            report.message(f"no samples with strategy {job.config.strategy}: its processes hold pieces", "warn")
         return None
     prompts = choose_prompts(job.config, tokenizer, read_split(job.dataset_folder, "validation"))
     if not prompts:
         return None
-    sampler = Sampler(objective.model, prompts, tokenizer, job.config.sample_max_tokens, device)
+    return Sampler(objective.model, prompts, tokenizer, job.config.sample_max_tokens, device)
+
+
+def _sampling(sampler: Sampler | None, watch: Watch | None) -> Callable[[int], None] | None:
+    """What the loop calls after each evaluation, with the step."""
+    if sampler is None or watch is None:
+        return None
     return lambda step: watch.samples(step, sampler.answers())
 
 
@@ -217,13 +244,16 @@ def _memory_by_part(
     return {**memory_by_part(objective.model, optimizer), "activations": activations}
 
 
+def _tokenizer_files(job: TrainerJob) -> Sequence[Path]:
+    return [file for name in TOKENIZER_FILES if (file := job.base_model_folder / name).is_file()]
+
+
 def _leave_artifacts(job: TrainerJob, adaptation: Any, adapted: Any, head: Any | None) -> None:
     """``artifacts/``: adapter, tokenizer and template, whole or not at all; of a label head, its config.json."""
     with building(job.run_folder / "artifacts") as folder:
         adaptation.save(adapted, folder)
         if head is not None:
             head.save_pretrained(folder)
-        for name in TOKENIZER_FILES:
-            if (job.base_model_folder / name).is_file():
-                shutil.copyfile(job.base_model_folder / name, folder / name)
+        for file in _tokenizer_files(job):
+            shutil.copyfile(file, folder / file.name)
         seal(folder, {"base_model": job.config.base_model, "job_id": job.job_id})

@@ -65,6 +65,12 @@ class Sampler:
         self._max_tokens = max_tokens
         self._device = device
 
+    @property
+    def most_tokens(self) -> int:
+        """That ``answers`` reads where no answer ends before its time: each new one by reading all anew."""
+        prompts = sum(len(prompt.ids) for prompt in self._prompts)
+        return self._max_tokens * prompts + len(self._prompts) * self._max_tokens * (self._max_tokens - 1) // 2
+
     def answers(self) -> list[tuple[str, str]]:
         """(prompt, answer) pairs. Draws nothing from the random state, and leaves the model in evaluation mode."""
         self._model.eval()

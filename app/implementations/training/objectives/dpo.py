@@ -32,6 +32,7 @@ class DpoObjective(Objective):
     """
 
     generates = True
+    scores_first = True
     reference: Mapping[int, tuple[float, float]] | None = None  # row → log π₀ of (chosen, rejected)
 
     @staticmethod

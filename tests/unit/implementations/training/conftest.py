@@ -115,9 +115,7 @@ def make_scenario(
     if full:
         model.requires_grad_(True)
     else:
-        model = LoraAdaptation(config.with_changes(lora={**config.lora.model_dump(), "r": 3})).prepare(
-            model, "tiny"
-        )
+        model = LoraAdaptation(config.with_changes(lora={**config.lora.model_dump(), "r": 3})).prepare(model, "tiny")
     if kernels:
         names = config.kernel_names if strategy.keeps_whole else config.kernel_names - {"lora"}
         assert install_kernels(model, names)

@@ -17,6 +17,7 @@ from app.core.errors import Invalid, Unavailable
 from app.core.interfaces.components import ArtifactStore, BaseModelStore, ChatTokenizer, DatasetStore
 from app.core.interfaces.operations import TrainerHandle, TrainerLauncher, TrainerOutcome
 from app.core.services.execution import ExecutionService
+from app.core.services.forecasting import Forecasts
 from app.repositories.memory import MemoryJobRepository, MemoryModelVersionRepository
 
 PROJECT = "default"
@@ -191,6 +192,8 @@ class House:
     bases: FakeBases = field(default_factory=FakeBases)
     artifacts: FakeArtifacts = field(default_factory=FakeArtifacts)
     trainer: FakeTrainer = field(default_factory=FakeTrainer)
+    rehearsals: FakeTrainer = field(default_factory=FakeTrainer)
+    available: int = 10**10
 
     def __post_init__(self) -> None:
         self.jobs = MemoryJobRepository(self.versions)
@@ -204,6 +207,9 @@ class House:
             bases=self.bases,
             artifacts=self.artifacts,
             launcher=self.trainer,
+            forecasts=Forecasts(
+                self.rehearsals, self.results.parent / "forecasts", lambda device: self.available, threads=1
+            ),
             results_dir=self.results,
             lease_seconds=lease_seconds,
             poll_seconds=0.05,

@@ -1,13 +1,14 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import yaml
 
 from app.core.entities.datasets import Conversation
+from app.core.entities.forecasts import Forecast
 from app.core.entities.jobs import JobEvent, JobState, Lease
 from app.core.errors import Conflict, StaleAttempt, Unavailable
 from app.core.interfaces.operations import TrainerOutcome
@@ -131,6 +132,41 @@ def test_a_file_that_changed_fails_the_job(house: House) -> None:
     error = house.job(job_id).error
     assert error is not None
     assert error.code == "dataset_changed"
+
+
+FORECAST = Forecast(2 * 10**9, 60.0, 9, 100, 50, 10**6, 10**9, 10**6, 1000)
+
+
+def test_a_job_that_cannot_fit_fails_before_it_is_queued(house: House) -> None:
+    house.available = 10**9  # the rough figure is near it, so that it is measured
+    house.rehearsals.end(TrainerOutcome("succeeded", result={"forecast": asdict(FORECAST)}))
+    job_id = house.submit(JobState.VALIDATING_FILES)
+    house.execution.run_next("me")
+    error = house.job(job_id).error
+    assert house.job(job_id).state is JobState.FAILED
+    assert error is not None
+    assert error.code == "does_not_fit"
+    assert house.rehearsals.job_file["config"]["experiment_name"] == "support"
+
+
+def test_a_trainer_is_told_what_was_forecast(house: House) -> None:
+    house.available = 10**9
+    fits = replace(FORECAST, peak_memory_bytes=10**9)
+    house.rehearsals.end(TrainerOutcome("succeeded", result={"forecast": asdict(fits)}))
+    house.trainer.end()
+    house.submit(JobState.VALIDATING_FILES)
+    for _ in range(2):
+        house.execution.run_next("me")
+    assert house.trainer.job_file["forecast"] == asdict(fits)
+
+
+def test_a_job_of_which_nothing_is_known_is_not_kept_waiting(house: House) -> None:
+    house.trainer.end()
+    house.submit(JobState.VALIDATING_FILES)
+    for _ in range(2):
+        house.execution.run_next("me")
+    assert not house.rehearsals.started.is_set()
+    assert house.trainer.job_file["forecast"] is None
 
 
 def test_what_a_run_leaves(house: House) -> None:
