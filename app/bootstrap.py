@@ -82,6 +82,7 @@ ADAPTATIONS = ComponentFactory[Any](
     {
         "full": "app.implementations.training.adaptations.full:FullAdaptation",
         "lora": "app.implementations.training.adaptations.lora:LoraAdaptation",
+        "lora_linear": "app.implementations.training.adaptations.lora_linear:LoraLinearAdaptation",
         "qlora": "app.implementations.training.adaptations.qlora:QloraAdaptation",
     },
 )

@@ -91,7 +91,7 @@ class TrainingConfig(BaseModel):
     )
 
     objective: Literal["sft", "dpo", "pretrain", "classification"] = "sft"
-    adaptation: Literal["full", "lora", "qlora"] = "lora"
+    adaptation: Literal["full", "lora", "lora_linear", "qlora"] = "lora"
     strategy: Literal["single", "ddp", "deepspeed", "fsdp"] = "single"
     processes: int = Field(1, ge=1, le=1024, description="that train together; each is a rank of the strategy")
     zero_stage: Literal[2, 3] = Field(2, description="what deepspeed shards: 2 gradients, 3 parameters too")

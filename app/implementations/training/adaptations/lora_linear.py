@@ -1,0 +1,43 @@
+"""LoRA by hand: the adaptation ``lora`` without PEFT, published in the same files."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from app.core.entities.training_config import TrainingConfig
+from app.implementations.models.loading import load_causal_lm
+from app.implementations.models.lora_linear import LoraOptions, add_lora, load_lora, lora_layers, save_lora
+from app.implementations.training.method import Adaptation
+
+
+class LoraLinearAdaptation(Adaptation):
+    """Freezes the base model and puts a LoraLinear in the place of its linear layers."""
+
+    def __init__(self, config: TrainingConfig) -> None:
+        self.settings = config.lora
+        self._base_model = ""
+
+    def load(self, folder: Path, precision: torch.dtype, **options: Any) -> Any:
+        return load_causal_lm(folder, precision, **options)
+
+    def prepare(self, model: nn.Module, base_model: str, start_from: Path | None = None) -> nn.Module:
+        """``model`` itself, changed, with adapters in its own precision: masters are the optimizer's.
+
+        ``Invalid`` when ``target_modules`` names no linear layer of this model.
+        """
+        if start_from is None:
+            wanted = self.settings
+            options = LoraOptions(wanted.r, wanted.lora_alpha, wanted.lora_dropout)
+            add_lora(model, options, wanted.target_modules)
+        else:
+            load_lora(model, start_from)
+            for layer in lora_layers(model).values():
+                layer.to(layer.base.weight.dtype)
+        self._base_model = base_model
+        return model
+
+    def save(self, model: nn.Module, folder: Path) -> None:
+        """``adapter_model.safetensors`` and ``adapter_config.json``, for PEFT to open."""
+        save_lora(model, folder, self._base_model)
