@@ -63,7 +63,9 @@ def test_a_yaml_file_says_what_it_is(file: str) -> None:
     assert (ROOT / "config" / file).read_text().startswith("# ")
 
 
-@pytest.mark.parametrize("file", ["default.yaml", "development.yaml", "production.yaml", "train_config.yaml"])
+@pytest.mark.parametrize(
+    "file", ["default.yaml", "development.yaml", "production.yaml", "tiny_llm.yaml", "train_config.yaml"]
+)
 def test_every_key_in_yaml_has_a_comment(file: str) -> None:
     for line in (ROOT / "config" / file).read_text().splitlines():
         assert not line.strip() or re.search(r"# \S+", line), f"{file}: {line}"
