@@ -10,12 +10,12 @@ import yaml
 from pydantic import Field, ValidationError
 
 from app.core.errors import Fault, Invalid
-from app.implementations.data.formats import AlpacaFormat, MessagesFormat, PromptCompletionFormat
+from app.implementations.data.formats import AlpacaFormat, MessagesFormat, PromptCompletionFormat, TextFormat
 from app.implementations.data.store import FileDatasetStore
 from app.implementations.models.tiny_llm import TinyLLM, TinyLLMConfig
 from app.implementations.models.tokenizer_files import CHATML, token_ids, write_tokenizer
 
-_FORMATS = (MessagesFormat(), AlpacaFormat(), PromptCompletionFormat())
+_FORMATS = (MessagesFormat(), AlpacaFormat(), PromptCompletionFormat(), TextFormat())
 
 
 class ScratchConfig(TinyLLMConfig):
@@ -57,11 +57,15 @@ def read_scratch_config(file: Path) -> ScratchConfig:
 
 
 def _training_texts(corpus: Path, seed: int) -> list[str]:
-    """What was said, each message after its role, as the template writes it; not in rows held out for tests."""
+    """Plain texts, and what was said, each message after its role as the template writes it.
+
+    Rows that are held out from training stay unread.
+    """
     with TemporaryDirectory() as folder:
         store = FileDatasetStore(Path(folder), _FORMATS, max_bytes=0)
         check = store.check(str(corpus), trusted=True)
         if check.faults:
             raise Invalid(f"{corpus.name} has faults", code="invalid_data", faults=check.faults)
         rows = store.rows(store.prepare(str(corpus), check.digest, seed, trusted=True), "train")
-    return [f"{message['role']}\n{message['content']}" for row in rows for message in row.messages]
+    said = [f"{message['role']}\n{message['content']}" for row in rows for message in row.messages]
+    return said + [row.text for row in rows if row.text is not None]

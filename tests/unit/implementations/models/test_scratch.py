@@ -28,6 +28,7 @@ ROWS = [
         "split": "train",
     },
     {"instruction": "When does the shop close?", "output": "The shop closes at five.", "split": "train"},
+    {"text": "shop shop shop", "split": "train"},
     {"prompt": "zzzzzzzz", "completion": "zzzzzzzz", "split": "test"},
 ]
 
@@ -126,5 +127,5 @@ def test_a_yaml_or_a_corpus_that_cannot_be_read(config: Callable[..., Path], tmp
     with pytest.raises(Invalid, match="no such file"):
         made(config(corpus="nowhere.json"), tmp_path / "a")
     with pytest.raises(Invalid, match=r"rows\.json has faults") as caught:
-        made(config(rows=[{"messages": []}, {"text": "x"}]), tmp_path / "b")
+        made(config(rows=[{"messages": []}, {"word": "x"}]), tmp_path / "b")
     assert [fault.where.partition(":")[0] for fault in caught.value.faults] == ["row 1", "row 2"]

@@ -31,7 +31,7 @@ def test_the_objective_sees_through_it_as_through_pefts(make_model, make_rows, t
     by_peft = LoraAdaptation(config()).prepare(make_model(), "tiny")
     by_peft.load_adapter(str(tmp_path), "default", is_trainable=True)
     batch = pack(make_rows(6))
-    losses = [SftObjective(model)(batch)["loss"] for model in (by_hand, by_peft)]
+    losses = [SftObjective(model, config())(batch)["loss"] for model in (by_hand, by_peft)]
     for loss in losses:
         loss.backward()
     assert losses[0].item() == pytest.approx(losses[1].item(), rel=1e-5)
@@ -53,7 +53,7 @@ def test_it_starts_from_a_version(make_model, make_rows, tmp_path):
     adaptation.save(first, tmp_path)
     again = LoraLinearAdaptation(config()).prepare(make_model(dtype=torch.bfloat16), "tiny", tmp_path)
     batch = pack(make_rows(3))
-    losses = [SftObjective(model)(batch)["loss"].item() for model in (first, again)]
+    losses = [SftObjective(model, config())(batch)["loss"].item() for model in (first, again)]
     assert losses[1] == pytest.approx(losses[0], rel=0.02)
     assert {weight.dtype for weight in trainable(again).values()} == {torch.bfloat16}
     assert trainable(again).keys() == trainable(first).keys()
