@@ -2,28 +2,19 @@
 
 import torch
 
+from app.core.entities.inference import Sampling
 
-def sample(
-    logits: torch.Tensor,
-    generator: torch.Generator,
-    *,
-    temperature: float = 1.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-) -> int:
-    """Draw a token by its logits, float32 [vocabulary]: a function of the arguments and the generator's state.
 
-    ``temperature`` below 1 sharpens the distribution, and 0 takes the likeliest token; ``top_k`` keeps so many of
-    the likeliest, 0 all; then ``top_p`` keeps the fewest of those that hold that share of the mass.
-    """
-    if temperature == 0:
+def sample(logits: torch.Tensor, sampling: Sampling, generator: torch.Generator) -> int:
+    """Draw a token by its logits, float32 [vocabulary]: a function of the arguments and the generator's state."""
+    if sampling.temperature == 0:
         return int(logits.argmax())
     # Subtract the maximum first: a tiny temperature must not overflow to infinity.
-    probabilities = torch.softmax((logits - logits.max()) / temperature, dim=-1)
-    if 0 < top_k < len(probabilities):
-        probabilities = keep_top_k(probabilities, top_k)
-    if top_p < 1:
-        probabilities = keep_top_p(probabilities / probabilities.sum(), top_p)
+    probabilities = torch.softmax((logits - logits.max()) / sampling.temperature, dim=-1)
+    if 0 < sampling.top_k < len(probabilities):
+        probabilities = keep_top_k(probabilities, sampling.top_k)
+    if sampling.top_p < 1:
+        probabilities = keep_top_p(probabilities / probabilities.sum(), sampling.top_p)
     return int(torch.multinomial(probabilities, 1, generator=generator))
 
 

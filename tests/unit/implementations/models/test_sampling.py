@@ -1,11 +1,14 @@
 """Drawing a token: what may be drawn, how often, and the same again for the same seed."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
+from app.core.entities.inference import Sampling
 from app.implementations.models.sampling import keep_top_k, keep_top_p, sample
 
 FIVE = torch.tensor([0.1, 0.4, 0.05, 0.25, 0.2])
@@ -15,9 +18,9 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def shares(draws: int = 4000, **options: float) -> list[float]:
+def shares(draws: int = 4000, **options: Any) -> list[float]:
     generator = seeded()
-    drawn = torch.tensor([sample(FIVE.log(), generator, **options) for _ in range(draws)])  # type: ignore[arg-type]
+    drawn = torch.tensor([sample(FIVE.log(), Sampling(**options), generator) for _ in range(draws)])
     return [float((drawn == token).float().mean()) for token in range(5)]
 
 
@@ -77,8 +80,8 @@ def test_any_draw_is_a_token_and_a_seed_repeats_it(
     logits: list[float], temperature: float, top_k: int, top_p: float, seed: int
 ) -> None:
     tensor = torch.tensor(logits, dtype=torch.float32)
-    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-    runs = [[sample(tensor, again, **options) for _ in range(3)] for again in (seeded(seed), seeded(seed))]
+    sampling = Sampling(temperature, top_k, top_p)
+    runs = [[sample(tensor, sampling, again) for _ in range(3)] for again in (seeded(seed), seeded(seed))]
     assert runs[0] == runs[1]
     assert all(0 <= token < len(logits) for token in runs[0])
     assert tensor.tolist() == logits
