@@ -132,6 +132,7 @@ COMPONENTS = ComponentFactory[Any](
         "tokens": "app.implementations.identity.tokens:JwtIssuer",
         "engine_addresses": "app.implementations.serving.addresses:read_engine_addresses",
         "engine_client": "app.implementations.serving.engine_client:HttpEngineClient",
+        "model_by_hand": "app.implementations.models.by_hand:ModelByHand",
         "quantization_report": "app.implementations.evaluation.quantization_report:write_report",
         "text_generator": "app.implementations.evaluation.generation:BatchGenerator",
         "migrate_empty": "app.repositories.database:migrate_empty",
@@ -274,6 +275,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
     from app.core.services.execution import ExecutionService
     from app.core.services.identity import IdentityService
     from app.core.services.inference import InferenceService
+    from app.core.services.lab import LabService
     from app.core.services.model_management import ModelManagementService
     from app.core.services.monitoring import MonitoringService
     from app.core.services.training import TrainingService
@@ -356,5 +358,13 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
         ),
         monitoring=MonitoringService(
             database=repository("health"), queue=queue, engines=engines, jobs=repository("jobs")
+        ),
+        lab=LabService(
+            versions=repository("versions"),
+            bases=bases,
+            datasets=datasets,
+            artifacts=artifacts,
+            models=lambda **arguments: COMPONENTS.create("model_by_hand", **arguments),
+            threads=settings.cores,
         ),
     )

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLING = Sampling(temperature=0.7, top_k=40, top_p=0.95)
 DATASET = "data/raw/sample_data.json"
+QUESTION = "How long do I have to return an item?"
 HELP = "/new begins anew, /quit or Ctrl-D ends"
 
 
@@ -59,23 +60,21 @@ FULL = Preset("tiny-llm")
 SMALL = Preset("tiny-llm-small", {"num_epochs": 2, "learning_rate": 3e-3}, {"learning_rate": 3e-3})
 
 
-def train_from_scratch(preset: Preset, dataset_path: str = DATASET) -> tuple[Flask, ModelVersion]:
-    """Fresh weights, then pretraining, then conversations: the app whose jobs these were, and the last version.
+def train_here(small: bool, dataset_path: str) -> None:
+    """``AppError`` if a job does not succeed."""
+    app, preset = foreground_app(), SMALL if small else FULL
+    print_next_steps(app, preset, train_from_scratch(app, preset, dataset_path))
 
-    ``AppError`` if a job does not succeed.
-    """
-    app = foreground_app()
-    services: Services = app.extensions["services"]
+
+def train_from_scratch(app: Flask, preset: Preset, dataset_path: str) -> ModelVersion:
+    """Fresh weights, then pretraining, then conversations: what these made in the end."""
     say(f"1. A new model: {preset.name}")
-    print(f"  in {_short(services.models.pull(preset.name))}")
+    print(f"  in {_short(app.extensions['services'].models.pull(preset.name))}")
     say("2. Pretraining: the next token of every text")
     text = _trained(app, "tiny_pretrain.yaml", dataset_path, preset.name, preset.text_model, preset.pretrain)
     say("3. Fine-tuning: the answers of conversations")
-    from_text = {"from_version": text.reference}
-    chat = _trained(
-        app, "tiny_sft.yaml", dataset_path, preset.name, preset.chat_model, {**preset.sft, **from_text}
-    )
-    return app, chat
+    changes = {**preset.sft, "from_version": text.reference}
+    return _trained(app, "tiny_sft.yaml", dataset_path, preset.name, preset.chat_model, changes)
 
 
 def _trained(
@@ -91,17 +90,17 @@ def _trained(
     return services.models.version(job.model_version_id or "")
 
 
-def print_next_steps(preset: Preset, version: ModelVersion, models_dir: Path) -> None:
+def print_next_steps(app: Flask, preset: Preset, version: ModelVersion) -> None:
     say("Next")
     model = f" --model {preset.chat_model}" if preset is SMALL else ""
-    folder = _short(models_dir / "registry" / version.artifacts)
+    folder = _short(app.extensions["settings"].models_dir / "registry" / version.artifacts)
     print(
         f"""  flask lab eval{model}
   flask lab chat{model}
 To serve it like any base model, add to config/base_models.yaml
   {preset.name}-trained: {{source: folder, location: {folder}}}
 and start ENGINE_BASE_MODEL={preset.name}-trained python run.py; then ask it with
-  flask predict "How long do I have to return an item?" --model {preset.name}-trained"""
+  flask predict "{QUESTION}" --model {preset.name}-trained"""
     )
 
 
@@ -160,17 +159,16 @@ def _answer(chat: Chat, text: str, sampling: Sampling, max_tokens: int) -> None:
 def demo() -> None:
     """All of it with a small model."""
     started = time.monotonic()
-    app, version = train_from_scratch(SMALL)
+    app = foreground_app()
     lab: LabService = app.extensions["services"].lab
-    with app.app_context():
-        say("4. Conversations that it has not seen")
-        print_held_out(measure(lab, version.reference, DATASET, answers=3))
-        say(f"5. The same question twice: {_described(SAMPLING)}")
-        question = "How long do I have to return an item?"
-        print(f"  > {question}")
-        for seed in (1, 2):
-            print(f"  {''.join(lab.chat(version.reference, seed).say(question, SAMPLING))}")
-    print_next_steps(SMALL, version, app.extensions["settings"].models_dir)
+    version = train_from_scratch(app, SMALL, DATASET)
+    say("4. Conversations that it has not seen")
+    print_held_out(measure(lab, version.reference, DATASET, answers=3))
+    say(f"5. One question twice: {_described(SAMPLING)}")
+    print(f"  Q: {QUESTION}")
+    for seed in (1, 2):
+        print(f"  A: {''.join(lab.chat(version.reference, seed).say(QUESTION, SAMPLING))}")
+    print_next_steps(app, SMALL, version)
     print(f"\nDone in {time.monotonic() - started:.0f} seconds.")
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from app.core.entities.training_config import TrainingConfig
-from app.implementations.models.loading import load_causal_lm
+from app.implementations.models.loading import load_base_model
 from app.implementations.models.lora_linear import LoraOptions, add_lora, load_lora, lora_layers, save_lora
 from app.implementations.training.method import Adaptation
 
@@ -20,7 +20,7 @@ class LoraLinearAdaptation(Adaptation):
         self._base_model = ""
 
     def load(self, folder: Path, precision: torch.dtype, **options: Any) -> Any:
-        return load_causal_lm(folder, precision, **options)
+        return load_base_model(folder, precision, **options)
 
     def prepare(self, model: nn.Module, base_model: str, start_from: Path | None = None) -> nn.Module:
         """``model`` itself, changed, with adapters in its own precision: masters are the optimizer's.
