@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,11 +19,11 @@ from tqdm import tqdm
 from app.bootstrap import load_training_config
 from app.core.entities.inference import Sampling
 from app.core.entities.jobs import JobState
-from app.core.errors import AppError, Invalid
+from app.core.errors import AppError, Invalid, NotFound
 from app.model.training_service import foreground_app, report, train
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from flask import Flask
 
@@ -35,7 +35,6 @@ ROOT = Path(__file__).resolve().parents[2]
 SAMPLING = Sampling(temperature=0.7, top_k=40, top_p=0.95)
 DATASET = "data/raw/sample_data.json"
 QUESTION = "How long do I have to return an item?"
-HELP = "/new begins anew, /quit or Ctrl-D ends"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +105,7 @@ and start ENGINE_BASE_MODEL={preset.name}-trained python run.py; then ask it wit
 
 def measure(lab: LabService, model: str, dataset_path: str, answers: int) -> HeldOut:
     """Under a progress bar."""
-    with tqdm(desc=f"  measuring {model}", unit="row", leave=False) as bar:
+    with _says_what_makes_it(), tqdm(desc=f"  measuring {model}", unit="row", leave=False) as bar:
 
         def show(done: int, total: int) -> None:
             bar.total = total
@@ -125,16 +124,28 @@ def print_held_out(found: HeldOut) -> None:
             print(f"     expected: {answer.expected}")
 
 
-def talk(chat: Chat, sampling: Sampling, max_tokens: int) -> None:
+def talk(
+    lab: LabService, model: str, sampling: Sampling, *, seed: int | None, max_tokens: int, remember: bool
+) -> None:
     """Until the end of the input. Ctrl-C cuts an answer short, and between answers it ends."""
+    with _says_what_makes_it():
+        chat = lab.chat(model, seed)
     with suppress(ImportError):
         import readline  # noqa: F401  (arrow keys and history for ``input``)
-    print(f"{chat.name}: {HELP}")
+    print(f"{chat.name}: {'/new begins anew, ' if remember else ''}/quit or Ctrl-D ends")
     while (text := _ask()) not in (None, "/quit"):
-        if text == "/new":
+        if text == "/new" or not remember:
             chat.forget()
-        elif text:
+        if text not in ("", "/new"):
             _answer(chat, text, sampling, max_tokens)
+
+
+@contextmanager
+def _says_what_makes_it() -> Iterator[None]:
+    try:
+        yield
+    except NotFound as error:
+        raise NotFound(f"{error.message}; `flask lab train` makes {FULL.chat_model}") from None
 
 
 def _ask() -> str | None:
