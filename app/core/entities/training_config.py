@@ -68,6 +68,7 @@ ADAPTER_SHAPE = ("r", "lora_alpha", "target_modules", "use_rslora", "use_dora")
 _OPTIONS_OFF: Mapping[str, Any] = {"use_rslora": False, "use_dora": False, "loraplus_lr_ratio": 1.0}
 _WITH_OPTIONS: Mapping[str, frozenset[str]] = {
     "lora": frozenset(_OPTIONS_OFF),
+    "lora_linear": frozenset(_OPTIONS_OFF) - {"use_dora"},
     "qlora": frozenset(_OPTIONS_OFF),
 }
 
@@ -189,6 +190,8 @@ class TrainingConfig(BaseModel):
         ]
         if self.objective == "classification" and self.from_version is not None:
             problems.append("from_version: not with objective: classification, whose head is made for its labels")
+        if self.objective == "classification" and self.adaptation == "lora_linear":
+            problems.append("adaptation: lora_linear has no place for a label head, set it to lora")
         if problems:
             raise PydanticCustomError("impossible_combination", "{problems}", {"problems": "; ".join(problems)})
         return self

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.core.entities.identity import DEFAULT_PROJECT_ID
-from app.core.entities.models import Reference
+from app.core.entities.models import Reference, not_generative
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import NotFound
 from app.core.interfaces.components import ArtifactStore, BaseModelStore, ChatTokenizer
@@ -34,14 +34,22 @@ class Subject:
 def find_subject(
     versions: ModelVersionRepository, bases: BaseModelStore, artifacts: ArtifactStore, model: str
 ) -> Subject:
-    """``model``: ``name``, ``name:3`` or a base model. ``NotFound`` for none of them."""
+    """``model``: ``name``, ``name:3`` or a base model.
+
+    ``NotFound`` for none of them, ``Invalid`` (not_generative) for one that answers with a label.
+    """
     reference = Reference.parse(model)
     version = versions.find(DEFAULT_PROJECT_ID, reference.name, reference.number)
     if version is not None:
+        if not version.generates:
+            raise not_generative(version.reference)
         folder, tokenizer = artifacts.folder(version), artifacts.tokenizer(version)
-        adapter, whole = (None, folder) if getattr(version, "is_whole_model", False) else (folder, None)
+        adapter, whole = (None, folder) if version.is_whole_model else (folder, None)
         seed = version.config["seed"]
         return Subject(version.reference, version.id, version.base_model, adapter, tokenizer, seed, whole)
     if reference.number is None and reference.name in {spec.name for spec in bases.specs()}:
-        return Subject(model, model, model, None, bases.tokenizer(model))
+        base = bases.tokenizer(model)
+        if not base.generates:
+            raise not_generative(model)
+        return Subject(model, model, model, None, base)
     raise NotFound(f"no model {model!r}: neither a published version nor a base model")

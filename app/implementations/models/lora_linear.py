@@ -162,16 +162,21 @@ def load_lora(model: nn.Module, folder: Path) -> list[str]:
     ``Invalid`` for an adapter that is more than A and B on linear layers (DoRA, trained biases, ranks by layer …),
     or that is not of this model.
     """
-    options = _read_options(folder)
-    weights = load_file(folder / WEIGHTS_FILE)
-    pairs = _pairs(weights)
-    add_lora(model, options, pairs)
-    for name, layer in lora_layers(model).items():
+    add_lora(model, _read_options(folder), _read_pairs(folder))
+    return fill_lora(model, folder)
+
+
+def fill_lora(model: nn.Module, folder: Path) -> list[str]:
+    """Put the weights of ``folder`` into the adapter that ``model`` has. ``Invalid`` for others than it has."""
+    pairs, layers = _read_pairs(folder), lora_layers(model)
+    if odd := sorted(pairs.keys() ^ layers.keys()):
+        raise _refused(f"{odd[0]} is adapted in one of the two only")
+    for name, layer in layers.items():
         for own, kept in zip((layer.lora_A, layer.lora_B), pairs[name], strict=True):
             if own.shape != kept.shape:
                 raise _refused(f"{name}: {tuple(kept.shape)} does not fit, {tuple(own.shape)} would")
             own.data = kept.to(own.device)
-    return sorted(pairs)
+    return sorted(layers)
 
 
 def _body_layers(model: nn.Module) -> list[str]:
@@ -230,8 +235,9 @@ def _read_options(folder: Path) -> LoraOptions:
     )
 
 
-def _pairs(weights: Mapping[str, torch.Tensor]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+def _read_pairs(folder: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """Layer → (A, B)."""
+    weights = load_file(folder / WEIGHTS_FILE)
     suffixes = (".lora_A.weight", ".lora_B.weight")
     layers = [key.removeprefix(_PREFIX).removesuffix(suffixes[0]) for key in weights if key.endswith(suffixes[0])]
     pairs = {}

@@ -7,6 +7,7 @@ import torch
 
 from app.core.entities.training_config import LoraSettings, TrainingConfig
 from app.core.errors import Invalid
+from app.implementations.models.lora_linear import LoraOptions
 from app.implementations.training.adaptations.lora import LoraAdaptation, trainable
 from app.implementations.training.adaptations.lora_linear import LoraLinearAdaptation
 from app.implementations.training.batches import pack
@@ -57,6 +58,23 @@ def test_it_starts_from_a_version(make_model, make_rows, tmp_path):
     assert losses[1] == pytest.approx(losses[0], rel=0.02)
     assert {weight.dtype for weight in trainable(again).values()} == {torch.bfloat16}
     assert trainable(again).keys() == trainable(first).keys()
+
+
+def test_a_version_with_other_layers_is_refused(make_model, tmp_path):
+    adaptation = LoraLinearAdaptation(config(target_modules=("q_proj",)))
+    adaptation.save(adaptation.prepare(make_model(), "tiny"), tmp_path)
+    with pytest.raises(Invalid, match="one of the two only"):
+        LoraLinearAdaptation(config()).prepare(make_model(), "tiny", tmp_path)
+
+
+def test_options_reach_the_layers(make_model):
+    adaptation = LoraLinearAdaptation(config(use_rslora=True, lora_dropout=0.25, loraplus_lr_ratio=8))
+    model = adaptation.prepare(make_model(), "tiny")
+    layer = model.get_submodule("model.layers.0.mlp.up_proj")
+    assert layer.options == LoraOptions(4, 8, dropout=0.25, rslora=True)
+    factors = adaptation.rate_factors(trainable(model))
+    assert set(factors.values()) == {8}
+    assert sorted(factors) == sorted(name for name in trainable(model) if name.endswith("lora_B"))
 
 
 def test_the_base_model_is_noted_by_its_name(make_model, tmp_path):
