@@ -119,7 +119,7 @@ def print_held_out(found: HeldOut) -> None:
     print(f"  loss        {found.loss:.3f}")
     print(f"  perplexity  {found.perplexity:.2f}")
     for answer in found.answers:
-        print(f"\n  Q: {answer.question}\n  A: {answer.answer}")
+        print(f"\n  Q: {answer.question}\n  A: {' '.join(answer.answer.split())}")
         if answer.answer != answer.expected:
             print(f"     expected: {answer.expected}")
 

@@ -32,9 +32,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         }
         for number in range(1, 7)
         for split, questions in (
-            ("train", ("When opens", "Hours of", "Tell me about", "Opening time:")),
-            ("validation", ("Opening hours of",)),
-            ("test", ("When does it open,",)),
+            ("train", [f"Question {place}: when opens" for place in range(30)]),
+            ("validation", ["Opening hours of"]),
+            ("test", ["Question: hours of"]),
         )
         for asked in questions
     ]
