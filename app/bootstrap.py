@@ -59,6 +59,7 @@ BASE_MODEL_SOURCES = ComponentFactory[Any](
         "package": "app.implementations.models.sources:pull_from_package",
         "folder": "app.implementations.models.sources:pull_from_folder",
         "random": "app.implementations.models.sources:pull_random",
+        "scratch": "app.implementations.models.sources:pull_from_scratch",
     },
 )
 RUNNERS = ComponentFactory[TrainingRunner](
@@ -84,6 +85,7 @@ ADAPTATIONS = ComponentFactory[Any](
     {
         "full": "app.implementations.training.adaptations.full:FullAdaptation",
         "lora": "app.implementations.training.adaptations.lora:LoraAdaptation",
+        "lora_linear": "app.implementations.training.adaptations.lora_linear:LoraLinearAdaptation",
         "qlora": "app.implementations.training.adaptations.qlora:QloraAdaptation",
     },
 )
@@ -133,6 +135,7 @@ COMPONENTS = ComponentFactory[Any](
         "tokens": "app.implementations.identity.tokens:JwtIssuer",
         "engine_addresses": "app.implementations.serving.addresses:read_engine_addresses",
         "engine_client": "app.implementations.serving.engine_client:HttpEngineClient",
+        "model_by_hand": "app.implementations.models.by_hand:ModelByHand",
         "quantization_report": "app.implementations.evaluation.quantization_report:write_report",
         "text_generator": "app.implementations.evaluation.generation:BatchGenerator",
         "migrate_empty": "app.repositories.database:migrate_empty",
@@ -277,6 +280,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
     from app.core.services.forecasting import Forecasts
     from app.core.services.identity import IdentityService
     from app.core.services.inference import InferenceService
+    from app.core.services.lab import LabService
     from app.core.services.model_management import ModelManagementService
     from app.core.services.monitoring import MonitoringService
     from app.core.services.training import TrainingService
@@ -369,5 +373,13 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
         ),
         monitoring=MonitoringService(
             database=repository("health"), queue=queue, engines=engines, jobs=repository("jobs")
+        ),
+        lab=LabService(
+            versions=repository("versions"),
+            bases=bases,
+            datasets=datasets,
+            artifacts=artifacts,
+            models=lambda **arguments: COMPONENTS.create("model_by_hand", **arguments),
+            threads=settings.cores,
         ),
     )

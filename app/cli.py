@@ -14,6 +14,7 @@ from flask.cli import AppGroup, with_appcontext
 from app.bootstrap import SettingsError, one_line
 from app.core.entities.forecasts import in_minutes
 from app.core.entities.identity import DEFAULT_PROJECT_ID, Principal, Role
+from app.core.entities.inference import Sampling
 from app.core.entities.jobs import FineTuningJob, JobState
 from app.core.errors import AppError
 from app.extensions import current_services
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from app.core.services import Services
 
+_LAB_MODEL = "A base model or a version (name, name:3), of Llama's architecture."
 OPERATOR = Principal(user_id="operator", username="operator", project_id=DEFAULT_PROJECT_ID, role=Role.ADMIN)
 
 
@@ -221,6 +223,62 @@ def lab_quantization(
     target = compare(**{key: value for key, value in named.items() if value is not None})
     click.echo("\n".join(line for line in target.read_text("utf-8").splitlines() if line.startswith("|")))
     click.echo(f"report: {target}")
+
+
+@lab.command("train")
+@click.option("--small", is_flag=True, help="A model of 0.9 million parameters instead of 21: a minute.")
+@click.option("--dataset-path", help="A .json or .jsonl file with conversations; without it, the sample data.")
+def lab_train(small: bool, dataset_path: str | None) -> None:
+    """Train a language model from scratch, here and now: on text, then on conversations."""
+    from app.scripts import lab as scripts
+
+    scripts.train_here(small, dataset_path or scripts.DATASET)
+
+
+@lab.command("eval")
+@click.option("--model", default="tiny-llm-chat", show_default=True, help=_LAB_MODEL)
+@click.option("--dataset-path", help="A .json or .jsonl file with conversations; without it, the sample data.")
+@click.option("--answers", type=click.IntRange(0), default=5, show_default=True, help="Questions to ask it.")
+def lab_eval(model: str, dataset_path: str | None, answers: int) -> None:
+    """Loss and perplexity of a model on conversations held out from training, and a few answers."""
+    from app.scripts import lab as scripts
+
+    scripts.print_held_out(scripts.measure(_services().lab, model, dataset_path or scripts.DATASET, answers))
+
+
+@lab.command("chat")
+@click.option("--model", default="tiny-llm-chat", show_default=True, help=_LAB_MODEL)
+@click.option(
+    "--temperature", type=click.FloatRange(0, 2), default=0.7, show_default=True, help="0: the likeliest."
+)
+@click.option("--top-k", type=click.IntRange(0), default=40, show_default=True, help="0: from all tokens.")
+@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=0.95, show_default=True)
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="The same answers again to the same messages.")
+@click.option("--max-length", type=click.IntRange(1, 2048), default=64, show_default=True, help="New tokens.")
+@click.option("--remember", is_flag=True, help="Answer with the conversation so far in mind.")
+def lab_chat(
+    model: str,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    seed: int | None,
+    max_length: int,
+    remember: bool,
+) -> None:
+    """Talk to a model in this process, through the code written by hand."""
+    from app.scripts import lab as scripts
+
+    sampling = Sampling(temperature, top_k, top_p)
+    service = _services().lab
+    scripts.talk(service, model, sampling, seed=seed, max_tokens=max_length, remember=remember)
+
+
+@lab.command("demo")
+def lab_demo() -> None:
+    """All of it in under two minutes: train --small, eval, and a question asked twice."""
+    from app.scripts import lab as scripts
+
+    scripts.demo()
 
 
 def _change(text: str) -> tuple[str, Any]:

@@ -137,6 +137,7 @@ def services(quiet_settings: Settings, twins: Twins, tokens: JwtIssuer) -> Servi
         models=ModelManagementService(twins.versions, bases),
         inference=cast("Any", twins.inference),
         evaluation=unused,
+        lab=unused,
         monitoring=MonitoringService(twins.database, twins.queue, cast("Any", TwinEngines()), twins.jobs),
     )
 

@@ -86,6 +86,10 @@ def test_a_username_that_is_taken(flask):
         ("predict", "  "),
         ("predict", "hello", "--max-length", "0"),
         ("predict", "hello", "--temperature", "3"),
+        ("lab", "chat", "--top-p", "0"),
+        ("lab", "chat", "--top-k", "-1"),
+        ("lab", "chat", "--seed", "-1"),
+        ("lab", "eval", "--answers", "-1"),
     ],
 )
 def test_usage_errors(flask, words):
@@ -100,6 +104,7 @@ def test_usage_errors(flask, words):
         *[("users",), ("users", "create"), ("users", "list")],
         *[("train",), ("train", "submit"), ("train", "status"), ("train", "list"), ("train", "cancel")],
         *[("models",), ("models", "list"), ("models", "show"), ("models", "pull"), ("predict",)],
+        *[("lab",), ("lab", "train"), ("lab", "eval"), ("lab", "chat"), ("lab", "demo")],
     ],
 )
 def test_help_everywhere(flask, words):

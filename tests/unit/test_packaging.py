@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from app.bootstrap import load_training_config
 from config import config
 from config.config import Settings, SettingsError, read_settings
 
@@ -63,7 +64,13 @@ def test_a_yaml_file_says_what_it_is(file: str) -> None:
     assert (ROOT / "config" / file).read_text().startswith("# ")
 
 
-@pytest.mark.parametrize("file", ["default.yaml", "development.yaml", "production.yaml", "train_config.yaml"])
+@pytest.mark.parametrize(
+    "file",
+    [
+        *("default.yaml", "development.yaml", "production.yaml", "train_config.yaml"),
+        *("tiny_llm.yaml", "tiny_llm_small.yaml", "tiny_pretrain.yaml", "tiny_sft.yaml"),
+    ],
+)
 def test_every_key_in_yaml_has_a_comment(file: str) -> None:
     for line in (ROOT / "config" / file).read_text().splitlines():
         assert not line.strip() or re.search(r"# \S+", line), f"{file}: {line}"
@@ -77,6 +84,13 @@ def test_the_shipped_configuration_is_valid(stage: str, monkeypatch: pytest.Monk
     assert settings.app_env == stage
     assert settings.engine_base_model in known
     assert settings.default_base_model in known
+
+
+def test_the_tiny_llm_s_trainings_follow_each_other() -> None:
+    first, second = (load_training_config(ROOT / f"config/tiny_{name}.yaml") for name in ("pretrain", "sft"))
+    assert (first.objective, second.objective) == ("pretrain", "sft")
+    assert second.from_version == first.published_name
+    assert first.base_model == second.base_model == "tiny-llm"
 
 
 # --- the order of sources ---

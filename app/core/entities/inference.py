@@ -43,3 +43,12 @@ class Prediction:
     finish_reason: str
     prompt_tokens: int
     completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is drawn."""
+
+    temperature: float = 1.0  # below 1 sharper, 0 always the likeliest
+    top_k: int = 0  # from so many of the likeliest; 0: from all
+    top_p: float = 1.0  # from the fewest of those that hold this share of the probability

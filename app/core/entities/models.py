@@ -11,10 +11,10 @@ from app.core.errors import Invalid
 
 @dataclass(frozen=True, slots=True)
 class BaseModelSpec:
-    """An entry of config/base_models.yaml. ``location``: a hub id, a package name, a folder, or a preset."""
+    """An entry of config/base_models.yaml. ``location``: a hub id, a package, a folder, a preset, or a YAML."""
 
     name: str
-    source: Literal["hub", "package", "folder", "random"]
+    source: Literal["hub", "package", "folder", "random", "scratch"]
     location: str
     description: str = ""
 

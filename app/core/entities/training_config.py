@@ -64,6 +64,7 @@ ADAPTER_SHAPE = ("r", "lora_alpha", "target_modules", "use_rslora", "use_dora")
 _OPTIONS_OFF: Mapping[str, Any] = {"use_rslora": False, "use_dora": False, "loraplus_lr_ratio": 1.0}
 _WITH_OPTIONS: Mapping[str, frozenset[str]] = {
     "lora": frozenset(_OPTIONS_OFF),
+    "lora_linear": frozenset(_OPTIONS_OFF) - {"use_dora"},
     "qlora": frozenset(_OPTIONS_OFF),
 }
 
@@ -87,7 +88,7 @@ class TrainingConfig(BaseModel):
     )
 
     objective: Literal["sft", "dpo", "pretrain", "classification"] = "sft"
-    adaptation: Literal["full", "lora", "qlora"] = "lora"
+    adaptation: Literal["full", "lora", "lora_linear", "qlora"] = "lora"
     strategy: Literal["single", "ddp", "deepspeed", "fsdp"] = "single"
     processes: int = Field(1, ge=1, le=1024, description="that train together; each is a rank of the strategy")
     zero_stage: Literal[2, 3] = Field(2, description="what deepspeed shards: 2 gradients, 3 parameters too")
@@ -159,8 +160,8 @@ class TrainingConfig(BaseModel):
     def _fits_together(self) -> Self:
         if self.strategy == "single" and self.processes > 1:
             raise ValueError(
-                f"strategy single is one process, and processes is {self.processes}: set that to 1, or strategy to "
-                "ddp, deepspeed or fsdp"
+                f"strategy single is one process, and processes is {self.processes}: set that to 1, "
+                "or strategy to ddp, deepspeed or fsdp"
             )
         cuts_weights = self.strategy == "fsdp" or (self.strategy == "deepspeed" and self.zero_stage == 3)
         if cuts_weights and self.adaptation in WHOLE_ONLY:
@@ -185,6 +186,8 @@ class TrainingConfig(BaseModel):
         ]
         if self.objective == "classification" and self.from_version is not None:
             problems.append("from_version: not with objective: classification, whose head is made for its labels")
+        if self.objective == "classification" and self.adaptation == "lora_linear":
+            problems.append("adaptation: lora_linear has no place for a label head, set it to lora")
         if problems:
             raise PydanticCustomError("impossible_combination", "{problems}", {"problems": "; ".join(problems)})
         return self

@@ -1,7 +1,7 @@
 """What works on data and models. Factories build these by name from the tables of bootstrap."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from app.core.entities.datasets import (
     TokenizedRow,
 )
 from app.core.entities.forecasts import Forecast
+from app.core.entities.inference import Sampling
 from app.core.entities.models import BaseModelSpec, ModelVersion
 from app.core.entities.trainer import ALONE, Placement
 from app.core.entities.training_config import TrainingConfig
@@ -146,6 +147,20 @@ class TextGenerator(ABC):
     @abstractmethod
     def generate(self, prompts: Sequence[Sequence[int]], max_tokens: int) -> Iterable[tuple[int, Sequence[int]]]:
         """Greedy; (place in ``prompts``, new token ids) as they are done, in any order."""
+
+
+class LanguageModel(ABC):
+    """A model in this process, one conversation at a time: for the lab."""
+
+    context: int  # tokens of prompt and answer together
+
+    @abstractmethod
+    def tokens(self, prompt: Sequence[int], sampling: Sampling, max_tokens: int) -> Iterator[int]:
+        """The answer's, as they are made, up to a stop that is not among them."""
+
+    @abstractmethod
+    def loss(self, row: TokenizedRow) -> float:
+        """Cross-entropy, summed over the supervised tokens."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from app.core.services.execution import ExecutionService
     from app.core.services.identity import IdentityService
     from app.core.services.inference import InferenceService
+    from app.core.services.lab import LabService
     from app.core.services.model_management import ModelManagementService
     from app.core.services.monitoring import MonitoringService
     from app.core.services.training import TrainingService
@@ -28,3 +29,4 @@ class Services:
     inference: InferenceService
     evaluation: EvaluationService
     monitoring: MonitoringService
+    lab: LabService

@@ -2,45 +2,26 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from app.core.entities.datasets import Conversation
 from app.core.entities.evaluation import EvaluationReport, ScoredAnswer
-from app.core.entities.identity import DEFAULT_PROJECT_ID
-from app.core.entities.models import Reference, not_generative
-from app.core.entities.training_config import TrainingConfig
-from app.core.errors import Invalid, NotFound
+from app.core.errors import Invalid
 from app.core.interfaces.components import (
     ArtifactStore,
     BaseModelStore,
-    ChatTokenizer,
     DatasetStore,
     TextGenerator,
 )
 from app.core.interfaces.storage import ModelVersionRepository
+from app.core.services.subjects import Subject, find_subject
 from app.utils.files import write_whole
 
 MAX_NEW_TOKENS = 48  # an answer that states a fact is a sentence
 
 FactMatcher = Callable[[str, Sequence[Sequence[str]]], bool]
-
-
-@dataclass(frozen=True, slots=True)
-class _Subject:
-    """What is to be scored. ``key`` names it for ever; a base model has no adapter, nor has a whole one.
-
-    ``seed`` is that of the split: a version is asked nothing that it was trained on.
-    """
-
-    name: str
-    key: str
-    base_model: str
-    adapter_folder: Path | None
-    tokenizer: ChatTokenizer
-    seed: int = TrainingConfig().seed
-    model_folder: Path | None = None  # of a version that is a model by itself
 
 
 class EvaluationService:
@@ -82,7 +63,7 @@ class EvaluationService:
         check = self._datasets.check(dataset_path, trusted=True)
         if check.faults:
             raise Invalid(f"{dataset_path} has faults", code="invalid_data", faults=check.faults)
-        subject = self._subject(model)
+        subject = find_subject(self._versions, self._bases, self._artifacts, model)
         place = self._folder / f"{subject.key}-{check.digest[:12]}-{split}.json"
         if place.is_file():
             return _read(place)
@@ -96,32 +77,15 @@ class EvaluationService:
         write_whole(place, json.dumps(asdict(report), ensure_ascii=False, indent=1))
         return report
 
-    def _subject(self, model: str) -> _Subject:
-        reference = Reference.parse(model)
-        version = self._versions.find(DEFAULT_PROJECT_ID, reference.name, reference.number)
-        if version is not None:
-            if not version.generates:
-                raise not_generative(version.reference)
-            folder, tokenizer = self._artifacts.folder(version), self._artifacts.tokenizer(version)
-            adapter, whole = (None, folder) if version.is_whole_model else (folder, None)
-            seed = version.config["seed"]
-            return _Subject(version.reference, version.id, version.base_model, adapter, tokenizer, seed, whole)
-        if reference.number is None and reference.name in {spec.name for spec in self._bases.specs()}:
-            base = self._bases.tokenizer(model)
-            if not base.generates:
-                raise not_generative(model)
-            return _Subject(model, model, model, None, base)
-        raise NotFound(f"no model {model!r}: neither a published version nor a base model")
-
     def answers(self, model: str, questions: Sequence[str], *, max_tokens: int) -> Sequence[str]:
         """One answer to each user message, greedily, without a running service."""
-        subject = self._subject(model)
+        subject = find_subject(self._versions, self._bases, self._artifacts, model)
         prompts = [subject.tokenizer.encode_prompt([{"role": "user", "content": text}]) for text in questions]
         found = dict(self._generate(subject, prompts, max_tokens))
         return [found[place] for place in range(len(questions))]
 
     def _ask(
-        self, subject: _Subject, rows: Sequence[Conversation], on_progress: Callable[[int, int], None]
+        self, subject: Subject, rows: Sequence[Conversation], on_progress: Callable[[int, int], None]
     ) -> Sequence[ScoredAnswer]:
         prompts = [subject.tokenizer.encode_prompt(row.messages[:-1]) for row in rows]
         scored: dict[int, ScoredAnswer] = {}
@@ -131,10 +95,10 @@ class EvaluationService:
         return [scored[place] for place in range(len(rows))]
 
     def _generate(
-        self, subject: _Subject, prompts: Sequence[Sequence[int]], max_tokens: int
+        self, subject: Subject, prompts: Sequence[Sequence[int]], max_tokens: int
     ) -> Iterator[tuple[int, str]]:
         generator = self._generators(
-            base_folder=subject.model_folder or self._bases.folder(subject.base_model),
+            base_folder=subject.folder(self._bases),
             adapter_folder=subject.adapter_folder,
             stop_token_ids=subject.tokenizer.stop_token_ids,
             threads=self._threads,

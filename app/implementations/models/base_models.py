@@ -117,8 +117,8 @@ class FolderBaseModelStore(BaseModelStore):
         return pulled
 
     def _absolute(self, spec: BaseModelSpec) -> BaseModelSpec:
-        """A relative folder is meant from the project's root, which holds config/."""
-        if spec.source != "folder":
+        """A relative path is meant from the project's root, which holds config/."""
+        if spec.source not in ("folder", "scratch"):
             return spec
         location = str(self._root / Path(spec.location).expanduser())
         return BaseModelSpec(spec.name, spec.source, location, spec.description)

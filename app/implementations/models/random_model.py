@@ -6,18 +6,18 @@ ChatML (SmolLM2), ``qwen2`` with a template that thinks first (DeepSeek-R1-Disti
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer
 
 from app.core.errors import Invalid
 from app.implementations.models.random_encoder import write_random_encoder
+from app.implementations.models.tokenizer_files import CHATML, TokenizerKind, token_ids, write_tokenizer
 
 _SEED = 0
 _VOCABULARY = 512
+_CONTEXT = 2048
 
 # What the tokenizer's merges are learnt from: the words of a support desk.
 _TEXT = """Hello, how can I help you today? Please tell me your order number and I will look into it.
@@ -25,12 +25,6 @@ The order was shipped on Monday and should arrive within three working days. You
 within thirty days of delivery, and we refund the price to the card that you paid with. What is the
 warranty on this product? It is two years from the day of purchase. Is there anything else that you
 would like to know about shipping, payment, invoices, accounts, or opening hours? Thank you, goodbye.
-"""
-
-_CHATML = """{%- for message in messages -%}
-{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}
-{%- endfor -%}
-{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\n' }}{%- endif -%}
 """
 
 # As DeepSeek-R1's own: the system prompt first, earlier thoughts dropped, and a thought opened for the answer.
@@ -48,18 +42,9 @@ _THINKING = """{%- for message in messages if message['role'] == 'system' -%}
 """
 
 
-@dataclass(frozen=True, slots=True)
-class _Preset:
-    bos: str
-    eos: str
-    special: tuple[str, ...]  # skipped when decoding
-    plain: tuple[str, ...]  # one token each, but text when decoding
-    template: str
-
-
 _PRESETS = {
-    "llama": _Preset("<|im_start|>", "<|im_end|>", ("<|endoftext|>", "<|im_start|>", "<|im_end|>"), (), _CHATML),
-    "qwen2": _Preset(
+    "llama": CHATML,
+    "qwen2": TokenizerKind(
         "<｜begin▁of▁sentence｜>",
         "<｜end▁of▁sentence｜>",
         ("<｜end▁of▁sentence｜>", "<｜begin▁of▁sentence｜>"),
@@ -75,15 +60,7 @@ def write_random_model(preset_name: str, target: Path) -> None:
         write_random_encoder(target, _TEXT, _VOCABULARY, _SEED)
         return
     tokenizer = write_random_tokenizer(preset_name, target)
-    preset = _PRESETS[preset_name]
-    _write_weights(
-        preset_name,
-        target,
-        vocab_size=_VOCABULARY,
-        bos_token_id=tokenizer.token_to_id(preset.bos),
-        eos_token_id=tokenizer.token_to_id(preset.eos),
-        pad_token_id=tokenizer.token_to_id(preset.eos),
-    )
+    _write_weights(preset_name, target, vocab_size=_VOCABULARY, **token_ids(_PRESETS[preset_name], tokenizer))
 
 
 def write_random_tokenizer(preset_name: str, target: Path) -> Tokenizer:
@@ -91,35 +68,7 @@ def write_random_tokenizer(preset_name: str, target: Path) -> Tokenizer:
     if preset_name not in _PRESETS:
         raise Invalid(f"unknown preset {preset_name!r}; known: {', '.join(sorted([*_PRESETS, 'bert']))}")
     preset = _PRESETS[preset_name]
-    tokenizer = _tokenizer(preset)
-    tokenizer.save(str(target / "tokenizer.json"))
-    (target / "chat_template.jinja").write_text(preset.template, "utf-8")
-    settings = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": preset.bos,
-        "eos_token": preset.eos,
-        "pad_token": preset.eos,
-        "model_max_length": 2048,
-        "clean_up_tokenization_spaces": False,
-    }
-    (target / "tokenizer_config.json").write_text(json.dumps(settings, indent=2, ensure_ascii=False), "utf-8")
-    return tokenizer
-
-
-def _tokenizer(preset: _Preset) -> Tokenizer:
-    """Byte-level BPE: any text is encoded, and decoded to itself."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=_VOCABULARY - len(preset.plain),
-        special_tokens=list(preset.special),
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator([_TEXT], trainer)
-    tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in preset.plain])
-    return tokenizer
+    return write_tokenizer(preset, [_TEXT], target, vocabulary=_VOCABULARY, context=_CONTEXT)
 
 
 def _write_weights(preset_name: str, target: Path, **tokens: int | None) -> None:
@@ -137,7 +86,7 @@ def _write_weights(preset_name: str, target: Path, **tokens: int | None) -> None
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=2048,
+        max_position_embeddings=_CONTEXT,
         tie_word_embeddings=True,
         **tokens,
     )

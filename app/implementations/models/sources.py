@@ -119,6 +119,15 @@ def pull_random(spec: BaseModelSpec, target: Path) -> None:
         write_random_model(spec.location, target)
 
 
+def pull_from_scratch(spec: BaseModelSpec, target: Path) -> None:
+    """A new model with fresh weights: ``location`` is a YAML with its sizes (config/tiny_llm.yaml)."""
+    from app.implementations.models.scratch import write_scratch_model
+
+    model = write_scratch_model(Path(spec.location), target)
+    parameters = sum(weight.numel() for weight in model.parameters())
+    _say(f"{spec.name}: made {parameters:,} fresh parameters and {model.config.vocab_size:,} tokens")
+
+
 def _say(line: str) -> None:
     sys.stderr.write(line + "\n")
     sys.stderr.flush()

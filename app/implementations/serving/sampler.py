@@ -2,11 +2,12 @@
 
 import torch
 
+from app.implementations.models.sampling import keep_top_p
 from app.implementations.serving.messages import Submit
 
 
 class Sampler:
-    """Greedy at temperature 0, else temperature and nucleus sampling (Holtzman et al. 2019, arXiv:1904.09751)."""
+    """Greedy at temperature 0, else temperature and nucleus sampling."""
 
     def __init__(self, request: Submit) -> None:
         self._temperature = request.temperature
@@ -28,16 +29,8 @@ class Sampler:
         # Subtract the maximum first: a tiny temperature must not overflow to infinity.
         probabilities = torch.softmax((logits - peak) / self._temperature, dim=-1)
         if self._top_p < 1:
-            probabilities = _nucleus(probabilities, self._top_p)
+            probabilities = keep_top_p(probabilities, self._top_p)
         return int(torch.multinomial(probabilities, 1, generator=self._generator))
-
-
-def _nucleus(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:
-    """Zero all but the smallest set of most likely tokens whose mass reaches ``top_p``; never all of them."""
-    ordered, ids = probabilities.sort(descending=True, stable=True)
-    mass_before = ordered.cumsum(-1) - ordered
-    ordered[mass_before >= top_p] = 0
-    return torch.zeros_like(probabilities).scatter_(-1, ids, ordered)
 
 
 def logprobs(logits: torch.Tensor, token: int, top: int) -> tuple[float, list[tuple[int, float]]]:

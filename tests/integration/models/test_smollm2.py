@@ -10,6 +10,7 @@ import yaml
 from app.bootstrap import BASE_MODEL_SOURCES
 from app.core.entities.datasets import Message
 from app.implementations.models.base_models import FolderBaseModelStore
+from app.implementations.models.tiny_llm import TinyLLM, generate
 
 pytestmark = [
     pytest.mark.slow,
@@ -66,3 +67,19 @@ def test_it_loads_in_bf16_and_answers(bases: FolderBaseModelStore, folder: Path)
     prompt = tokenizer.encode_prompt([{"role": "user", "content": "What is the capital of France?"}])
     ids = model.generate(torch.tensor([prompt]), max_new_tokens=24, do_sample=False)[0, len(prompt) :].tolist()
     assert "Paris" in tokenizer.decode(ids)
+
+
+def test_the_model_by_hand_opens_it_too(bases: FolderBaseModelStore, folder: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    ours = TinyLLM.load(folder)
+    theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    tokenizer = bases.tokenizer("smollm2")
+    prompt = tokenizer.encode_prompt([{"role": "user", "content": "What is the capital of France?"}])
+    with torch.no_grad():
+        expected = theirs(torch.tensor([prompt])).logits
+        torch.testing.assert_close(ours(torch.tensor([prompt])), expected, atol=1e-3, rtol=1e-5)
+    answer = generate(
+        ours, prompt, lambda logits: int(logits.argmax()), max_tokens=24, stop_ids=tokenizer.stop_token_ids
+    )
+    assert "Paris" in tokenizer.decode(list(answer))

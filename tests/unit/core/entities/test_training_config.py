@@ -249,6 +249,18 @@ def test_loras_options_belong_to_adapters(option: str) -> None:
     assert f"lora.{option}: not with adaptation: full" in fault.message
 
 
+def test_lora_by_hand_has_neither_dora_nor_a_label_head() -> None:
+    assert TrainingConfig(
+        adaptation="lora_linear", lora={"use_rslora": True, "loraplus_lr_ratio": 4}
+    ).lora.use_rslora
+    for changes, named in (({"use_dora": True}, "lora.use_dora"), ({"objective": "classification"}, "label head")):
+        with pytest.raises(Invalid) as refused:
+            training_config({"adaptation": "lora_linear", **changes})
+        [fault] = refused.value.faults
+        assert fault.code == "impossible_combination"
+        assert named in fault.message
+
+
 @pytest.mark.parametrize("reference", ["name", "name:3", "a.b-c_d:12"])
 def test_a_version_to_start_from(reference: str) -> None:
     assert TrainingConfig(from_version=reference).from_version == reference

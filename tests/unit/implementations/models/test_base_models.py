@@ -18,7 +18,7 @@ from app.core.factories import ComponentFactory
 from app.implementations.models.base_models import FolderBaseModelStore, read_catalogue
 from app.implementations.models.random_model import write_random_tokenizer
 
-SOURCES = ["folder", "hub", "package", "random"]
+SOURCES = ["folder", "hub", "package", "random", "scratch"]
 
 
 def write_model(_: BaseModelSpec, target: Path) -> None:
@@ -86,7 +86,9 @@ class TestCatalogue:
         assert "base_models.yaml.a.revision" in caught.value.message
 
     def test_an_unknown_source_lists_the_known_ones(self, store: Store) -> None:
-        with pytest.raises(Invalid, match=r"base_models\.yaml\.a\.source: .*folder, hub, package, random"):
+        with pytest.raises(
+            Invalid, match=r"base_models\.yaml\.a\.source: .*folder, hub, package, random, scratch"
+        ):
             store({"a": entry("ftp", "x")})
 
     @pytest.mark.parametrize("text", ["a: [", "- a", "", "\xff"])
@@ -102,7 +104,7 @@ class TestCatalogue:
 
 
 class TestFolder:
-    @pytest.mark.parametrize("source", ["hub", "package", "folder", "random"])
+    @pytest.mark.parametrize("source", ["hub", "package", "folder", "random", "scratch"])
     def test_missing_names_three_ways_out_at_once(self, store: Store, tmp_path: Path, source: str) -> None:
         bases = store({"a": entry(source, "some/where")})
         started = time.monotonic()

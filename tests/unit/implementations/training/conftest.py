@@ -115,7 +115,8 @@ def make_scenario(
     if full:
         model.requires_grad_(True)
     else:
-        model = LoraAdaptation(config.with_changes(lora={**config.lora.model_dump(), "r": 3})).prepare(model, "tiny")
+        smaller = config.with_changes(lora={**config.lora.model_dump(), "r": 3})
+        model = LoraAdaptation(smaller).prepare(model, "tiny")
     if kernels:
         names = config.kernel_names if strategy.keeps_whole else config.kernel_names - {"lora"}
         assert install_kernels(model, names)

@@ -27,7 +27,7 @@ STOP_AT = 2  # of three steps an epoch
 
 
 class Looking(Listener):
-    """Looks after the first step at what this process holds; what an evaluation gathers may stay until the next."""
+    """Looks after the first step at what this process holds; what an evaluation gathers may stay."""
 
     model: torch.nn.Module
     pieces: dict[str, tuple[int, int]] | None = None

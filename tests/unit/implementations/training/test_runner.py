@@ -78,7 +78,9 @@ def test_a_run_leaves_what_a_version_is_made_of(job, listener):
     assert [event["step"] for event in heard.steps] == [1, 2, 3, 4, 5, 6]
 
 
-def test_plain_peft_opens_the_adapter(job, listener):
+@pytest.mark.parametrize("adaptation", ["lora", "lora_linear"])
+def test_plain_peft_opens_the_adapter(job, listener, adaptation):
+    job = replace(job, config=job.config.with_changes(adaptation=adaptation))
     build_runner("torch").run(job, listener())
     base = AutoModelForCausalLM.from_pretrained(job.base_model_folder, dtype=torch.float32)
     ids = torch.tensor([[1, 2, 3]])
