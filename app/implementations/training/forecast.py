@@ -2,7 +2,7 @@
 
 Steps, tokens and disk are arithmetic. Memory and time are measured on passes that are made anyway: a run's own
 first steps, so that nothing is computed twice and the first step is not kept waiting; or, where nobody trains yet
-(``rehearse``), steps on a typical micro-batch and on the largest that the plan will meet, in a process that ends
+(rehearsal.py), steps on a typical micro-batch and on the largest that the plan will meet, in a process that ends
 with them.
 """
 
@@ -17,7 +17,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -28,13 +27,8 @@ from app.core.interfaces.components import Reporter
 from app.implementations.models.devices import held_memory_bytes, peak_memory_bytes
 from app.utils.files import write_whole
 
-if TYPE_CHECKING:
-    from app.implementations.training.loop import TrainingLoop
-
 PASSES = 4  # measured, the first among them, which warms up
 OWN_SECONDS = 20.0  # of a run's own steps, after which what was measured must do
-REHEARSAL_SECONDS = 12.0  # after which no further pass begins
-LARGEST_SECONDS = 30.0  # a pass that would take longer is not made: its memory follows from a smaller one
 SAMPLE_SECONDS = 0.004  # between two looks at the memory
 FORWARD_SHARE = 0.4  # of a pass, until an evaluation was measured: half of the products, without the adapters' own
 WRITE_BYTES_A_SECOND = 200e6  # a checkpoint: written, read for its sha256, brought to the disk
@@ -296,36 +290,6 @@ class RunForecast:
         if self._folder is not None:
             with suppress(OSError):  # a full disk ends no run for this
                 write_whole(self._folder / "forecast.json", json.dumps(asdict(forecast), indent=2) + "\n")
-
-
-def rehearse(loop: TrainingLoop, sizes: Sizes, available: int) -> Forecast:
-    """Take a few steps of ``loop``'s plan in a process that ends with them; nothing is saved.
-
-    The largest micro-batch is left out where a smaller one has shown that it needs more than ``available`` bytes,
-    or too long.
-    """
-    meter, plan = loop.meter, loop.plan()
-    meter.start(loop.device, sizes.state_bytes(loop.config))
-    work = loop.work(plan, 0)
-    tokens = [row.tokens for row in loop.train_rows]
-    micro_batches = sorted(
-        {tuple(places) for step, _ in plan for places in step}, key=lambda places: sum(tokens[p] for p in places)
-    )
-    middle = len(micro_batches) // 2
-    typical = [micro_batches[(middle + shift) % len(micro_batches)] for shift in (0, -1, 1)]
-    loop.rehearse(typical[0][:1], prepare=[*typical, micro_batches[-1]])  # warms up
-    loop.rehearse(typical[0])
-    too_long = meter.token_seconds * work.largest > LARGEST_SECONDS
-    too_large = meter.resting_bytes + meter.token_bytes * work.largest > available
-    if not loop.strategy.agree(too_long or too_large):
-        loop.rehearse(micro_batches[-1])
-    for places in (*typical[1:], *typical):
-        if not loop.strategy.agree(time.perf_counter() - meter.started > REHEARSAL_SECONDS):
-            loop.rehearse(places)
-    with meter.forward_only(sum(tokens[place] for place in typical[0])):
-        loop.score(typical[0])
-    meter.stop()
-    return meter.forecast(loop.config, work, sizes)
 
 
 def _is_due(every: int, step: int) -> bool:

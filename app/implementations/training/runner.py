@@ -26,13 +26,14 @@ from app.implementations.training import packed_attention
 from app.implementations.training.adaptations.lora import count_parameters, trainable
 from app.implementations.training.batches import pack, plan_epoch
 from app.implementations.training.checkpoints import needs_room
-from app.implementations.training.forecast import RunForecast, Sizes, rehearse
+from app.implementations.training.forecast import RunForecast, Sizes
 from app.implementations.training.kernels.install import install_kernels
 from app.implementations.training.loop import Counters, TrainingFailed, TrainingLoop
 from app.implementations.training.memory import memory_by_part, saved_for_backward
 from app.implementations.training.method import Adaptation, Objective, Strategy
 from app.implementations.training.optimizer import MasterOptimizer
 from app.implementations.training.pins import machine_pins
+from app.implementations.training.rehearsal import rehearse
 from app.implementations.training.samples import Sampler, choose_prompts
 from app.implementations.training.watch import Watch
 from app.utils.files import write_whole
@@ -119,7 +120,8 @@ class TorchRunner(TrainingRunner):
         optimizer = strategy.optimizer(learns, config, adaptation.rate_factors(learns))
         sampler = _sampler(job, objective, strategy, tokenizer, device, report)
         sizes = Sizes(learning, sum(file.stat().st_size for file in _tokenizer_files(job)))
-        forecast = RunForecast(config, sizes, report, job.run_folder if strategy.rank == 0 else None, job.forecast)
+        own = job.run_folder if job.placement.rank == 0 else None
+        forecast = RunForecast(config, sizes, report, own, job.forecast)
         started = time.perf_counter()
         loop = TrainingLoop(
             config,

@@ -14,7 +14,8 @@ from app.core.entities.forecasts import Forecast
 from app.core.entities.models import BaseModelSpec
 from app.core.entities.training_config import TrainingConfig
 from app.core.interfaces.components import TrainerJob
-from app.implementations.training.forecast import Meter, Sizes, Work, rehearse, work_of
+from app.implementations.training.forecast import Meter, Sizes, Work, work_of
+from app.implementations.training.rehearsal import rehearse
 from tests.unit.implementations.training.conftest import pairs, rows
 from tests.unit.implementations.training.test_runner import write_split
 
@@ -126,7 +127,7 @@ def test_what_would_not_fit_is_not_tried(
         made: list[int] = []
         plain = loop.rehearse
         loop.rehearse = lambda places, prepare=(): (made.append(len(places)), plain(places, prepare))
-        monkeypatch.setattr("app.implementations.training.forecast.REHEARSAL_SECONDS", 0.0)
+        monkeypatch.setattr("app.implementations.training.rehearsal.SECONDS", 0.0)
         rehearse(loop, SIZES, available)
         return made
 
