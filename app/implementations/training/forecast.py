@@ -241,7 +241,7 @@ class RunForecast:
     def __init__(
         self, config: TrainingConfig, sizes: Sizes, report: Reporter, folder: Path | None, known: Forecast | None
     ) -> None:
-        self._config, self._sizes, self._report, self._folder = config, sizes, report, folder
+        self._config, self.sizes, self._report, self._folder = config, sizes, report, folder
         self._known = known
         self._said: Forecast | None = None
         self._work: Work | None = None
@@ -249,7 +249,7 @@ class RunForecast:
     def begin(self, work: Work, meter: Meter, device: torch.device) -> None:
         """Before the first step."""
         self._work = work
-        disk = self._sizes.disk_bytes(self._config, work.saves)
+        disk = self.sizes.disk_bytes(self._config, work.saves)
         counts = (
             f"forecast: {work.steps} steps, {work.input_tokens:,} tokens ({work.trained_tokens:,} trained), "
             f"at most {disk / 1e6:.0f} MB on disk"
@@ -258,7 +258,7 @@ class RunForecast:
             self._report.message(f"{counts}, {self._known.in_words()}")
             self._keep(self._known)
         else:
-            meter.start(device, self._sizes.state_bytes(self._config))
+            meter.start(device, self.sizes.state_bytes(self._config))
             self._report.message(f"{counts}; memory and time follow from the first steps")
 
     def stepped(self, done: int, meter: Meter) -> None:
@@ -269,7 +269,7 @@ class RunForecast:
         late = meter.passes > 1 and time.perf_counter() - meter.started > OWN_SECONDS
         if enough or late or 2 * (self._work.steps - done) <= self._work.steps_left:
             meter.stop()
-            found = meter.forecast(self._config, self._work, self._sizes)
+            found = meter.forecast(self._config, self._work, self.sizes)
             self._report.message(f"forecast: {found.in_words()} in all")
             self._keep(found)
 

@@ -1,0 +1,140 @@
+"""What a run is made of, built by the names in its config and ready for the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from app.core.entities.datasets import TokenizedRow
+from app.core.entities.training_config import TrainingConfig
+from app.core.factories import ComponentFactory
+from app.core.interfaces.components import ChatTokenizer, Reporter, TrainerJob
+from app.core.services.encoding import encode, labels_of
+from app.implementations.data.encoder_tokenizer import load_tokenizer
+from app.implementations.data.store import read_split
+from app.implementations.models.devices import pick_device, pick_precision
+from app.implementations.training import packed_attention
+from app.implementations.training.adaptations.lora import count_parameters
+from app.implementations.training.kernels.install import install_kernels
+from app.implementations.training.loop import TrainingFailed
+from app.implementations.training.method import Adaptation, Objective, Strategy
+from app.implementations.training.samples import Sampler, choose_prompts
+
+
+@dataclass(frozen=True, slots=True)
+class Methods:
+    """Method = objective × adaptation × strategy, each built by its name."""
+
+    objectives: ComponentFactory[Objective]
+    adaptations: ComponentFactory[Adaptation]
+    strategies: ComponentFactory[Strategy]
+    strategy_options: Callable[[TrainingConfig], Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """``adapted`` is ``model`` with what learns, ``wrapped`` the strategy's wrapping of ``objective``."""
+
+    device: torch.device
+    precision: torch.dtype
+    tokenizer: ChatTokenizer
+    labels: Sequence[str]  # of a label head
+    train: Sequence[TokenizedRow]
+    validation: Sequence[TokenizedRow]
+    strategy: Strategy
+    adaptation: Adaptation
+    model: Any
+    adapted: nn.Module
+    kernels: Sequence[str]
+    objective: Objective
+    wrapped: nn.Module
+    learning: int  # parameters
+
+
+def assemble(job: TrainerJob, methods: Methods, report: Reporter) -> Assembly:
+    """Meets the other processes on the way. ``TrainingFailed`` (invalid_data) with nothing left to train on."""
+    config = job.config
+    device = pick_device(config.device)
+    precision = pick_precision(config.precision, device)
+    tokenizer = load_tokenizer(job.base_model_folder)
+    labels = labels_of(read_split(job.dataset_folder, "train")) if config.objective == "classification" else []
+    train = _tokenize(job, tokenizer, "train", config.train_samples, labels)
+    validation = _tokenize(job, tokenizer, "validation", None, labels)
+    if not train:
+        raise TrainingFailed("no row has a token to train on", code="invalid_data")
+
+    strategy = methods.strategies.create(config.strategy)
+    strategy.join(config, job.placement, device, methods.strategy_options(config))
+    report.message(f"loading {config.base_model} on {device.type} in {str(precision).removeprefix('torch.')}")
+    torch.manual_seed(config.seed)
+    adaptation = methods.adaptations.create(config.adaptation, config=config)
+    model = load(job, adaptation, tokenizer, precision, labels)
+    adapted = adaptation.prepare(model, config.base_model, job.start_from)
+    if config.gradient_checkpointing:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    if strategy.keeps_whole:
+        kernels = install_kernels(adapted.to(device), config.kernel_names)
+    else:  # the strategy moves it piece by piece; fused groups would hold whole weights beside the pieces
+        kernels = install_kernels(adapted, config.kernel_names - {"lora"})
+    if kernels:
+        report.message(f"fused kernels: {', '.join(kernels)}")
+    learning, everything = count_parameters(adapted)
+    objective = methods.objectives.create(config.objective, model=adapted, config=config)
+    wrapped = strategy.wrap(objective, device)
+    report.message(
+        f"training {learning:,} of {everything:,} parameters on {len(train)} rows, validating on {len(validation)}"
+    )
+    return Assembly(
+        device,
+        precision,
+        tokenizer,
+        labels,
+        train,
+        validation,
+        strategy,
+        adaptation,
+        model,
+        adapted,
+        kernels,
+        objective,
+        wrapped,
+        learning,
+    )
+
+
+def load(
+    job: TrainerJob,
+    adaptation: Adaptation,
+    tokenizer: ChatTokenizer,
+    precision: torch.dtype,
+    labels: Sequence[str],
+) -> Any:
+    """The base model as it is trained."""
+    attention = {"attn_implementation": packed_attention.NAME} if tokenizer.generates else {}
+    return adaptation.load(job.base_model_folder, precision, labels=labels, **attention)
+
+
+def sampler_of(job: TrainerJob, parts: Assembly, report: Reporter) -> Sampler | None:
+    """What answers after each evaluation; None where there is nothing to ask."""
+    if not parts.objective.generates:
+        return None
+    if not parts.strategy.keeps_whole:  # rank 0 asks alone
+        if job.config.sample_prompts:
+            report.message(f"no samples with strategy {job.config.strategy}: its processes hold pieces", "warn")
+        return None
+    prompts = choose_prompts(job.config, parts.tokenizer, read_split(job.dataset_folder, "validation"))
+    if not prompts:
+        return None
+    return Sampler(parts.objective.model, prompts, parts.tokenizer, job.config.sample_max_tokens, parts.device)
+
+
+def _tokenize(
+    job: TrainerJob, tokenizer: ChatTokenizer, split: str, limit: int | None, labels: Sequence[str]
+) -> Sequence[TokenizedRow]:
+    conversations = read_split(job.dataset_folder, split)[:limit]
+    rows = [row for conversation in conversations for row in encode(conversation, tokenizer, job.config, labels)]
+    return [row for row in rows if row.supervised]
