@@ -24,7 +24,7 @@ _FREE = frozenset(
 # Another value makes another run: the checkpoint's weights, or its place among the steps, would mean nothing.
 _FIXED = frozenset(
     {
-        *("base_model", "objective", "dpo_beta", "adaptation", "lora", "optimizer", "seed"),
+        *("base_model", "from_version", "objective", "dpo_beta", "adaptation", "lora", "optimizer", "seed"),
         *("training rows", "rows a step", "deepspeed"),
     }
 )

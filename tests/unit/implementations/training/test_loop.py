@@ -295,6 +295,7 @@ def test_a_resume_of_the_same_run_warns_of_nothing(make_loop, listener):
         ({"lora": {"r": 8}}, "lora.r: 16 then, 8 now"),
         ({"base_model": "another"}, "base_model: deepseek-r1-1.5b then, another now"),
         ({"optimizer": "lamb"}, "optimizer: adamw then, lamb now"),
+        ({"from_version": "shops:3"}, "from_version: nothing then, shops:3 now"),
         ({"batch_size": 2}, "rows a step: 4 then, 2 now"),
         ({"seed": 1}, "seed: 42 then, 1 now"),
         ({"strategy": "deepspeed"}, "deepspeed: false then, true now"),
