@@ -58,6 +58,7 @@ def draw(curve: Curve, title: str) -> Figure:
     figure = Figure(figsize=(9, 5.5), dpi=120, layout="constrained")
     losses, rates = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     steps, values = _sorted(curve.loss)
+    every = [*curve.loss.values(), *curve.eval_loss.values()]
     marker = "." if len(steps) <= FEW_POINTS else ""
     losses.plot(steps, values, color="#9ecae1", linewidth=1, marker=marker, label="training")
     losses.plot(steps, smoothed(values), color="#08519c", linewidth=1.8, label="training, smoothed")
@@ -81,7 +82,9 @@ def draw(curve: Curve, title: str) -> Figure:
     for axes in (losses, rates):
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.set_ylim(bottom=0)
+    rates.set_ylim(bottom=0)
+    if 2 * min(every) < max(every):  # else nothing would be seen of how a loss moves that moves little
+        losses.set_ylim(bottom=0)
     return figure
 
 

@@ -47,6 +47,13 @@ def test_it_is_a_picture_of_a_readable_size(steps):
     assert picture.height >= 600
 
 
+@pytest.mark.parametrize(("last", "from_zero"), [(1.0, True), (5.9, False)])
+def test_a_loss_that_moves_little_fills_the_picture_too(last, from_zero):
+    bottom, _ = draw(Curve(loss={1: 6.0, 2: last}), "shop").axes[0].get_ylim()
+    assert (bottom == 0) == from_zero
+    assert bottom <= last
+
+
 def test_without_validation_there_is_no_line_for_it():
     assert "validation" not in lines(draw(curve(3), "shop"))
 
