@@ -98,9 +98,11 @@ class Comparison:
             self.failed[name] = f"status {run.finished.status}: {tail(run.log, 1)}"
             say(f"  failed with {self.failed[name]}\n  all of it: {run.log}")
             return
-        reading = Reading(
-            read_answer(run.spec), self.settings.epochs, run.finished.seconds, run.finished.peak_bytes
-        )
+        answer = read_answer(run.spec)
+        expected = self.settings.epochs * self.data.input_tokens
+        if answer.input_tokens != expected:
+            raise SystemExit(f"{contestant.title} read {answer.input_tokens} tokens, and not {expected}")
+        reading = Reading(answer, self.settings.epochs, run.finished.seconds, run.finished.peak_bytes)
         self.readings[name].append(reading)
         say(f"  {reading.tokens_per_second:,.0f} tokens/s, {reading.peak_bytes / GIGABYTE:.1f} GB")
 

@@ -14,7 +14,10 @@ SAY_EVERY = 10.0  # seconds
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """``status`` is negative for a signal. ``peak_bytes`` is the most that the process held in memory (RSS)."""
+    """``status`` is negative for a signal. ``peak_bytes`` is the most that the process held in memory (RSS).
+
+    Linux counts what the starting process held at its start for the started one: start from a small one.
+    """
 
     status: int
     seconds: float
@@ -40,7 +43,8 @@ def run(
     """
     started = time.perf_counter()
     said = started
-    with log.open("wb") as errors, (answers or log).open("ab") as output:
+    log.unlink(missing_ok=True)
+    with log.open("ab") as errors, (answers or log).open("ab") as output:
         process = subprocess.Popen(
             command, cwd=ROOT, env=_environment(threads), stdin=subprocess.DEVNULL, stdout=output, stderr=errors
         )
