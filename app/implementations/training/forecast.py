@@ -33,6 +33,8 @@ SAMPLE_SECONDS = 0.004  # between two looks at the memory
 FORWARD_SHARE = 0.4  # of a pass, until an evaluation was measured: half of the products, without the adapters' own
 WRITE_BYTES_A_SECOND = 200e6  # a checkpoint: written, read for its sha256, brought to the disk
 SAVE_SECONDS = 0.1
+# What C's allocator loses on passes of ever other sizes: blocks of more than 32 MB go back to the system whole.
+LOST_SHARE, LOST_BYTES = 0.25, 128e6
 STATE_BYTES = {"adamw": 8, "lamb": 8, "adamw_8bit": 2}  # of the optimizer's state, a parameter
 
 Plan = Sequence[tuple[list[list[int]], bool]]  # steps, and whether an epoch ends with them
@@ -197,7 +199,9 @@ class Meter:
         forward = self.forward_token_seconds or FORWARD_SHARE * self.token_seconds
         update = statistics.median(self._updates[1:] or self._updates)
         save = SAVE_SECONDS + sizes.checkpoint_bytes(config) / WRITE_BYTES_A_SECOND
-        at_once = self._resting + self.token_bytes * work.largest + sizes.best_bytes(config)
+        kept = self.token_bytes * work.largest
+        lost = min(kept * LOST_SHARE, LOST_BYTES) if self._device.type == "cpu" else 0
+        at_once = self._resting + kept + lost + sizes.best_bytes(config)
         return Forecast(
             peak_memory_bytes=max(peak_memory_bytes(self._device), round(at_once)),
             seconds=work.tokens_left * self.token_seconds
