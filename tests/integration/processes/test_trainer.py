@@ -15,7 +15,11 @@ import pytest
 
 from app.core.entities.trainer import TrainerExit
 from app.core.entities.training_config import TrainingConfig
-from app.implementations.queue.trainer_launcher import ProcessTrainerHandle, ProcessTrainerLauncher
+from app.implementations.queue.trainer_launcher import (
+    SHAPE_CACHES,
+    ProcessTrainerHandle,
+    ProcessTrainerLauncher,
+)
 from app.utils.clock import boottime
 from tests.integration.processes.conftest import at_large
 from tests.small_disk import SmallTmpfs
@@ -85,6 +89,13 @@ def test_a_run_that_succeeds(start: Start, tmp_path: Path) -> None:
     assert {"metrics.json", "logs.txt", "artifacts"} <= {path.name for path in run_folder.iterdir()}
     marks = [line.split()[0] for line in (tmp_path / "results" / "marks.txt").read_text().splitlines()]
     assert marks == ["start", "end"]
+
+
+def test_a_trainer_has_its_threads_and_keeps_few_shapes(start: Start) -> None:
+    handle = start("double-hangs")
+    environment = psutil.Process(handle.pid).environ()
+    assert environment["OMP_NUM_THREADS"] == "1"
+    assert environment.items() >= SHAPE_CACHES.items()
 
 
 @pytest.mark.parametrize(

@@ -139,5 +139,6 @@ def test_the_services_own_defaults_start_from_nothing(services, publish):
         services.training._bases,
         services.training._queue,
         defaults,
+        services.training._forecasts,
     )
     assert again.submit(CLIENT, SOUND).config["from_version"] is None
