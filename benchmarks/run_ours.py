@@ -103,7 +103,8 @@ def _config(spec: Spec) -> TrainingConfig:
             "max_grad_norm": settings.max_grad_norm,
             "batch_size": settings.batch_size // settings.processes,
             "num_epochs": settings.epochs,
-            "save_steps": NEVER,  # the peers save none either
+            "save_steps": NEVER,  # the peers neither save nor report to anything
+            "report_to": "none",
             "seed": settings.seed,
             "kernels": settings.kernels,
             "strategy": settings.strategy,
