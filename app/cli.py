@@ -226,7 +226,7 @@ def lab_quantization(
 
 
 @lab.command("train")
-@click.option("--small", is_flag=True, help="A model of 0.9 million parameters instead of 21: a minute.")
+@click.option("--small", is_flag=True, help="A model of 0.8 million parameters instead of 21.")
 @click.option("--dataset-path", help="A .json or .jsonl file with conversations; without it, the sample data.")
 def lab_train(small: bool, dataset_path: str | None) -> None:
     """Train a language model from scratch, here and now: on text, then on conversations."""
