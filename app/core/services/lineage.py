@@ -31,6 +31,9 @@ def begin_from_version(
     if version is None:
         message = f"there is no version {reference!r} in this project"
         return overrides, (Fault("config.from_version", "model_not_found", message),)
+    if not version.generates:
+        message = f"{version.reference} has a label head, which no objective trains on: begin with the base model"
+        return overrides, (Fault("config.from_version", "not_generative", message),)
     # As a config of today: versions of earlier days lack the keys that were added since.
     held = training_config(version.config).model_dump(mode="json")
     whole = {"base_model": version.base_model, "adaptation": held["adaptation"]}

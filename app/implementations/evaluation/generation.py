@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from peft import PeftModel
 
 from app.core.interfaces.components import TextGenerator
 from app.implementations.models.devices import pick_device, pick_precision
+from app.implementations.models.lean_peft import PeftModel
 from app.implementations.models.loading import load_causal_lm
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel
 
+from app.implementations.models.lean_peft import LoraConfig, PeftModel
 from app.implementations.serving.adapter_files import AdapterRefused, check_adapter
 from app.implementations.serving.model import BaseModel
 

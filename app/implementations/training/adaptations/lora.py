@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
-from peft.utils.constants import SEQ_CLS_HEAD_NAMES
 from torch import nn
 
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import Fault, Invalid
+from app.implementations.models.lean_peft import SEQ_CLS_HEAD_NAMES, LoraConfig, PeftModel, get_peft_model
 from app.implementations.models.loading import load_base_model
 from app.implementations.training.method import Adaptation
 

@@ -5,12 +5,12 @@ from typing import Any
 
 import torch
 from bitsandbytes.nn import Linear4bit
-from peft import PeftModel
 from torch import nn
 from transformers import BitsAndBytesConfig
 
 from app.core.entities.training_config import TrainingConfig
 from app.implementations.models.devices import pick_device
+from app.implementations.models.lean_peft import PeftModel, show_bitsandbytes
 from app.implementations.models.loading import load_base_model
 from app.implementations.training.adaptations.lora import LoraAdaptation, trainable
 
@@ -23,6 +23,7 @@ class QloraAdaptation(LoraAdaptation):
 
     def __init__(self, config: TrainingConfig) -> None:
         super().__init__(config)
+        show_bitsandbytes()
         self._device = pick_device(config.device)
         self._precision = torch.float32
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from peft.tuners.lora import Linear as LoraLinear
 from torch import nn
 
+from app.implementations.models.lean_peft import LoraLinear
 from app.implementations.models.memory import let_go
 from app.implementations.training.kernels.frozen_product import FrozenProduct
 

@@ -110,6 +110,11 @@ def test_a_whole_model_goes_on_as_a_whole_model(training, publish):
     assert refused(training, adaptation="lora") == {"config.adaptation": "contradicts_version"}
 
 
+def test_a_version_with_a_label_head_is_no_beginning(training, publish):
+    publish(objective="classification", use_rslora=False)
+    assert refused(training) == {"config.from_version": "not_generative"}
+
+
 def test_it_is_refused_beside_the_other_faults_of_a_request(caller, publish):
     body = {"dataset_path": "data/raw/none.json", "config": {"from_version": "shops", "num_epochs": 0}}
     answer = caller("POST", "/api/v1/train", json=body)
