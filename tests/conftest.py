@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
+import hypothesis
 import psycopg
 import pytest
 import redis
@@ -29,6 +30,10 @@ MARKED_FIXTURES = {
     "chromium": "chromium",
 }
 START_SECONDS = 30
+
+# How long an example takes is no assertion: a busy machine would fail it.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
