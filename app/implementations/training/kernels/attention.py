@@ -3,8 +3,8 @@
 On a CPU: queries in blocks, each against the keys up to its own end, so that part of the masked products is not
 made. All the query heads of a key head are one matrix: keys and values are not repeated, and their gradients need
 no sum. The attention weights are kept for the backward pass. PyTorch's own fused attention took 6 times as long on
-a sequence of 64 tokens and 1.8 times on one of 1,024 (9 heads of 64 over 3 of keys, bf16, forward and backward, one
-core). On CUDA in half precision: FlashAttention over the whole pack, as PyTorch ships it. Else PyTorch's fused
+a sequence of 64 tokens and 1.8 times on one of 1,024 (9 heads of 64 over 3 of keys, bf16, forward and backward,
+one core). On CUDA in half precision: FlashAttention over the whole pack, as PyTorch ships it. Else PyTorch's fused
 attention, a sequence at a time.
 """
 
