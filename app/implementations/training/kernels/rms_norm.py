@@ -36,18 +36,17 @@ def forward_of(norm: Any) -> Any:
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
     """(T, d) → what RMSNorm makes of it (Zhang & Sennrich 2019, arXiv:1910.07467), and 1/rms (T, 1)."""
-    wide = _wide(x)
-    scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
-    return weight * (wide * scale).to(x.dtype), scale
+    wide = torch.promote_types(x.dtype, torch.float32)
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide)
+    scale = length.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+    return weight * (x * scale).to(x.dtype), scale
 
 
 def rms_norm_backward(
     gradient: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor
 ) -> torch.Tensor:
-    normed = _wide(x) * scale
-    inner = _wide(gradient * weight)
-    return ((inner - normed * (inner * normed).mean(-1, keepdim=True)) * scale).to(x.dtype)
-
-
-def _wide(x: torch.Tensor) -> torch.Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    """Gradient of x (T, d). What is as large as x is changed in place: a pass over memory is what this costs."""
+    normed = x * scale
+    found = (gradient * weight).to(normed.dtype)
+    projection = (found * normed).mean(-1, keepdim=True)
+    return found.addcmul_(normed, projection, value=-1).mul_(scale).to(x.dtype)
