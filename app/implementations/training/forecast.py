@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import math
 import statistics
 import threading
 import time
@@ -33,8 +34,9 @@ SAMPLE_SECONDS = 0.004  # between two looks at the memory
 FORWARD_SHARE = 0.4  # of a pass, until an evaluation was measured: half of the products, without the adapters' own
 WRITE_BYTES_A_SECOND = 200e6  # a checkpoint: written, read for its sha256, brought to the disk
 SAVE_SECONDS = 0.1
-# What C's allocator loses on passes of ever other sizes: blocks of more than 32 MB go back to the system whole.
-LOST_SHARE, LOST_BYTES = 0.25, 128e6
+# What C's allocator loses on passes of ever other sizes, more with each of them, up to a share of what one keeps:
+# read over 144 steps of the starter model. Blocks of more than 32 MB go back to the system whole.
+LOST_SHARE, LOST_STEPS, LOST_BYTES = 0.7, 40, 1e9
 STATE_BYTES = {"adamw": 8, "lamb": 8, "adamw_8bit": 2}  # of the optimizer's state, a parameter
 
 Plan = Sequence[tuple[list[list[int]], bool]]  # steps, and whether an epoch ends with them
@@ -200,7 +202,7 @@ class Meter:
         update = statistics.median(self._updates[1:] or self._updates)
         save = SAVE_SECONDS + sizes.checkpoint_bytes(config) / WRITE_BYTES_A_SECOND
         kept = self.token_bytes * work.largest
-        lost = min(kept * LOST_SHARE, LOST_BYTES) if self._device.type == "cpu" else 0
+        lost = _lost(kept, work.steps_left) if self._device.type == "cpu" else 0
         at_once = self._resting + kept + lost + sizes.best_bytes(config)
         return Forecast(
             peak_memory_bytes=max(peak_memory_bytes(self._device), round(at_once)),
@@ -294,6 +296,10 @@ class RunForecast:
         if self._folder is not None:
             with suppress(OSError):  # a full disk ends no run for this
                 write_whole(self._folder / "forecast.json", json.dumps(asdict(forecast), indent=2) + "\n")
+
+
+def _lost(kept: float, steps: int) -> float:
+    return min(kept * LOST_SHARE, LOST_BYTES) * (1 - math.exp(-steps / LOST_STEPS))
 
 
 def _is_due(every: int, step: int) -> bool:

@@ -1,6 +1,7 @@
 """One training run in a trainer process: what it is made of, the loop, and what it leaves in the run folder."""
 
 import json
+import os
 import platform
 import shutil
 import time
@@ -63,6 +64,7 @@ class TorchRunner(TrainingRunner):
     def run(self, job: TrainerJob, report: Reporter) -> Mapping[str, Any]:
         """See the interface. Leaves ``loss_curve.png`` and ``samples.jsonl`` too."""
         torch.set_num_threads(job.threads)
+        _bound_primitives(job.config)
         if self.only_forecast:
             return self._forecast(job, report)
         if job.placement.rank != 0:
@@ -107,6 +109,12 @@ class TorchRunner(TrainingRunner):
             _leave_artifacts(job, parts, masters)
             write_whole(job.run_folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
         return {"metrics": metrics, "template_hash": parts.tokenizer.template_hash}
+
+
+def _bound_primitives(config: TrainingConfig) -> None:
+    """oneDNN keeps what it has compiled for each shape, 1,024 of them, half a megabyte each; and the packs of a run
+    have ever other shapes. A pass goes through about eight for each of its rows, 30 times and more."""
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(max(256, 8 * config.batch_size)))
 
 
 def _loop(

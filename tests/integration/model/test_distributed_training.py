@@ -228,3 +228,35 @@ def test_adaptations_are_spread(place: Path, adaptation: str, strategy: str, zer
     for key in ("train_loss", "eval_loss"):
         assert metrics[key] == pytest.approx(expected[key], rel=1e-3 if adaptation == "qlora" else 1e-4)
     assert metrics["trainable_parameters"] == expected["trainable_parameters"]
+
+
+QUESTIONS = [f"When opens shop {number}?" for number in range(1, 21)]
+ROWS = {
+    "dpo": [{"prompt": asked, "chosen": "At nine o'clock.", "rejected": "No idea."} for asked in QUESTIONS],
+    "classification": [
+        {"text": f"{asked} {word}", "label": word} for asked in QUESTIONS for word in ("open", "closed")
+    ],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize("objective", ROWS)
+def test_objectives_are_spread(place: Path, objective: str, strategy: str) -> None:
+    """Two processes of two rows each come to the numbers of one process with four."""
+    rows = place / f"{objective}.json"
+    rows.write_text(json.dumps(ROWS[objective]))
+    metrics = []
+    for name, options in {
+        "spread": {"strategy": strategy},
+        "alone": {"strategy": "single", "processes": 1, "batch_size": 4},
+    }.items():
+        name = f"{objective}-{strategy}-{name}"
+        done = run(place, name, objective=objective, dataset_path=str(rows), **options)
+        assert done.returncode == 0, done.stderr
+        (folder,) = (place / "results_dir").glob(f"{name}_*")
+        metrics.append(json.loads((folder / "metrics.json").read_text()))
+    spread, alone = metrics
+    for key in ("train_loss", "eval_loss"):
+        assert spread[key] == pytest.approx(alone[key], rel=1e-4)
+    assert spread["trained_tokens"] == alone["trained_tokens"]
