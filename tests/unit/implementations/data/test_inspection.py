@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -186,6 +188,20 @@ def test_slow_checks_say_how_far_they_are_and_how_fast() -> None:
     assert seen == [(name, done, 2100) for name in names for done in (1000, 2000, 2100)]
     assert set(found.report.rates) == set(names)
     assert sum(2100 / rate for rate in found.report.rates.values()) <= seconds
+
+
+def test_it_can_run_beside_a_web_process() -> None:
+    """Which is to stay free of torch, whatever the libraries would like to import."""
+    code = (
+        "import sys; from app.core.entities.data_pipeline import PipelineConfig;"
+        "from app.core.entities.datasets import Conversation;"
+        "from app.implementations.data.inspection import inspect;"
+        "said = [{'role': 'user', 'content': 'Where is it?'}, {'role': 'assistant', 'content': 'Call us.'}];"
+        "found = inspect([Conversation(1, said)], PipelineConfig()).report;"
+        "print(len(found.rates), [name for name in ('torch', 'matplotlib', 'scipy.stats') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "4 []\n"
 
 
 def test_no_rows() -> None:
