@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -145,15 +145,15 @@ def _unpack(parquet: Path, arrow: Path) -> None:
     import pyarrow as pa
     from pyarrow.parquet import ParquetFile
 
-    descriptor, temporary = tempfile.mkstemp(dir=arrow.parent, prefix=f".{arrow.name}.")
+    temporary = arrow.with_name(f".{arrow.name}.{uuid.uuid4().hex}")
     try:
-        with os.fdopen(descriptor, "wb") as target, ParquetFile(parquet) as source:
+        with temporary.open("xb") as target, ParquetFile(parquet) as source:
             with pa.ipc.new_stream(target, source.schema_arrow) as writer:
                 for batch in source.iter_batches(_BATCH, use_threads=False):
                     writer.write_batch(batch)
             target.flush()
             os.fsync(target.fileno())
-        Path(temporary).replace(arrow)
+        temporary.replace(arrow)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise

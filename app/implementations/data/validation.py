@@ -106,10 +106,10 @@ def check_messages(
         role = _role_if_sound(message, spelling)
         if role is None:
             role = _check_message(f"{where}[{place}]", message, faults, spelling)
+            if faults.hopeless:
+                return
         if role is not None:
             roles.append(role)
-        if faults.hopeless:
-            return
     if len(roles) == len(messages):
         _check_order(roles, faults, where, last, spelling)
 
