@@ -1,194 +1,101 @@
-"""Rows of a parquet file, a bounded piece at a time, whatever its few bytes unpack to."""
+"""Rows of a parquet file, unpacked in a child process.
+
+A few hostile bytes can make the library that reads them take gigabytes, whatever the footer says, or end the
+process that it runs in. The child has limits of memory and processor time, and its end is a fault of the file.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from itertools import islice
-from typing import TYPE_CHECKING, Any
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 from app.core.entities.datasets import DataLimits
 from app.core.errors import Fault
 from app.implementations.data.json_rows import NumberedRow
-from app.implementations.data.raw_file import RawFile, Unreadable, row_too_large
+from app.implementations.data.parquet_unpacking import unpack
+from app.implementations.data.raw_file import RawFile, Unreadable
 from app.implementations.data.validation import Faults
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-_BATCH_ROWS = 1000
-# What a value takes in memory at least: a few bytes of a file can say "the same, a billion times".
-_INDEX_BYTES = 4
-_TEXTS = ("STRING", "JSON", "ENUM", "NONE")
+MEMORY_BYTES = 2 * 1024**3
+CPU_SECONDS = 60  # and one more for each megabyte of the file
+_ROOT = Path(__file__).resolve().parents[3]  # where `python -m app…` finds the package
+_ENVIRONMENT = {
+    "PYTHONPATH": str(_ROOT),
+    "ARROW_DEFAULT_MEMORY_POOL": "system",  # the others reserve far more than they use, and that counts
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
 
 
 def parquet_rows(raw: RawFile, limits: DataLimits, faults: Faults) -> Iterator[NumberedRow]:
-    """Dates, times and decimals become texts. ``Unreadable`` for types that JSON has no likeness of."""
-    import pyarrow as pa
+    """See ``unpack``. ``raw`` is a file of the system."""
+    with _child(raw, limits) as lines:
+        for line in lines:
+            told = json.loads(line)
+            yield from enumerate(told.get("rows", ()), start=told["place"])
+            raw.tell_progress(told["done"])
+            if told.get("fault"):
+                faults.take(Fault(*told["fault"]))
+            if told.get("ended") or faults.hopeless:
+                return
+    message = "is not a sound parquet file: its reader came to grief over it: write it anew, or split it"
+    raise Unreadable(Fault("file", "invalid_parquet", message))
 
-    place = 0
+
+@contextmanager
+def _child(raw: RawFile, limits: DataLimits) -> Iterator[Iterator[bytes]]:
+    """What it writes, a JSON object a line."""
+    seconds = CPU_SECONDS + raw.size // 1_000_000
+    command = [sys.executable, "-m", __name__, json.dumps(asdict(limits)), str(MEMORY_BYTES), str(seconds)]
+    with subprocess.Popen(
+        command,
+        stdin=raw.file,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, **_ENVIRONMENT},
+    ) as process:
+        try:
+            yield process.stdout or iter(())
+        finally:
+            process.kill()
+
+
+def _main() -> None:
+    limits, memory, seconds = sys.argv[1:]
+    resource.setrlimit(resource.RLIMIT_DATA, (int(memory), int(memory)))
+    resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds)))
+    file = sys.stdin.buffer
+    size = os.fstat(file.fileno()).st_size
+    place = 1
     try:
-        file = _open(raw, limits)
-        for batch in file.iter_batches(_BATCH_ROWS, use_threads=False):
-            for piece in _pieces(batch, limits.row_bytes):
-                if faults.hopeless:
-                    return
-                if piece.num_rows == 1 and _text_bytes(piece) > limits.row_bytes:
-                    place += 1
-                    faults.take(row_too_large(place, limits.row_bytes))
-                    continue
-                for row in _rows(piece, place):
-                    place += 1
-                    yield place, row
-            raw.tell_progress(raw.size * place // max(1, file.metadata.num_rows))
-    except UnicodeDecodeError:
-        message = f"a text after row {place} is not UTF-8: write the file anew with texts as UTF-8 strings"
-        raise Unreadable(Fault("file", "encoding", message)) from None
-    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
-        said = str(error).split("\n")[0][:200]
-        raise Unreadable(Fault("file", "invalid_parquet", f"is not a sound parquet file: {said}")) from None
+        for piece, share in unpack(file, DataLimits(**json.loads(limits))):
+            if isinstance(piece, Fault):
+                _tell(place=place, done=int(size * share), fault=_listed(piece))
+                place += 1
+            else:
+                _tell(place=place, done=int(size * share), rows=piece)
+                place += len(piece)
+        _tell(place=place, done=size, ended=True)
+    except Unreadable as end:
+        _tell(place=place, done=size, fault=_listed(end.fault), ended=True)
 
 
-def _open(raw: RawFile, limits: DataLimits) -> Any:
-    """Texts will be read as they are packed, each different one once: their size is known before it is taken."""
-    import pyarrow as pa
-    from pyarrow.parquet import ParquetFile
-
-    options = {"pre_buffer": False, "arrow_extensions_enabled": False}
-    file = ParquetFile(pa.PythonFile(raw.file, mode="r"), **options)
-    _check_footer(file.metadata, limits)
-    _check_names(file.schema_arrow)
-    for field in file.schema_arrow:
-        _check_type(field.type, field.name[:50], limits.depth)
-    leaves = [file.schema.column(place) for place in range(len(file.schema))]
-    texts = [
-        leaf.path
-        for leaf in leaves
-        if leaf.physical_type == "BYTE_ARRAY" and str(leaf.logical_type.type) in _TEXTS
-    ]
-    return ParquetFile(pa.PythonFile(raw.file, mode="r"), metadata=file.metadata, read_dictionary=texts, **options)
+def _listed(fault: Fault) -> list[str]:
+    return [fault.where, fault.code, fault.message]
 
 
-def _check_footer(footer: Any, limits: DataLimits) -> None:
-    """What the file says of itself, before anything of it is unpacked."""
-    if footer.num_rows > limits.rows:
-        raise Unreadable(too_many_rows(limits.rows))
-    unpacked = 0
-    for group in map(footer.row_group, range(footer.num_row_groups)):
-        for column in map(group.column, range(group.num_columns)):
-            unpacked += max(column.total_uncompressed_size, column.num_values * _INDEX_BYTES, 0)
-    if unpacked > limits.bytes:
-        message = (
-            f"unpacks to {unpacked:,} bytes, and at most {limits.bytes:,} are taken (data_max_bytes): split it"
-        )
-        raise Unreadable(Fault("file", "too_large", message))
+def _tell(**what: Any) -> None:
+    sys.stdout.buffer.write(json.dumps(what, ensure_ascii=False).encode() + b"\n")
+    sys.stdout.buffer.flush()
 
 
-def too_many_rows(limit: int) -> Fault:
-    return Fault("file", "too_many_rows", f"has more than {limit:,} rows (data_max_rows): split it")
-
-
-def _check_names(fields: Iterable[Any]) -> None:
-    for name, count in Counter(field.name for field in fields).items():
-        if count > 1:
-            message = f"has {count} columns {name[:50]!r}: give each a name of its own"
-            raise Unreadable(Fault("file", "duplicate_column", message))
-
-
-def _check_type(kind: pa.DataType, where: str, depth: int) -> None:
-    from pyarrow import types
-
-    if depth == 0:
-        raise Unreadable(Fault("file", "too_deep", f"column {where} is nested too deep (data_max_depth)"))
-    if types.is_list(kind) or types.is_large_list(kind):
-        _check_type(kind.value_type, where, depth - 1)
-    elif types.is_struct(kind):
-        _check_names(kind)
-        for field in kind:
-            _check_type(field.type, f"{where}.{field.name[:50]}", depth - 1)
-    elif types.is_dictionary(kind):
-        _check_type(kind.value_type, where, depth)
-    elif not any(
-        known(kind)
-        for known in (
-            *(types.is_string, types.is_large_string, types.is_null, types.is_boolean),
-            *(types.is_integer, types.is_floating, types.is_decimal, types.is_temporal),
-        )
-    ):
-        message = f"column {where} holds {kind}, which no row of text has: leave it out, or store it as a text"
-        raise Unreadable(Fault("file", "unsupported_column", message))
-
-
-def _pieces(batch: pa.RecordBatch, limit: int) -> Iterator[pa.RecordBatch]:
-    """Halves of halves, until each holds at most ``limit`` bytes of text or is a single row."""
-    if batch.num_rows <= 1 or _text_bytes(batch) <= limit:
-        yield batch
-        return
-    half = batch.num_rows // 2
-    yield from _pieces(batch.slice(0, half), limit)
-    yield from _pieces(batch.slice(half), limit)
-
-
-def _text_bytes(batch: pa.RecordBatch) -> int:
-    return sum(_size(column) for column in batch.columns)
-
-
-def _size(array: pa.Array) -> int:
-    """Bytes of the values, each counted as often as it stands."""
-    from pyarrow import compute, types
-
-    kind = array.type
-    if types.is_list(kind) or types.is_large_list(kind):
-        return _size(array.flatten())
-    if types.is_struct(kind):
-        return sum(map(_size, array.flatten()))
-    if types.is_dictionary(kind) and (types.is_string(kind.value_type) or types.is_large_string(kind.value_type)):
-        lengths = compute.binary_length(array.dictionary)
-        return (compute.sum(lengths.take(array.indices)).as_py() or 0) + len(array)
-    return array.nbytes
-
-
-def _rows(batch: pa.RecordBatch, before: int) -> Iterator[dict[str, Any]]:
-    names = batch.schema.names
-    columns = [_values(column, name, before) for name, column in zip(names, batch.columns, strict=True)]
-    for row in zip(*columns, strict=True):
-        yield dict(zip(names, row, strict=True))
-
-
-def _values(array: pa.Array, where: str, before: int) -> list[Any]:
-    """As JSON has them. Five times faster than ``to_pylist``, which makes an object of each value on the way."""
-    import pyarrow as pa
-    from pyarrow import compute, types
-
-    kind = array.type
-    if types.is_dictionary(kind):
-        return _values(array.dictionary_decode(), where, before)
-    if types.is_list(kind) or types.is_large_list(kind):
-        inside = iter(_values(array.flatten(), where, before))
-        lengths = compute.list_value_length(array).to_pylist()
-        return [None if length is None else list(islice(inside, length)) for length in lengths]
-    if types.is_struct(kind):
-        names = [field.name for field in kind]
-        fields = [
-            _values(field, f"{where}.{name}", before) for name, field in zip(names, array.flatten(), strict=True)
-        ]
-        found = [dict(zip(names, values, strict=True)) for values in zip(*fields, strict=True)]
-        return [
-            value if is_there else None
-            for value, is_there in zip(found, array.is_valid().to_pylist(), strict=True)
-        ]
-    if types.is_floating(kind):
-        return _numbers(array.cast(pa.float64()), where, before)
-    if types.is_temporal(kind) or types.is_decimal(kind):
-        return array.cast(pa.string()).to_pylist()
-    return array.to_pylist()
-
-
-def _numbers(array: pa.Array, where: str, before: int) -> list[float | None]:
-    """NaN, with which pandas marks what is not there, is null."""
-    from pyarrow import compute
-
-    if compute.any(compute.is_inf(array)).as_py():
-        message = f"column {where}: a number after row {before} is infinite: write null or leave it out"
-        raise Unreadable(Fault("file", "invalid_number", message))
-    return [None if number != number else number for number in array.to_pylist()]
+if __name__ == "__main__":
+    _main()

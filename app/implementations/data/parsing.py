@@ -10,8 +10,8 @@ from app.core.entities.datasets import DataLimits
 from app.core.interfaces.components import ByteProgress
 from app.implementations.data.csv_rows import csv_rows
 from app.implementations.data.json_rows import NumberedRow, json_array, json_lines
-from app.implementations.data.parquet_rows import parquet_rows, too_many_rows
-from app.implementations.data.raw_file import RawFile, Unreadable
+from app.implementations.data.parquet_rows import parquet_rows
+from app.implementations.data.raw_file import RawFile, Unreadable, too_many_rows
 from app.implementations.data.validation import Faults
 
 SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")

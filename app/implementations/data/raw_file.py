@@ -107,3 +107,7 @@ def not_utf8(error: UnicodeDecodeError, line: int, column: int) -> Fault:
 def row_too_large(number: int, limit: int) -> Fault:
     message = f"has more than {limit:,} bytes (data_max_row_bytes): shorten it, or split it into several rows"
     return Fault(f"row {number}", "row_too_large", message)
+
+
+def too_many_rows(limit: int) -> Fault:
+    return Fault("file", "too_many_rows", f"has more than {limit:,} rows (data_max_rows): split it")

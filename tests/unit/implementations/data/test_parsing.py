@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.core.entities.datasets import DataLimits
+from app.core.errors import Fault
 from app.implementations.data import raw_file
+from app.implementations.data.parquet_unpacking import unpack
 from app.implementations.data.parsing import read_rows
+from app.implementations.data.raw_file import Unreadable
 from app.implementations.data.validation import Faults
 
 VALUES = st.recursive(
@@ -94,6 +98,11 @@ def test_an_open_quote_does_not_take_the_rest_of_a_large_file() -> None:
     assert (rows, faults) == ([], [("row 2", "row_too_large")])
 
 
+def unpacked(content: bytes) -> list[dict[str, Any]]:
+    pieces = [piece for piece, _ in unpack(io.BytesIO(content), DataLimits())]
+    return [row for piece in pieces if not isinstance(piece, Fault) for row in piece]
+
+
 def parquet(columns: dict[str, Any], **options: Any) -> bytes:
     import pyarrow as pa
     from pyarrow.parquet import write_table
@@ -110,7 +119,7 @@ def test_parquet_values_are_those_of_json() -> None:
     import pyarrow as pa
 
     chat = [{"role": "user", "content": "q"}, {"role": "assistant", "content": None}]
-    rows, faults = read(
+    rows = unpacked(
         parquet(
             {
                 "messages": [chat, None, []],
@@ -124,26 +133,24 @@ def test_parquet_values_are_those_of_json() -> None:
                 "tags": [["a", None], [], None],
                 "none": pa.nulls(3),
             }
-        ),
-        ".parquet",
+        )
     )
-    assert faults == []
-    assert [number for number, _ in rows] == [1, 2, 3]
-    assert rows[0][1] == {
+    assert len(rows) == 3
+    assert rows[0] == {
         "messages": chat,
         "n": 1,
         "x": 0.5,
         "on": True,
         "day": "2026-01-31",
-        "at": rows[0][1]["at"],
+        "at": rows[0]["at"],
         "price": "1.50",
         "kind": "a",
         "tags": ["a", None],
         "none": None,
     }
-    assert rows[0][1]["at"].startswith("2026-01-31 12:00:00")
-    assert [rows[1][1][name] for name in ("messages", "x", "tags")] == [None, None, []]
-    assert rows[2][1]["messages"] == []
+    assert rows[0]["at"].startswith("2026-01-31 12:00:00")
+    assert [rows[1][name] for name in ("messages", "x", "tags")] == [None, None, []]
+    assert rows[2]["messages"] == []
 
 
 @pytest.mark.parametrize(
@@ -155,15 +162,18 @@ def test_parquet_values_are_those_of_json() -> None:
     ],
 )
 def test_columns_that_json_has_no_likeness_of(columns: dict[str, Any], where: str, code: str) -> None:
-    faults = Faults()
-    assert list(read_rows(io.BytesIO(parquet(columns)), ".parquet", faults, DataLimits())) == []
-    (fault,) = faults.listed("file")
-    assert (fault.where, fault.code) == ("file", code)
-    assert fault.message.startswith(where)
+    with pytest.raises(Unreadable) as caught:
+        unpacked(parquet(columns))
+    assert (caught.value.fault.where, caught.value.fault.code) == ("file", code)
+    assert caught.value.fault.message.startswith(where)
 
 
-def test_rows_of_many_groups_keep_their_numbers() -> None:
+def test_rows_of_many_groups_keep_their_numbers(tmp_path: Path) -> None:
     texts = [f"text {place} " + "x" * (place % 50) for place in range(2500)]
-    rows, faults = read(parquet({"text": texts}, row_group_size=700), ".parquet")
-    assert faults == []
+    file = tmp_path / "a.parquet"
+    file.write_bytes(parquet({"text": texts}, row_group_size=700))
+    faults = Faults()
+    with file.open("rb") as opened:
+        rows = list(read_rows(opened, ".parquet", faults, DataLimits()))
+    assert not faults
     assert rows == [(place, {"text": text}) for place, text in enumerate(texts, start=1)]
