@@ -1,7 +1,7 @@
 RUN := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint format serve bench-train clean
+.PHONY: help install demo test test-slow lint format serve bench-train bench-data clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -40,6 +40,10 @@ serve: install  ## the service: web, worker and engine on http://127.0.0.1:5000
 # Once it has made the peers' environments (4 GB) about an hour. Options: make bench-train ARGS="--model r1-shape"
 bench-train: install  ## this trainer beside TRL and LLaMA-Factory on the same rows: speed, memory, loss
 	@$(RUN) -m benchmarks.training $(ARGS)
+
+# Ten minutes, and 4 GB of disk for that time. Smaller: make bench-data ARGS="--rows 100000 --only jsonl"
+bench-data: install  ## the check of a million rows beside plain reading: rows a second, memory
+	@$(RUN) -m benchmarks.data $(ARGS)
 
 clean:  ## remove what the tools left; models, data, results and .venv stay
 	rm -rf build dist *.egg-info htmlcov coverage.xml .coverage .coverage.*

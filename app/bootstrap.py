@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from app.core.entities.datasets import DataLimits
 from app.core.entities.evaluation import MeasuredRun
 from app.core.entities.training_config import TrainingConfig, training_config
 from app.core.errors import AppError, Invalid
@@ -50,6 +51,8 @@ DATA_FORMATS = ComponentFactory[Any](
         "openai_preference": "app.implementations.data.formats:OpenAiPreferenceFormat",
         "text": "app.implementations.data.formats:TextFormat",
         "labelled": "app.implementations.data.formats:LabelledFormat",
+        "sharegpt": "app.implementations.data.chat_formats:ShareGptFormat",
+        "chatml": "app.implementations.data.chat_formats:ChatMlFormat",
     },
 )
 BASE_MODEL_SOURCES = ComponentFactory[Any](
@@ -295,6 +298,13 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
         data_dir=settings.data_dir,
         formats=[DATA_FORMATS.create(name) for name in DATA_FORMATS.names()],
         max_bytes=settings.max_body_bytes,
+        limits=DataLimits(
+            rows=settings.data_max_rows,
+            bytes=settings.data_max_bytes,
+            row_bytes=settings.data_max_row_bytes,
+            turns=settings.data_max_turns,
+            depth=settings.data_max_depth,
+        ),
     )
     artifacts = COMPONENTS.create("artifacts", folder=settings.models_dir / "registry")
     own_engines, own_secret = COMPONENTS.load("engine_addresses")(settings.instance_dir)

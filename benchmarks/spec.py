@@ -37,7 +37,7 @@ class Spec:
     """The job of one process. Folders and files are absolute; a file with these keys is its only argument."""
 
     model: str  # a folder
-    dataset: str  # a folder with train.jsonl, as this project's trainer reads it
+    dataset: str  # a folder with train.parquet, as this project's trainer reads it
     tokens: str  # the same rows as token ids and labels, one JSON object a line, for the peers
     output: str  # a folder of its own: adapter, answer, progress
     settings: Settings

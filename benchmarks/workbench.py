@@ -12,7 +12,8 @@ from typing import Any
 import psutil
 
 from app.bootstrap import build_base_models, load_settings
-from app.core.entities.datasets import SPLITS
+from app.core.entities.datasets import SPLITS, Conversation
+from app.implementations.data.cuts import write_split
 from app.implementations.data.tokenization import FolderChatTokenizer
 from benchmarks.arithmetic import Product
 from benchmarks.processes import ROOT, Finished, run, say, tail
@@ -58,11 +59,8 @@ class Workbench:
         tokenizer = FolderChatTokenizer(self.model)
         encoded = [tokenizer.encode_training(row["messages"], max_length) for row in rows]
         for split in SPLITS:
-            lines = [
-                json.dumps({"row": place, "split": split, "extra": {}, **row}) + "\n"
-                for place, row in enumerate(rows if split == "train" else (), start=1)
-            ]
-            (folder / f"{split}.jsonl").write_text("".join(lines), "utf-8")
+            chosen = enumerate(rows if split == "train" else (), start=1)
+            write_split(folder, split, [Conversation(place, row["messages"]) for place, row in chosen])
         tokens = folder / "tokens.jsonl"
         tokens.write_text(
             "".join(

@@ -67,6 +67,13 @@ class Settings(BaseSettings):
     trainer: Literal["torch", "double"] = "torch"  # double: a trainer without torch, for tests of jobs
     cpu_threads: int | None = Field(None, ge=1)  # None: the cores of this host, shared by engine and trainers
 
+    # Of a file of data; beyond, its check says so. max_body_bytes bounds what a client may have read at once.
+    data_max_rows: int = Field(5_000_000, ge=1)
+    data_max_bytes: int = Field(4 * 1024**3, ge=1024)
+    data_max_row_bytes: int = Field(16 * 1024**2, ge=1024)
+    data_max_turns: int = Field(1000, ge=2)  # messages of a conversation
+    data_max_depth: int = Field(32, ge=4, le=100)  # of lists and objects in a row
+
     secret_key: SecretStr | None = None  # signs access tokens; None: made at the first start in instance_dir
     token_seconds: int = Field(3600, ge=60, le=86_400)
     admin_password: SecretStr | None = None

@@ -10,7 +10,7 @@ from app import create_app
 from app.bootstrap import SettingsError
 
 ROOT = Path(__file__).parents[2]
-HEAVY = ["torch", "transformers", "peft", "accelerate", "safetensors", "numpy"]
+HEAVY = ["torch", "transformers", "peft", "accelerate", "safetensors", "numpy", "pyarrow", "datasets"]
 ONE_REQUEST = f"""
 import sys
 import app

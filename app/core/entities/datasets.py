@@ -33,18 +33,30 @@ class Conversation:
 
 
 @dataclass(frozen=True, slots=True)
+class DataLimits:
+    """What a file of data may hold at most. A fault that comes of one names its setting, ``data_max_<field>``."""
+
+    rows: int = 5_000_000
+    bytes: int = 4 * 1024**3  # of a file, and of what a parquet file unpacks to
+    row_bytes: int = 16 * 1024**2
+    turns: int = 1000  # messages of a conversation
+    depth: int = 32  # of lists and objects in a row
+
+
+@dataclass(frozen=True, slots=True)
 class DatasetCheck:
     """The outcome of the structural check of a file: every fault at once, or the rows."""
 
     path: str  # as the client named it
     digest: str  # sha256 of the file's bytes
-    rows: int
+    rows: int  # that are sound
     faults: tuple[Fault, ...]
+    format: str | None = None  # of the first sound row: a name of bootstrap's DATA_FORMATS
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedDataset:
-    """An immutable cut under data/processed/<digest>-<seed>: train.jsonl, validation.jsonl, test.jsonl."""
+    """An immutable cut under data/processed/<digest>-<seed>: train.parquet, validation.parquet, test.parquet."""
 
     folder: str  # absolute
     counts: Mapping[str, int]

@@ -1,7 +1,7 @@
 """What works on data and models. Factories build these by name from the tables of bootstrap."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,13 @@ from app.core.entities.models import BaseModelSpec, ModelVersion
 from app.core.entities.trainer import ALONE, Placement
 from app.core.entities.training_config import TrainingConfig
 
+ByteProgress = Callable[[int, int], None]  # is told (bytes done, bytes in all), many times
+
 
 class DataFormat(ABC):
     """Recognises one shape of row and converts it to a conversation."""
 
+    name: str  # in bootstrap's DATA_FORMATS
     columns: frozenset[str]  # those it reads; a row's other columns are kept beside the conversation
 
     @abstractmethod
@@ -40,15 +43,31 @@ class DatasetStore(ABC):
     """Raw files that clients may name, and the immutable cuts made of them."""
 
     @abstractmethod
-    def check(self, dataset_path: str, *, trusted: bool = False) -> DatasetCheck:
+    def check(
+        self,
+        dataset_path: str,
+        *,
+        trusted: bool = False,
+        columns: Mapping[str, str] | None = None,
+        progress: ByteProgress | None = None,
+    ) -> DatasetCheck:
         """Structure of a file, every fault at once. ``Invalid`` for a path that is not a file under data/raw.
 
-        ``trusted`` (the foreground command) allows any path on the host.
+        ``trusted`` (the foreground command) allows any path on the host. ``columns`` gives columns that have other
+        names (its keys) the names of ours (its values) before a row's shape is recognised.
         """
 
     @abstractmethod
-    def prepare(self, dataset_path: str, digest: str, seed: int, *, trusted: bool = False) -> PreparedDataset:
-        """Split and write the cut once; found again by (digest, seed).
+    def prepare(
+        self,
+        dataset_path: str,
+        digest: str,
+        seed: int,
+        *,
+        trusted: bool = False,
+        columns: Mapping[str, str] | None = None,
+    ) -> PreparedDataset:
+        """Split and write the cut once; found again by (digest, seed, columns).
 
         ``Invalid`` (invalid_data) with every fault of the file, ``Conflict`` if it has changed.
         """
@@ -172,7 +191,7 @@ class TrainerJob:
     runner: str
     config: TrainingConfig
     base_model_folder: Path
-    dataset_folder: Path  # holds train.jsonl, validation.jsonl, test.jsonl
+    dataset_folder: Path  # holds train.parquet, validation.parquet, test.parquet
     run_folder: Path
     threads: int  # of this process
     placement: Placement = ALONE

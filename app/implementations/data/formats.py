@@ -16,13 +16,16 @@ from app.implementations.data.validation import (
     to_messages,
 )
 
+TURN = "<|im_start|>"  # how ChatML text begins
 _PREFERENCES = frozenset({"chosen", "rejected", "preferred_output", "non_preferred_output"})
-_CONVERSES = _PREFERENCES | {"messages", "instruction", "prompt", "completion", "question", "answer"}
+_CHATS = frozenset({"messages", "conversations"})
+_CONVERSES = _PREFERENCES | _CHATS | {"instruction", "prompt", "completion", "question", "answer"}
 
 
 class MessagesFormat(DataFormat):
     """``{"messages": [{"role", "content"}, …]}``: what OpenAI's fine-tuning files hold."""
 
+    name = "messages"
     columns = frozenset({"messages"})
 
     def recognises(self, row: Mapping[str, Any]) -> bool:
@@ -41,10 +44,11 @@ class AlpacaFormat(DataFormat):
     ``input`` follows the instruction after an empty line.
     """
 
+    name = "alpaca"
     columns = frozenset({"instruction", "input", "output", "system"})
 
     def recognises(self, row: Mapping[str, Any]) -> bool:
-        return "instruction" in row and "messages" not in row
+        return "instruction" in row and row.keys().isdisjoint(_CHATS)
 
     def convert(self, row: Mapping[str, Any]) -> Conversation:
         faults = Faults()
@@ -61,10 +65,11 @@ class AlpacaFormat(DataFormat):
 class PromptCompletionFormat(DataFormat):
     """``{"prompt", "completion"}`` or ``{"question", "answer"}``."""
 
+    name = "prompt_completion"
     columns = frozenset({"prompt", "completion", "question", "answer"})
 
     def recognises(self, row: Mapping[str, Any]) -> bool:
-        others = {"messages", "instruction"} | _PREFERENCES
+        others = {"instruction"} | _CHATS | _PREFERENCES
         return not self.columns.isdisjoint(row) and row.keys().isdisjoint(others)
 
     def convert(self, row: Mapping[str, Any]) -> Conversation:
@@ -82,6 +87,7 @@ class PreferenceFormat(DataFormat):
     A prompt that is a text is the user's; an answer is a text or one message of the assistant.
     """
 
+    name = "preference"
     columns = frozenset({"prompt", "chosen", "rejected"})
 
     def recognises(self, row: Mapping[str, Any]) -> bool:
@@ -109,6 +115,7 @@ class OpenAiPreferenceFormat(DataFormat):
     Each output is one message of the assistant.
     """
 
+    name = "openai_preference"
     columns = frozenset({"input", "preferred_output", "non_preferred_output"})
 
     def recognises(self, row: Mapping[str, Any]) -> bool:
@@ -133,13 +140,22 @@ class OpenAiPreferenceFormat(DataFormat):
         return _preference(row["input"]["messages"], row["preferred_output"], row["non_preferred_output"])
 
 
+def is_plain_text(row: Mapping[str, Any]) -> bool:
+    return "text" in row and row.keys().isdisjoint(_CONVERSES | {"label"})
+
+
+def is_chatml(text: Any) -> bool:
+    return isinstance(text, str) and text.startswith(TURN)
+
+
 class TextFormat(DataFormat):
     """``{"text"}``: a plain text to pretrain on."""
 
+    name = "text"
     columns = frozenset({"text"})
 
     def recognises(self, row: Mapping[str, Any]) -> bool:
-        return "text" in row and row.keys().isdisjoint(_CONVERSES | {"label"})
+        return is_plain_text(row) and not is_chatml(row["text"])
 
     def convert(self, row: Mapping[str, Any]) -> Conversation:
         faults = Faults()
@@ -151,6 +167,7 @@ class TextFormat(DataFormat):
 class LabelledFormat(DataFormat):
     """``{"text", "label"}``: a text to classify. A label is a text or a whole number."""
 
+    name = "labelled"
     columns = frozenset({"text", "label"})
 
     def recognises(self, row: Mapping[str, Any]) -> bool:

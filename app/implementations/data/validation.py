@@ -4,19 +4,32 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from app.core.entities.datasets import SPLITS, Message
 from app.core.errors import Fault, Invalid
 
 MAX_FAULTS = 100  # listed; one more says how many there are beyond
 MAX_COUNTED = 10_000  # where a check gives up: a megabyte of faults would take it seconds
-MAX_DEPTH = 32  # of lists and objects in a row
 
-ROLES = ("system", "user", "assistant")
-_UNTRAINABLE = re.compile("[\0\ud800-\udfff]")
+Role = Literal["system", "user", "assistant"]
+ROLES: tuple[Role, ...] = ("system", "user", "assistant")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 # Parts of a message that would be dropped without a word, and what is trained would not be what was meant.
 _IGNORED_IF = {"weight": (None, 1), "tool_calls": (None, []), "function_call": (None,)}
+
+
+@dataclass(frozen=True, slots=True)
+class Spelling:
+    """What a format calls the parts of a message, and the roles."""
+
+    role: str
+    content: str
+    roles: Mapping[str, Role]
+
+
+OURS = Spelling("role", "content", {role: role for role in ROLES})
 
 
 class Faults:
@@ -32,6 +45,13 @@ class Faults:
         else:
             self._beyond += 1
 
+    def take(self, fault: Fault) -> None:
+        self.add(fault.where, fault.code, fault.message)
+
+    def count_beyond(self, more: int) -> None:
+        """Faults that have no place in the list."""
+        self._beyond += more
+
     def __len__(self) -> int:
         return len(self._kept) + self._beyond
 
@@ -45,10 +65,12 @@ class Faults:
         how_many = f"at least {self._beyond}" if self.hopeless else str(self._beyond)
         return (*self._kept, Fault(where, "more_faults", f"{how_many} more faults are not listed"))
 
-    def raise_any(self) -> None:
-        """``Invalid`` (invalid_row) if there are any."""
+    def raise_any(
+        self, message: str = "the row has faults", code: str = "invalid_row", where: str = "row"
+    ) -> None:
+        """``Invalid`` if there are any."""
         if self._kept:
-            raise Invalid("the row has faults", code="invalid_row", faults=self.listed("row"))
+            raise Invalid(message, code=code, faults=self.listed(where))
 
 
 def check_text(where: str, value: Any, faults: Faults) -> bool:
@@ -57,14 +79,21 @@ def check_text(where: str, value: Any, faults: Faults) -> bool:
         faults.add(where, "wrong_type", f"must be a text, not {json_type(value)}")
     elif not value.strip():
         faults.add(where, "empty", "is empty")
-    elif _UNTRAINABLE.search(value):
+    elif not is_unicode(value):
         faults.add(where, "invalid_text", "has a NUL or a lone surrogate, which no tokenizer takes")
     else:
         return True
     return False
 
 
-def check_messages(messages: Any, faults: Faults, where: str = "messages", last: str = "assistant") -> None:
+def is_unicode(text: str) -> bool:
+    """Whether a tokenizer takes it: no NUL, no half of a surrogate pair. (Asked of every text: in this order.)"""
+    return "\0" not in text and (text.isascii() or not _SURROGATE.search(text))
+
+
+def check_messages(
+    messages: Any, faults: Faults, where: str = "messages", last: Role = "assistant", spelling: Spelling = OURS
+) -> None:
     """A list of messages: perhaps a system's, then user and assistant in turn; ``last`` is who ends it."""
     if not isinstance(messages, list):
         faults.add(where, "wrong_type", f"must be a list of messages, not {json_type(messages)}")
@@ -72,13 +101,27 @@ def check_messages(messages: Any, faults: Faults, where: str = "messages", last:
     if not messages:
         faults.add(where, "empty", "has no messages")
         return
-    roles = []
+    roles: list[Role] = []
     for place, message in enumerate(messages):
-        if faults.hopeless:
-            return
-        roles.append(_check_message(f"{where}[{place}]", message, faults))
-    if None not in roles:
-        _check_order(roles, faults, where, last)
+        role = _role_if_sound(message, spelling)
+        if role is None:
+            role = _check_message(f"{where}[{place}]", message, faults, spelling)
+            if faults.hopeless:
+                return
+        if role is not None:
+            roles.append(role)
+    if len(roles) == len(messages):
+        _check_order(roles, faults, where, last, spelling)
+
+
+def _role_if_sound(message: Any, spelling: Spelling) -> Role | None:
+    """What ``_check_message`` says of a message without faults and other keys, as nearly all are: quickly."""
+    if type(message) is not dict or len(message) != 2:
+        return None
+    role, content = message.get(spelling.role), message.get(spelling.content)
+    if type(role) is str and type(content) is str and is_unicode(content) and not content.isspace() and content:
+        return spelling.roles.get(role)
+    return None
 
 
 def check_answer(where: str, answer: Any, faults: Faults) -> None:
@@ -91,36 +134,39 @@ def check_answer(where: str, answer: Any, faults: Faults) -> None:
         faults.add(f"{where}[0].role", "role_order", "must be the assistant's")
 
 
-def _check_message(where: str, message: Any, faults: Faults) -> str | None:
+def _check_message(where: str, message: Any, faults: Faults, spelling: Spelling = OURS) -> Role | None:
     """Its role, if that is a known one."""
+    role_key, content_key = spelling.role, spelling.content
     if not isinstance(message, dict):
-        faults.add(where, "wrong_type", f"must be an object with role and content, not {json_type(message)}")
+        kind = json_type(message)
+        faults.add(where, "wrong_type", f"must be an object with {role_key} and {content_key}, not {kind}")
         return None
-    role = message.get("role")
-    if "role" not in message:
-        faults.add(f"{where}.role", "missing", f"is missing: one of {', '.join(ROLES)}")
-    elif role not in ROLES:
-        faults.add(f"{where}.role", "unknown_role", f"must be one of {', '.join(ROLES)}")
-    if "content" in message:
-        check_text(f"{where}.content", message["content"], faults)
+    named = message.get(role_key)
+    role = spelling.roles.get(named) if isinstance(named, str) else None
+    if role_key not in message:
+        faults.add(f"{where}.{role_key}", "missing", f"is missing: one of {', '.join(spelling.roles)}")
+    elif role is None:
+        faults.add(f"{where}.{role_key}", "unknown_role", f"must be one of {', '.join(spelling.roles)}")
+    if content_key in message:
+        check_text(f"{where}.{content_key}", message[content_key], faults)
     else:
-        faults.add(f"{where}.content", "missing", "is missing")
+        faults.add(f"{where}.{content_key}", "missing", "is missing")
     for key, harmless in _IGNORED_IF.items():
         if message.get(key) not in harmless:
             faults.add(f"{where}.{key}", "not_supported", "is not supported: leave it out")
-    return role if role in ROLES else None
+    return role
 
 
-def _check_order(roles: Sequence[str | None], faults: Faults, where: str, last: str) -> None:
-    turns = roles[1:] if roles[0] == "system" else roles
-    first = len(roles) - len(turns)
-    for place, role in enumerate(turns):
-        expected = ("user", "assistant")[place % 2]
-        if role != expected:
+def _check_order(roles: Sequence[Role], faults: Faults, where: str, last: Role, spelling: Spelling) -> None:
+    first = 1 if roles[0] == "system" else 0
+    for place in range(first, len(roles)):
+        expected = ("user", "assistant")[(place - first) % 2]
+        if roles[place] != expected:
             faults.add(
-                f"{where}[{first + place}].role",
+                f"{where}[{place}].{spelling.role}",
                 "role_order",
-                f"is {role}, where {expected} is due: perhaps a system message, then user and assistant in turn",
+                f"is {roles[place]}, where {expected} is due: perhaps a system message, then user and assistant "
+                "in turn",
             )
             break  # all that follows would be out of step too
     if roles[-1] != last:
@@ -128,27 +174,31 @@ def _check_order(roles: Sequence[str | None], faults: Faults, where: str, last: 
         faults.add(where, code, f"ends with a message of the {roles[-1]}: the {missing} is missing")
 
 
-def check_row_shape(row: Any, faults: Faults) -> bool:
-    """An object, not nested beyond all use."""
+def too_deep(limit: int) -> str:
+    return f"is nested more than {limit} deep (data_max_depth)"
+
+
+def check_row_shape(row: Any, limit: int, faults: Faults) -> bool:
+    """An object, not nested beyond all use (more than ``limit`` deep)."""
     if not isinstance(row, dict):
         faults.add("", "wrong_type", f"must be an object, not {json_type(row)}")
-    elif _deeper_than(MAX_DEPTH, row):
-        faults.add("", "too_deep", f"is nested more than {MAX_DEPTH} deep")
+    elif _deeper_than(limit, row):
+        faults.add("", "too_deep", too_deep(limit))
     else:
         return True
     return False
 
 
-def check_split(row: Mapping[str, Any], others_have_one: bool, faults: Faults) -> None:
-    split = row.get("split")
-    if split is None and others_have_one:
-        faults.add("split", "missing", "is missing, and other rows have one: give it to all rows or to none")
-    elif split is not None and split not in SPLITS:
+def check_split(split: Any, faults: Faults) -> None:
+    if split is not None and split not in SPLITS:
         faults.add("split", "unknown_split", f"must be one of {', '.join(SPLITS)}")
 
 
-def to_messages(raw: Sequence[Mapping[str, Any]]) -> list[Message]:
-    return [{"role": message["role"], "content": message["content"]} for message in raw]
+def to_messages(raw: Sequence[Mapping[str, Any]], spelling: Spelling = OURS) -> list[Message]:
+    """Of messages that were checked."""
+    return [
+        {"role": spelling.roles[message[spelling.role]], "content": message[spelling.content]} for message in raw
+    ]
 
 
 def json_type(value: Any) -> str:

@@ -66,6 +66,6 @@ def _training_texts(corpus: Path, seed: int) -> list[str]:
         check = store.check(str(corpus), trusted=True)
         if check.faults:
             raise Invalid(f"{corpus.name} has faults", code="invalid_data", faults=check.faults)
-        rows = store.rows(store.prepare(str(corpus), check.digest, seed, trusted=True), "train")
+        rows = list(store.rows(store.prepare(str(corpus), check.digest, seed, trusted=True), "train"))
     said = [f"{message['role']}\n{message['content']}" for row in rows for message in row.messages]
     return said + [row.text for row in rows if row.text is not None]

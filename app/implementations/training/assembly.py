@@ -14,8 +14,8 @@ from app.core.entities.training_config import TrainingConfig
 from app.core.factories import ComponentFactory
 from app.core.interfaces.components import ChatTokenizer, Reporter, TrainerJob
 from app.core.services.encoding import encode, labels_of
+from app.implementations.data.cuts import read_split
 from app.implementations.data.encoder_tokenizer import load_tokenizer
-from app.implementations.data.store import read_split
 from app.implementations.models.devices import pick_device, pick_precision
 from app.implementations.training import packed_attention
 from app.implementations.training.adaptations.lora import count_parameters

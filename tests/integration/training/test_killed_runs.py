@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from app.bootstrap import BASE_MODEL_SOURCES
+from app.core.entities.datasets import Conversation
 from app.core.entities.models import BaseModelSpec
 from app.core.entities.training_config import TrainingConfig
 from app.core.services.resuming import checkpoints_in
+from app.implementations.data.cuts import write_split
 from app.implementations.queue.trainer_launcher import ProcessTrainerLauncher
 from app.utils.clock import boottime
 from tests.killing import arm_trainers
@@ -103,8 +105,7 @@ class Bench:
         dataset.mkdir(parents=True)
         for split, first, count in (("train", 1, 14), ("validation", 101, 4), ("test", 201, 1)):
             rows = [OBJECTIVES[self.objective](row) for row in range(first, first + count)]
-            lines = [json.dumps({"split": split, "extra": {}, **row}) for row in rows]
-            (dataset / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
+            write_split(dataset, split, [Conversation(**row) for row in rows])
         losses: dict[int, float] = {}
         evaluations: dict[int, float] = {}
         resumed_from = 0

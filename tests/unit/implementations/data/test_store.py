@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.core.entities.datasets import SPLITS, Conversation, DatasetCheck, Message
 from app.core.errors import Conflict, Invalid
+from app.implementations.data.cuts import read_split
 from app.implementations.data.formats import AlpacaFormat, MessagesFormat, PromptCompletionFormat
-from app.implementations.data.store import FileDatasetStore, read_split
+from app.implementations.data.parsing import read_rows
+from app.implementations.data.store import FileDatasetStore
+from app.utils.folders import seal
 
 Put = Callable[..., str]
 
@@ -42,27 +45,13 @@ class TestCheck:
     )
     def test_a_sound_file(self, store: FileDatasetStore, put: Put, name: str, content: bytes) -> None:
         check = store.check(put(content, name))
-        assert check == DatasetCheck(f"data/raw/{name}", hashlib.sha256(content).hexdigest(), 2, ())
+        digest = hashlib.sha256(content).hexdigest()
+        assert check == DatasetCheck(f"data/raw/{name}", digest, 2, (), "prompt_completion")
 
     @pytest.mark.parametrize(
         ("name", "content", "expected"),
         [
-            ("a.json", b"", [("file", "no_rows")]),
-            ("a.jsonl", b" \n\n", [("file", "no_rows")]),
-            ("a.json", b"[]", [("file", "no_rows")]),
-            ("a.json", b'{"rows": []}', [("file", "wrong_type")]),
             ("a.json", b'[{"question": "a",}]', [("line 1, column 19", "invalid_json")]),
-            ("a.json", b'{"question": "a"}\n{}', [("line 2, column 1", "invalid_json")]),
-            ("a.json", b"[NaN]", [("file", "invalid_json")]),
-            ("a.json", b"[1e999]", [("file", "invalid_json")]),
-            ("a.json", b"[" + b"9" * 5000 + b"]", [("file", "invalid_json")]),
-            ("a.json", b"[" * 20_000, [("file", "too_deep")]),
-            ("a.json", b"[" + b'{"question":' * 40 + b"1" + b"}" * 40 + b"]", [("row 1", "too_deep")]),
-            ("a.json", b'["x", null]', [("row 1", "wrong_type"), ("row 2", "wrong_type")]),
-            ("a.json", "[]".encode("utf-16"), [("file", "encoding")]),
-            ("a.json", "[]".encode("utf-32"), [("file", "encoding")]),
-            ("a.json", "[]".encode("utf-16-le"), [("file", "encoding")]),
-            ("a.json", b'[\n"caf\xe9"]', [("line 2, byte 5", "encoding")]),
             ("a.json", b'[{"words": "x"}]', [("row 1", "unknown_format")]),
             (
                 "a.jsonl",
@@ -91,17 +80,30 @@ class TestCheck:
         ]
         assert places(store.check(put([row(1, split="test")]))) == [("file", "no_training_rows")]
 
+    def test_the_format_is_that_of_the_first_sound_row(self, store: FileDatasetStore, put: Put) -> None:
+        assert store.check(put([{"question": "q"}, {"text": "t"}, row(1)])).format == "text"
+        assert store.check(put([{"question": "q"}])).format is None
+
+    @pytest.mark.parametrize("kind", ["json", "jsonl", "csv"])
+    def test_progress_ends_with_all_bytes(self, store: FileDatasetStore, put: Put, kind: str) -> None:
+        rows = [row(i) for i in range(2500)]
+        content = {
+            "json": json.dumps(rows),
+            "jsonl": "\n".join(map(json.dumps, rows)),
+            "csv": "\n".join(["question,answer", *(f"{one['question']},{one['answer']}" for one in rows)]),
+        }[kind].encode()
+        told: list[tuple[int, int]] = []
+        check = FileDatasetStore(store._raw.parent, store._formats, 10**6).check(
+            put(content, f"a.{kind}"), progress=lambda done, size: told.append((done, size))
+        )
+        assert (check.rows, check.faults) == (2500, ())
+        assert told == sorted(told)
+        assert told[-1] == (len(content), len(content))
+
     def test_a_hundred_faults_are_listed(self, store: FileDatasetStore, put: Put) -> None:
         check = store.check(put([1] * 150))
         assert len(check.faults) == 101
         assert (check.faults[-1].where, check.faults[-1].message) == ("file", "50 more faults are not listed")
-
-    @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-    @given(content=st.binary(max_size=200), name=st.sampled_from(["a.json", "a.jsonl"]))
-    @example(content=b"[[[[", name="a.jsonl")
-    @example(content=b'{"messages":[{"role":"user","content":"\\ud800"}]}', name="a.jsonl")
-    def test_hostile_bytes(self, store: FileDatasetStore, put: Put, content: bytes, name: str) -> None:
-        assert isinstance(store.check(put(content, name)), DatasetCheck)
 
     JSON = st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -110,7 +112,8 @@ class TestCheck:
             | st.dictionaries(
                 st.sampled_from(["messages", "role", "content", "instruction", "input", "output", "prompt"])
                 | st.sampled_from(["completion", "question", "answer", "split", "system", "weight", "x"])
-                | st.sampled_from(["chosen", "rejected", "preferred_output", "non_preferred_output", "text"]),
+                | st.sampled_from(["chosen", "rejected", "preferred_output", "non_preferred_output", "text"])
+                | st.sampled_from(["conversations", "from", "value", "label"]),
                 inner,
                 max_size=5,
             )
@@ -129,6 +132,47 @@ class TestCheck:
         assert sum(len(store.rows(prepared, name)) for name in SPLITS) == check.rows == len(rows)
 
 
+class TestColumns:
+    """Columns that have other names."""
+
+    def test_a_mapping_renames_before_a_shape_is_recognised(self, store: FileDatasetStore, put: Put) -> None:
+        path = put([{"Frage": "q", "Antwort": "a", "part": "train", "id": 1}])
+        assert places(store.check(path)) == [("row 1", "unknown_format")]
+        columns = {"Frage": "prompt", "Antwort": "completion", "part": "split"}
+        check = store.check(path, columns=columns)
+        assert (check.rows, check.faults, check.format) == (1, (), "prompt_completion")
+        prepared = store.prepare(path, check.digest, 0, columns=columns)
+        (found,) = store.rows(prepared, "train")
+        assert [message["content"] for message in found.messages] == ["q", "a"]
+        assert found.extra == {"id": 1}
+        with pytest.raises(Invalid):
+            store.prepare(path, check.digest, 0)
+
+    def test_cells_of_json_in_a_mapped_column(self, store: FileDatasetStore, put: Put) -> None:
+        chat = json.dumps([{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}])
+        escaped = chat.replace('"', '""')
+        path = put(f'chat,id\n"{escaped}",7\n'.encode(), "a.csv")
+        check = store.check(path, columns={"chat": "messages"})
+        assert (check.rows, check.faults, check.format) == (1, (), "messages")
+
+    @pytest.mark.parametrize(
+        ("columns", "expected"),
+        [
+            ({"q": "ask"}, [("columns.q", "unknown_column")]),
+            (
+                {"q": "prompt", "r": "prompt"},
+                [("columns.q", "duplicate_column"), ("columns.r", "duplicate_column")],
+            ),
+            ({"question": "answer"}, [("row 1: answer", "duplicate_column"), ("row 1: question", "missing")]),
+            ({"typo": "prompt"}, [("columns.typo", "unknown_column")]),
+        ],
+    )
+    def test_a_faulty_mapping(
+        self, store: FileDatasetStore, put: Put, columns: dict[str, str], expected: list[tuple[str, str]]
+    ) -> None:
+        assert places(store.check(put([row(1)]), columns=columns)) == expected
+
+
 class TestPaths:
     @pytest.mark.parametrize("name", ["data/raw/sub/x.json", "sub/x.json", "./data/raw/sub/x.json"])
     def test_a_client_names_files_below_data_raw(self, store: FileDatasetStore, data_dir: Path, name: str) -> None:
@@ -139,7 +183,7 @@ class TestPaths:
     @pytest.mark.parametrize(
         "name",
         [
-            *["", ".", "/etc/passwd", "/data/raw/x.json", "../x.json", "data/raw/../../x.json", "x.csv", "x"],
+            *["", ".", "/etc/passwd", "/data/raw/x.json", "../x.json", "data/raw/../../x.json", "x.txt", "x"],
             *["x.json\0", "..\\x.json", "x.json\n", "\udcff.json", "data/raw/.json"],
         ],
     )
@@ -210,7 +254,7 @@ class TestPrepare:
         assert prepared.counts == {"train": 16, "validation": 2, "test": 2}
         manifest = json.loads((Path(prepared.folder) / "manifest.json").read_text())
         assert manifest["digest"] == digest
-        assert set(manifest["files"]) == {f"{name}.jsonl" for name in SPLITS}
+        assert set(manifest["files"]) == {f"{name}.parquet" for name in SPLITS}
         rows = sorted((r for name in SPLITS for r in store.rows(prepared, name)), key=lambda r: r.row)
         assert [r.row for r in rows] == list(range(1, 21))
         assert rows[3].messages[1]["content"] == "answer 3"
@@ -244,11 +288,21 @@ class TestPrepare:
     def test_a_damaged_cut_is_made_anew(self, store: FileDatasetStore, put: Put) -> None:
         path = put([row(i) for i in range(5)])
         digest = store.check(path).digest
-        train = Path(store.prepare(path, digest, 0).folder) / "train.jsonl"
+        train = Path(store.prepare(path, digest, 0).folder) / "train.parquet"
         sound = train.read_bytes()
-        train.write_bytes(sound.replace(b"answer", b"ANSWER"))
+        train.write_bytes(sound[:-1] + b"?")
         store.prepare(path, digest, 0)
         assert train.read_bytes() == sound
+
+    def test_an_earlier_kind_of_cut_is_made_anew(self, store: FileDatasetStore, put: Put, data_dir: Path) -> None:
+        path = put([row(i) for i in range(5)])
+        digest = store.check(path).digest
+        old = data_dir / "processed" / f"{digest}-0"
+        old.mkdir(parents=True)
+        (old / "train.jsonl").write_text("{}\n")
+        seal(old, {"digest": digest, "seed": 0, "counts": {"train": 1}})
+        assert sum(store.prepare(path, digest, 0).counts.values()) == 5
+        assert not (old / "train.jsonl").exists()
 
     def test_a_changed_file_is_a_conflict(self, store: FileDatasetStore, put: Put, data_dir: Path) -> None:
         path = put([row(1)])
@@ -258,6 +312,21 @@ class TestPrepare:
             store.prepare(path, digest, 0)
         assert caught.value.code == "dataset_changed"
         assert not (data_dir / "processed").exists()
+
+    def test_a_file_that_changes_while_it_is_read_is_a_conflict(
+        self, store: FileDatasetStore, put: Put, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = put([row(1)])
+        digest = store.check(path).digest
+
+        def read_and_write(*arguments: Any) -> Any:
+            (data_dir / "raw" / "data.json").write_text(json.dumps([row(2), row(3)]))
+            return read_rows(*arguments)
+
+        monkeypatch.setattr("app.implementations.data.store.read_rows", read_and_write)
+        with pytest.raises(Conflict) as caught:
+            store.prepare(path, digest, 0)
+        assert caught.value.code == "dataset_changed"
 
     def test_a_faulty_file_leaves_nothing(self, store: FileDatasetStore, put: Put, data_dir: Path) -> None:
         path = put([{"question": "a"}])

@@ -1,6 +1,5 @@
 """Logits, losses and figures of a label head against transformers' own and against formulas written out."""
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,10 +23,11 @@ from transformers import (
 )
 
 from app.bootstrap import BASE_MODEL_SOURCES, build_runner
-from app.core.entities.datasets import IGNORED, TokenizedRow
+from app.core.entities.datasets import IGNORED, Conversation, TokenizedRow
 from app.core.entities.models import BaseModelSpec
 from app.core.entities.training_config import TrainingConfig
 from app.core.interfaces.components import TrainerJob, TrainingStopped
+from app.implementations.data.cuts import read_split, write_split
 from app.implementations.data.encoder_tokenizer import ENCODERS
 from app.implementations.models.loading import load_classifier
 from app.implementations.training import packed_attention
@@ -256,18 +256,11 @@ def job(request: pytest.FixtureRequest, bases: dict[str, Path], tmp_path: Path) 
         "returns": "May I return item {}?",
     }
     for split, count in (("train", 60), ("validation", 9), ("test", 3)):
-        lines = [
-            {
-                "row": place,
-                "split": split,
-                "extra": {},
-                "messages": [],
-                "text": texts[LABELS[place % 3]].format(place),
-                "label": LABELS[place % 3],
-            }
+        rows = [
+            Conversation(place, [], text=texts[LABELS[place % 3]].format(place), label=LABELS[place % 3])
             for place in range(1, count + 1)
         ]
-        (tmp_path / "dataset" / f"{split}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        write_split(tmp_path / "dataset", split, rows)
     config = TrainingConfig(
         base_model="tiny",
         objective="classification",
@@ -298,8 +291,7 @@ def test_a_run_learns_and_plain_transformers_opens_what_it_leaves(job: TrainerJo
     base = AutoModelForSequenceClassification.from_pretrained(job.base_model_folder, config=config)
     model = PeftModel.from_pretrained(base, artifacts).eval()
     tokenizer = AutoTokenizer.from_pretrained(artifacts)
-    lines = (job.dataset_folder / "validation.jsonl").read_text().splitlines()
-    texts = {row["text"]: row["label"] for row in map(json.loads, lines)}
+    texts = {row.text: row.label for row in read_split(job.dataset_folder, "validation")}
     loss = 0.0
     for text, label in texts.items():
         with torch.no_grad():

@@ -11,6 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from transformers import AutoModelForCausalLM
 
 from app.bootstrap import BASE_MODEL_SOURCES, build_runner
+from app.core.entities.datasets import Conversation
 from app.core.entities.models import BaseModelSpec
 from app.core.entities.trainer import Placement
 from app.core.entities.training_config import TrainingConfig
@@ -18,6 +19,7 @@ from app.core.errors import AppError, Invalid
 from app.core.interfaces.components import TrainerJob, TrainingStopped
 from app.core.services import tracking
 from app.core.services.resuming import latest_checkpoint
+from app.implementations.data import cuts
 from app.implementations.data.tokenization import FolderChatTokenizer
 from app.implementations.training.checkpoints import pins_of
 from app.implementations.training.loss_curve import draw, earlier_curve, png
@@ -32,19 +34,17 @@ def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def write_split(folder: Path, split: str, count: int) -> None:
-    lines = [
-        {
-            "row": place,
-            "split": split,
-            "extra": {},
-            "messages": [
+    rows = [
+        Conversation(
+            place,
+            [
                 {"role": "user", "content": f"When does shop {place} open?"},
                 {"role": "assistant", "content": f"Shop {place} opens at {place % 12} o'clock."},
             ],
-        }
+        )
         for place in range(1, count + 1)
     ]
-    (folder / f"{split}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    cuts.write_split(folder, split, rows)
 
 
 @pytest.fixture
@@ -71,8 +71,8 @@ def test_a_run_leaves_what_a_version_is_made_of(job, listener):
     }
     tokenizer = FolderChatTokenizer(run / "artifacts")
     assert tokenizer.template_hash == result["template_hash"]
-    lines = (job.dataset_folder / "train.jsonl").read_text().splitlines()
-    tokens = [tokenizer.encode_training(json.loads(line)["messages"], 1024) for line in lines]
+    rows = cuts.read_split(job.dataset_folder, "train")
+    tokens = [tokenizer.encode_training(row.messages, 1024) for row in rows]
     assert metrics["input_tokens"] == 2 * sum(len(row.input_ids) for row in tokens)
     assert metrics["trained_tokens"] == 2 * sum(label >= 0 for row in tokens for label in row.labels)
     assert [event["step"] for event in heard.steps] == [1, 2, 3, 4, 5, 6]
