@@ -126,6 +126,7 @@ COMPONENTS = ComponentFactory[Any](
     "component",
     {
         "dataset_store": "app.implementations.data.store:FileDatasetStore",
+        "token_cache": "app.implementations.data.token_cache:FileTokenCache",
         "base_models": "app.implementations.models.base_models:FolderBaseModelStore",
         "artifacts": "app.implementations.registry.artifacts:FolderArtifactStore",
         "celery_app": "app.implementations.queue.broker:celery_app",
@@ -296,6 +297,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
         formats=[DATA_FORMATS.create(name) for name in DATA_FORMATS.names()],
         max_bytes=settings.max_body_bytes,
     )
+    token_cache = COMPONENTS.create("token_cache")
     artifacts = COMPONENTS.create("artifacts", folder=settings.models_dir / "registry")
     own_engines, own_secret = COMPONENTS.load("engine_addresses")(settings.instance_dir)
     engines = COMPONENTS.create(
@@ -339,6 +341,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
             versions=repository("versions"),
             datasets=datasets,
             bases=bases,
+            tokens=token_cache,
             queue=queue,
             defaults=defaults,
             forecasts=forecasts,
@@ -348,6 +351,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
             versions=repository("versions"),
             datasets=datasets,
             bases=bases,
+            tokens=token_cache,
             artifacts=artifacts,
             launcher=COMPONENTS.create("trainer_launcher", runner=settings.trainer),
             forecasts=forecasts,
