@@ -18,7 +18,7 @@ from app.implementations.data.tokenization import FolderChatTokenizer
 RAW = Path(__file__).parents[4] / "data" / "raw"
 EPOCHS = 2
 JOBS = [
-    ("llama", {"objective": "sft", "dataset_path": "sample_data.json", "max_length": 64}),
+    ("llama", {"objective": "sft", "dataset_path": "sample_data.json", "max_length": 100}),
     ("qwen2", {"objective": "sft", "dataset_path": "sample_data.json", "max_length": 128}),
     ("llama", {"objective": "dpo", "dataset_path": "sample_preferences.json"}),
     ("qwen2", {"objective": "pretrain", "dataset_path": "sample_data.json", "max_length": 32}),
