@@ -66,7 +66,7 @@ _REASONS: Mapping[int, str] = {
     Ended.MEMORY: f"it takes more than {MEMORY_BYTES // 2**20} MB for a short conversation",
     Ended.RECURSION: "it is nested too deep",
 }
-_TOO_SLOW = f"it takes more than {CPU_SECONDS} s of processor time for a short conversation"
+_TOO_SLOW = f"it takes more than about {CPU_SECONDS} s of processor time for a short conversation"
 
 
 def try_once(text: str, tried: Path) -> None:
@@ -133,7 +133,8 @@ def _limit() -> None:
     import resource
 
     used = resource.getrusage(resource.RUSAGE_SELF)
-    seconds = math.ceil(used.ru_utime + used.ru_stime) + CPU_SECONDS
+    # In whole seconds: what is left is CPU_SECONDS, half a second more or less.
+    seconds = math.ceil(used.ru_utime + used.ru_stime + CPU_SECONDS - 0.5)
     for kind, most in (
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_CPU, seconds),
