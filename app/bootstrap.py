@@ -129,6 +129,7 @@ COMPONENTS = ComponentFactory[Any](
     "component",
     {
         "dataset_store": "app.implementations.data.store:FileDatasetStore",
+        "token_cache": "app.implementations.data.token_cache:FileTokenCache",
         "base_models": "app.implementations.models.base_models:FolderBaseModelStore",
         "artifacts": "app.implementations.registry.artifacts:FolderArtifactStore",
         "celery_app": "app.implementations.queue.broker:celery_app",
@@ -306,6 +307,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
             depth=settings.data_max_depth,
         ),
     )
+    token_cache = COMPONENTS.create("token_cache")
     artifacts = COMPONENTS.create("artifacts", folder=settings.models_dir / "registry")
     own_engines, own_secret = COMPONENTS.load("engine_addresses")(settings.instance_dir)
     engines = COMPONENTS.create(
@@ -349,6 +351,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
             versions=repository("versions"),
             datasets=datasets,
             bases=bases,
+            tokens=token_cache,
             queue=queue,
             defaults=defaults,
             forecasts=forecasts,
@@ -358,6 +361,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
             versions=repository("versions"),
             datasets=datasets,
             bases=bases,
+            tokens=token_cache,
             artifacts=artifacts,
             launcher=COMPONENTS.create("trainer_launcher", runner=settings.trainer),
             forecasts=forecasts,

@@ -23,6 +23,7 @@ from app.core.services.model_management import ModelManagementService
 from app.core.services.monitoring import MonitoringService
 from app.core.services.training import TrainingService
 from app.implementations.data.store import FileDatasetStore
+from app.implementations.data.token_cache import FileTokenCache
 from app.implementations.identity.passwords import Argon2Hasher
 from app.implementations.identity.tokens import JwtIssuer
 from app.implementations.models.base_models import FolderBaseModelStore
@@ -132,7 +133,9 @@ def services(quiet_settings: Settings, twins: Twins, tokens: JwtIssuer) -> Servi
     return Services(
         identity=IdentityService(twins.users, Argon2Hasher(), tokens, settings.token_seconds),
         datasets=unused,
-        training=TrainingService(twins.jobs, twins.versions, datasets, bases, twins.queue, defaults, forecasts),
+        training=TrainingService(
+            twins.jobs, twins.versions, datasets, bases, FileTokenCache(), twins.queue, defaults, forecasts
+        ),
         execution=unused,
         models=ModelManagementService(twins.versions, bases),
         inference=cast("Any", twins.inference),

@@ -72,6 +72,8 @@ class TokenizedRow:
     truncated: int = 0  # tokens cut off, of both answers of a pair
     class_id: int | None = None  # of a labelled row
     rejected: "TokenizedRow | None" = None  # of a preference pair: the other answer to the same prompt
+    # Written by the template after the last end of turn, of both answers. Not in repr: checkpoints pin rows by it.
+    dropped: int = field(default=0, repr=False)
 
     @property
     def tokens(self) -> int:

@@ -14,6 +14,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from app.core.entities.reasoning import Reasoning
 from app.core.errors import Fault, Invalid
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -96,6 +97,10 @@ class TrainingConfig(BaseModel):
     dpo_beta: float = Field(0.1, gt=0, le=10, description="how closely dpo holds to the model it starts from")
 
     max_length: int = Field(1024, ge=16, le=131_072, description="tokens of a row; longer ones are truncated")
+    reasoning: Reasoning = Field(
+        "keep",
+        description="the assistant's <think>…</think>: keep trains the last answer's, drop removes them all",
+    )
     learning_rate: float = Field(2e-4, gt=0, le=1)
     lr_schedule: Literal["linear", "cosine", "constant"] = "cosine"
     warmup_steps: int = Field(10, ge=0, description="optimizer steps in which the learning rate rises to its full")

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from app.core.entities.datasets import (
     DatasetCheck,
     Message,
     PreparedDataset,
+    Split,
     TokenizedRow,
 )
 from app.core.entities.forecasts import Forecast
@@ -79,9 +81,15 @@ class DatasetStore(ABC):
 class ChatTokenizer(ABC):
     """One model's template and tokenizer, without torch. Training and serving render with the same methods."""
 
-    template_hash: str  # sha256 of the chat template's text
+    template_text: str  # the chat template
+    template_hash: str  # sha256 of it
     stop_token_ids: Sequence[int]
     generates = True  # False: the model is an encoder, without a template, and only ``encode_plain`` can be asked
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Another one where the same conversation may become other ids."""
 
     @abstractmethod
     def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
@@ -100,10 +108,11 @@ class ChatTokenizer(ABC):
         """A document outside of any conversation, and the end-of-text token."""
 
     @abstractmethod
-    def encode_plain(self, text: str, max_length: int) -> TokenizedRow:
+    def encode_plain(self, text: str, max_length: int | None) -> TokenizedRow:
         """A text to classify, between the special tokens that the tokenizer puts around one; no label counts.
 
-        Longer texts lose their end, never a special token. Control tokens that the text spells are plain text.
+        Longer texts lose their end, never a special token; None: whole. Control tokens that the text spells are
+        plain text.
         """
 
     @abstractmethod
@@ -111,8 +120,34 @@ class ChatTokenizer(ABC):
         """Text without special tokens."""
 
     @abstractmethod
+    def token_texts(self, ids: Sequence[int]) -> list[str]:
+        """What each token adds to the text, special tokens too.
+
+        A character of several tokens stands with the last of them, and the others have "".
+        """
+
+    @abstractmethod
     def split_reasoning(self, text: str) -> tuple[str | None, str]:
         """(reasoning, answer) of generated text."""
+
+
+class TokenCache(ABC):
+    """Rows as token ids, kept for the next run on the same cut with the same tokenizer and the same lengths.
+
+    ``cut`` is a prepared dataset's folder. What cannot be kept, or is damaged, is only made anew.
+    """
+
+    @abstractmethod
+    def find(
+        self, cut: Path, tokenizer: ChatTokenizer, config: TrainingConfig
+    ) -> Mapping[Split, Sequence[TokenizedRow]] | None:
+        """All rows of each split in order, as ``encode`` made them."""
+
+    @abstractmethod
+    def keeping(
+        self, cut: Path, tokenizer: ChatTokenizer, config: TrainingConfig
+    ) -> AbstractContextManager[Callable[[Split, Sequence[TokenizedRow]], None]]:
+        """Give the rows one after another to what it yields; they are kept once the block has ended well."""
 
 
 class BaseModelStore(ABC):

@@ -4,11 +4,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from app.core.entities.datasets import IGNORED, Conversation, Message, TokenizedRow
+from app.core.entities.reasoning import without_thought, without_thoughts
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import Fault, Invalid
 from app.core.interfaces.components import ChatTokenizer
 
-Encoder = Callable[[Conversation, ChatTokenizer, int], Sequence[TokenizedRow]]
+Encoder = Callable[[Conversation, ChatTokenizer, int | None], Sequence[TokenizedRow]]
 
 CONVERSATION, PAIR, TEXT, LABELLED = "a conversation", "a preference pair", "a plain text", "a labelled text"
 
@@ -21,10 +22,29 @@ def encode(
     ``labels`` is ``labels_of`` the cut's training rows, for the objective classification.
     ``Invalid`` with the faults of a row that the objective cannot use (wrong_shape: it wants other rows).
     """
-    rows = _encoded(config.objective, conversation, tokenizer, config.max_length)
+    rows = _encoded(config.objective, as_trained(conversation, config), tokenizer, config.max_length)
     if config.objective == "classification":
         return [_with_class(row, conversation.label, labels) for row in rows]
     return rows
+
+
+def encode_whole(
+    conversation: Conversation, tokenizer: ChatTokenizer, config: TrainingConfig
+) -> Sequence[TokenizedRow]:
+    """As ``encode``, with nothing cut off: a long text is one piece, and a label has no class."""
+    return _encoded(config.objective, as_trained(conversation, config), tokenizer, None)
+
+
+def as_trained(conversation: Conversation, config: TrainingConfig) -> Conversation:
+    """With the thoughts that ``reasoning`` keeps. ``Invalid`` (only_a_thought) where no answer is left."""
+    if config.reasoning == "keep":
+        return conversation
+    messages = without_thoughts(conversation.messages)
+    rejected = without_thought(conversation.rejected) if conversation.rejected else None
+    for answer in (*messages[-1:], *([rejected] if rejected else ())):
+        if not answer["content"]:
+            raise _fault("", "only_a_thought", "has an answer of which reasoning: drop leaves nothing")
+    return replace(conversation, messages=messages, rejected=rejected)
 
 
 def labels_of(rows: Iterable[Conversation]) -> list[str]:
@@ -49,7 +69,7 @@ def encode_by_shape(
 
 
 def _encoded(
-    objective: str, conversation: Conversation, tokenizer: ChatTokenizer, max_length: int
+    objective: str, conversation: Conversation, tokenizer: ChatTokenizer, max_length: int | None
 ) -> Sequence[TokenizedRow]:
     encoders, shape = _ENCODERS[objective], _shape(conversation)
     if shape not in encoders:
@@ -66,11 +86,13 @@ def _shape(conversation: Conversation) -> str:
     return CONVERSATION if conversation.rejected is None else PAIR
 
 
-def _answers(conversation: Conversation, tokenizer: ChatTokenizer, max_length: int) -> Sequence[TokenizedRow]:
+def _answers(
+    conversation: Conversation, tokenizer: ChatTokenizer, max_length: int | None
+) -> Sequence[TokenizedRow]:
     return [tokenizer.encode_training(conversation.messages, max_length)]
 
 
-def _pair(conversation: Conversation, tokenizer: ChatTokenizer, max_length: int) -> Sequence[TokenizedRow]:
+def _pair(conversation: Conversation, tokenizer: ChatTokenizer, max_length: int | None) -> Sequence[TokenizedRow]:
     """The chosen answer's row with the rejected one's, supervised after the prompt that they share."""
     assert conversation.rejected is not None
     prompt = conversation.messages[:-1]
@@ -87,23 +109,29 @@ def _pair(conversation: Conversation, tokenizer: ChatTokenizer, max_length: int)
             f"both answers are the same within max_length ({max_length} tokens): shorten the row or raise it",
             code="same_answer",
         )
-    return [replace(chosen, rejected=rejected, truncated=chosen.truncated + rejected.truncated)]
+    truncated, dropped = chosen.truncated + rejected.truncated, chosen.dropped + rejected.dropped
+    return [replace(chosen, rejected=rejected, truncated=truncated, dropped=dropped)]
 
 
-def _pieces(conversation: Conversation, tokenizer: ChatTokenizer, max_length: int) -> Sequence[TokenizedRow]:
-    """Every token supervised, and none dropped.
+def _pieces(
+    conversation: Conversation, tokenizer: ChatTokenizer, max_length: int | None
+) -> Sequence[TokenizedRow]:
+    """Every token supervised, up to the end of a conversation's last turn.
 
     A piece begins with the last token of the one before it: its own first token is nobody's target.
     """
+    dropped = 0
     if conversation.text is None:
-        ids = tokenizer.encode_training(conversation.messages, None).input_ids
+        whole = tokenizer.encode_training(conversation.messages, None)
+        ids, dropped = whole.input_ids, whole.dropped
     else:
         ids = tokenizer.encode_text(conversation.text)
-    pieces = [ids[start : start + max_length] for start in range(0, max(1, len(ids) - 1), max_length - 1)]
-    return [TokenizedRow(0, piece, piece) for piece in pieces]
+    step = (max_length or len(ids) + 1) - 1
+    pieces = [ids[start : start + step + 1] for start in range(0, max(1, len(ids) - 1), max(1, step))]
+    return [TokenizedRow(0, piece, piece, dropped=0 if n else dropped) for n, piece in enumerate(pieces)]
 
 
-def _plain(conversation: Conversation, tokenizer: ChatTokenizer, max_length: int) -> Sequence[TokenizedRow]:
+def _plain(conversation: Conversation, tokenizer: ChatTokenizer, max_length: int | None) -> Sequence[TokenizedRow]:
     """Not as a chat turn: a text to classify is no question, and plain transformers reads it alike."""
     assert conversation.text is not None
     return [tokenizer.encode_plain(conversation.text, max_length)]

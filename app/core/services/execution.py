@@ -14,7 +14,7 @@ from app.core.entities.jobs import Claim, FineTuningJob, JobError, JobEvent, Job
 from app.core.entities.models import Reference
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import AppError, NotFound, StaleAttempt
-from app.core.interfaces.components import ArtifactStore, BaseModelStore, DatasetStore
+from app.core.interfaces.components import ArtifactStore, BaseModelStore, DatasetStore, TokenCache
 from app.core.interfaces.operations import TrainerLauncher
 from app.core.interfaces.storage import JobRepository, ModelVersionRepository
 from app.core.services.attempt import Attempt
@@ -40,6 +40,7 @@ class ExecutionService:
         versions: ModelVersionRepository,
         datasets: DatasetStore,
         bases: BaseModelStore,
+        tokens: TokenCache,
         artifacts: ArtifactStore,
         launcher: TrainerLauncher,
         forecasts: Forecasts,
@@ -53,6 +54,7 @@ class ExecutionService:
         self._versions = versions
         self._datasets = datasets
         self._bases = bases
+        self._tokens = tokens
         self._artifacts = artifacts
         self._launcher = launcher
         self._forecasts = forecasts
@@ -124,10 +126,13 @@ class ExecutionService:
 
         self._start_from(claim.job, config)  # gone artifacts are a fault of now, not of when it is its turn
         digest, trusted = claim.job.dataset_digest, _trusted(claim)
-        longest = check_job(config, digest, self._datasets, self._bases, trusted=trusted, go_on=go_on)
-        prepared = self._datasets.prepare(config.dataset_path, digest, config.seed, trusted=trusted)
-        base = self._bases.folder(config.base_model)
-        self._forecasts.check_fit(config, base, Path(prepared.folder), longest, go_on)
+        stores = self._datasets, self._bases, self._tokens
+        found = check_job(config, digest, *stores, trusted=trusted, go_on=go_on)
+        if found is not None:
+            log.info("job %s: tokens: %s", claim.job.id, found.ledger.as_dict())
+            prepared = self._datasets.prepare(config.dataset_path, digest, config.seed, trusted=trusted)
+            base = self._bases.folder(config.base_model)
+            self._forecasts.check_fit(config, base, Path(prepared.folder), found.longest_row, go_on)
         if heartbeat.cancel_requested:
             heartbeat.persist(lambda: self._jobs.move(claim.job.id, claim.fence, JobState.CANCELLED))
         elif self._draining.is_set():

@@ -14,7 +14,7 @@ from app.core.entities.identity import DEFAULT_PROJECT_ID, Principal
 from app.core.entities.jobs import FINAL_STATES, FineTuningJob, JobEvent, JobState
 from app.core.entities.training_config import TrainingConfig, flattened, training_config
 from app.core.errors import Conflict, Fault, Invalid, NotFound
-from app.core.interfaces.components import BaseModelStore, DatasetStore
+from app.core.interfaces.components import BaseModelStore, DatasetStore, TokenCache
 from app.core.interfaces.operations import JobQueue
 from app.core.interfaces.storage import JobRepository, ModelVersionRepository
 from app.core.services.forecasting import Forecasts
@@ -43,6 +43,7 @@ class TrainingService:
         versions: ModelVersionRepository,
         datasets: DatasetStore,
         bases: BaseModelStore,
+        tokens: TokenCache,
         queue: JobQueue,
         defaults: TrainingConfig,
         forecasts: Forecasts,
@@ -51,6 +52,7 @@ class TrainingService:
         self._versions = versions
         self._datasets = datasets
         self._bases = bases
+        self._tokens = tokens
         self._queue = queue
         self._defaults = defaults.with_changes(from_version=None)  # a request says itself where it begins
         self._forecasts = forecasts
@@ -71,7 +73,8 @@ class TrainingService:
         """
         config, check = self._checked(principal, overrides)
         trusted = principal is None
-        check_job(config, check.digest, self._datasets, self._bases, trusted=trusted, go_on=lambda: True)
+        stores = self._datasets, self._bases, self._tokens
+        check_job(config, check.digest, *stores, trusted=trusted, go_on=lambda: True)
         prepared = self._datasets.prepare(config.dataset_path, check.digest, config.seed, trusted=trusted)
         return self._forecasts.estimate(config, self._bases.folder(config.base_model), Path(prepared.folder))
 

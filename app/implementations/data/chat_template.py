@@ -21,6 +21,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from app.core.entities.datasets import Message
 from app.core.errors import Invalid
 
+TEMPLATE_FILE = "chat_template.jinja"
 # What a template can raise by itself, given odd messages: it is a small program.
 _TEMPLATE_FAULTS = (
     TemplateError,
@@ -81,7 +82,7 @@ class ChatTemplate:
 
     def __init__(self, text: str, variables: Mapping[str, Any]) -> None:
         self.text = text
-        self.hash = hashlib.sha256(text.encode()).hexdigest()
+        self.hash = template_hash(text)
         self._variables = dict(variables)
         try:
             self._template = _environment().from_string(text)
@@ -92,8 +93,32 @@ class ChatTemplate:
         """The conversation as the model reads it; ``Invalid`` if the template takes no such conversation."""
         plain = [{"role": message["role"], "content": message["content"]} for message in messages]
         try:
+            return self._written(plain, add_generation_prompt)
+        except Invalid as error:
+            others = [message for message in plain if message["role"] != "system"]
+            if len(others) == len(plain) or not self._takes(others, add_generation_prompt):
+                raise
+            raise Invalid(
+                f"{error.message}. It takes no system message: put its words into the first user message",
+                code="system_message_refused",
+            ) from None
+
+    @property
+    def changes_with(self) -> str:
+        """What the rendering depends on beside the conversation: of a template that asks for the date, today."""
+        return f"{datetime.now():%Y-%m-%d}" if "strftime_now" in self.text else ""
+
+    def _takes(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool) -> bool:
+        try:
+            self._written(messages, add_generation_prompt)
+        except Invalid:
+            return False
+        return True
+
+    def _written(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool) -> str:
+        try:
             return self._template.render(
-                messages=plain,
+                messages=messages,
                 add_generation_prompt=add_generation_prompt,
                 tools=None,
                 documents=None,
@@ -108,15 +133,28 @@ class ChatTemplate:
         )
 
 
-def load_chat_template(folder: Path, config: Mapping[str, Any]) -> ChatTemplate:
-    """From chat_template.jinja, else tokenizer_config.json (a text, or a list of named ones)."""
-    file = folder / "chat_template.jinja"
+def template_hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def template_text(folder: Path, config: Mapping[str, Any]) -> str | None:
+    """From chat_template.jinja, else tokenizer_config.json (a text, or a list of named ones).
+
+    Line ends are line feeds, as Jinja makes of them: the hash is the same wherever the text stands.
+    """
+    file = folder / TEMPLATE_FILE
     text = file.read_text("utf-8") if file.is_file() else config.get("chat_template")
     if isinstance(text, list):
         text = next((entry.get("template") for entry in text if entry.get("name") == "default"), None)
-    if not isinstance(text, str):
+    return text.replace("\r\n", "\n").replace("\r", "\n") if isinstance(text, str) else None
+
+
+def load_chat_template(folder: Path, config: Mapping[str, Any]) -> ChatTemplate:
+    """``Invalid`` (template_not_supported) where there is none."""
+    text = template_text(folder, config)
+    if text is None:
         raise unsupported(
-            "the model has no chat template: put one into chat_template.jinja beside its tokenizer.json"
+            f"the model has no chat template: put one into {TEMPLATE_FILE} beside its tokenizer.json"
         )
     return ChatTemplate(text, special_tokens(config))
 

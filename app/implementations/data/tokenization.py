@@ -14,12 +14,20 @@ from pathlib import Path
 from typing import Any
 
 from app.core.entities.datasets import IGNORED, Message, TokenizedRow
+from app.core.entities.reasoning import END_THINK, THINK, Reasoning, without_thoughts
 from app.core.errors import Invalid
 from app.core.interfaces.components import ChatTokenizer
 from app.implementations.data.chat_template import ChatTemplate, load_chat_template, special_tokens, unsupported
-from app.implementations.data.plain_text import any_of, encode_part, encode_plain, read_tokenizer, unreadable
-
-THINK, END_THINK = "<think>", "</think>"
+from app.implementations.data.plain_text import (
+    any_of,
+    encode_part,
+    encode_plain,
+    fingerprint_of,
+    for_continuing,
+    read_tokenizer,
+    token_texts,
+    unreadable,
+)
 
 _QUESTION: Message = {"role": "user", "content": "question"}
 _ANSWER: Message = {"role": "assistant", "content": "answer"}
@@ -33,14 +41,20 @@ class FolderChatTokenizer(ChatTokenizer):
     Control tokens in a message's content (``<|im_end|>`` typed by a user) are encoded as plain text: only the
     template opens and closes turns. Raises ``Unavailable`` (tokenizer_unreadable) for a damaged folder and
     ``Invalid`` (template_not_supported) for one without a usable chat template. Safe in many threads.
+
+    With ``reasoning`` drop, the assistant's thoughts are removed before anything is rendered.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, reasoning: Reasoning = "keep") -> None:
         config = read_json(folder / "tokenizer_config.json")
         self._tokenizer = read_tokenizer(folder)
+        self._continuing = for_continuing(self._tokenizer)
         self._template = load_chat_template(folder, config)
+        self._drops_thoughts = reasoning == "drop"
         self.template_hash = self._template.hash
-        prompt, self._ending = _probe(self._template)
+        self.template_text = self._template.text
+        self._files = fingerprint_of(folder)
+        prompt, self._ending, self._tail = _probe(self._template, special_tokens(config).get("eos_token"))
         self._opens_thinking = prompt.rstrip().endswith(THINK)
 
         added = {token.content: i for i, token in self._tokenizer.get_added_tokens_decoder().items()}
@@ -48,10 +62,18 @@ class FolderChatTokenizer(ChatTokenizer):
         stops |= {added[text] for text in (special_tokens(config).get("eos_token"), self._ending) if text in added}
         self.stop_token_ids: Sequence[int] = sorted(stops)
         self._end_of_text = added.get(special_tokens(config).get("eos_token", ""), min(stops, default=None))
+        self._added = tuple(text for text in added if text)
+        self._space_eaters = tuple(
+            token.content for token in self._tokenizer.get_added_tokens_decoder().values() if token.rstrip
+        )
         self._control = self._control_tokens()
 
+    @property
+    def fingerprint(self) -> str:
+        return f"{self._files} {self._template.changes_with}"
+
     def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
-        guarded, mark = self._guard(messages)
+        guarded, mark = self._guard(self._as_read(messages))
         ids, _ = self._encode(self._prompt(guarded), mark)
         return ids
 
@@ -59,15 +81,18 @@ class FolderChatTokenizer(ChatTokenizer):
         """See the interface. ``row`` of the answer is 0: the caller knows it. Longer rows lose their end."""
         if not messages or messages[-1]["role"] != "assistant":
             raise Invalid("the last message must be the assistant's", code="no_answer")
-        guarded, mark = self._guard(messages)
+        guarded, mark = self._guard(self._as_read(messages))
         prompt = self._prompt(guarded[:-1])
         completion = self._completion(guarded, "".join(text for text, _ in prompt))
         ids, labels = self._encode([*prompt, (completion, True)], mark)
+        written = len(ids) + len(self._encode_piece(self._tail))
         while labels[-1] == IGNORED:  # the line break after the end of the last turn
             ids.pop()
             labels.pop()
         kept = ids[:max_length]
-        return TokenizedRow(0, kept, labels[:max_length], truncated=len(ids) - len(kept))
+        return TokenizedRow(
+            0, kept, labels[:max_length], truncated=len(ids) - len(kept), dropped=written - len(ids)
+        )
 
     def encode_text(self, text: str) -> list[int]:
         """``Invalid`` (tokenizer_not_supported) where the model names no token for the end of a text."""
@@ -80,8 +105,11 @@ class FolderChatTokenizer(ChatTokenizer):
         ids, _ = self._encode([(guarded[0]["content"], False)], mark)
         return [*ids, self._end_of_text]
 
-    def encode_plain(self, text: str, max_length: int) -> TokenizedRow:
+    def encode_plain(self, text: str, max_length: int | None) -> TokenizedRow:
         return encode_plain(self._tokenizer, self._control, text, max_length)
+
+    def token_texts(self, ids: Sequence[int]) -> list[str]:
+        return token_texts(self._tokenizer, ids)
 
     def decode(self, ids: Sequence[int]) -> str:
         return self._tokenizer.decode(list(ids), skip_special_tokens=True)
@@ -106,7 +134,7 @@ class FolderChatTokenizer(ChatTokenizer):
             if message["role"] != "assistant":
                 continue
             opened = self._template.render(messages[:place], add_generation_prompt=True)
-            closed = self._template.render(messages[: place + 1], add_generation_prompt=False)
+            closed = self._finished(messages[: place + 1])
             if not opened.startswith(done) or not closed.startswith(opened):
                 return [(whole, False)]
             pieces += [(opened[len(done) :], False), (closed[len(opened) :], True)]
@@ -117,31 +145,51 @@ class FolderChatTokenizer(ChatTokenizer):
 
     def _completion(self, messages: Sequence[Message], prompt: str) -> str:
         """What the model should say after ``prompt``: the last message and the end of the turn."""
-        whole = self._template.render(messages, add_generation_prompt=False)
+        whole = self._finished(messages)
         if whole.startswith(prompt):
             return whole[len(prompt) :]
         if prompt.rstrip().endswith(THINK):
             reasoning, answer = _thought_and_answer(messages[-1]["content"])
             return f"{reasoning}\n{END_THINK}\n\n{answer}{self._ending}"
+        others = [message for message in messages if message["role"] != "system"]
+        if len(others) < len(messages):  # Mistral writes it into the last question, and not once that is answered
+            return self._completion(others, "".join(text for text, _ in self._prompt(others[:-1])))
         raise unsupported(
             "the model's chat template is not supported: an answer, once given, is not rendered as the "
             "continuation of its generation prompt, so there is no telling which tokens to train on"
         )
 
+    def _finished(self, messages: Sequence[Message]) -> str:
+        """Up to the end of the last turn, without what ends the document (Phi-3) and no later turn would keep."""
+        return self._template.render(messages, add_generation_prompt=False).removesuffix(self._tail)
+
+    def _as_read(self, messages: Sequence[Message]) -> Sequence[Message]:
+        return without_thoughts(messages) if self._drops_thoughts else messages
+
     def _encode(self, pieces: Sequence[Piece], mark: str | None) -> tuple[list[int], list[int]]:
         """Ids and labels. The assistant's pieces are supervised up to and including the end of the turn."""
         ids: list[int] = []
         labels: list[int] = []
+        before = ""
         for text, supervised in pieces:
-            parts = text.split(mark) if mark else [text]
-            new = [i for part in parts for i in self._encode_piece(part)]
+            new: list[int] = []
+            for part in text.split(mark) if mark else [text]:
+                new += self._encode_piece(part, before)
+                before = part or before
             kept = self._turn_length(new) if supervised else 0
             ids += new
             labels += new[:kept] + [IGNORED] * (len(new) - kept)
         return ids, labels
 
-    def _encode_piece(self, text: str) -> list[int]:
-        return encode_part(self._tokenizer, text).ids
+    def _encode_piece(self, text: str, before: str = "") -> list[int]:
+        """``before`` is the part that it goes on from."""
+        if not before:
+            tokenizer = self._tokenizer
+        elif before.endswith(self._added) or before.rstrip().endswith(self._space_eaters):
+            tokenizer = self._continuing.after_added
+        else:
+            tokenizer = self._continuing.after_text
+        return encode_part(tokenizer, text).ids
 
     def _turn_length(self, ids: Sequence[int]) -> int:
         for place in range(len(ids) - 1, -1, -1):
@@ -177,14 +225,19 @@ class FolderChatTokenizer(ChatTokenizer):
         return guarded, mark
 
 
-def _probe(template: ChatTemplate) -> tuple[str, str]:
-    """(generation prompt of one question, what the template writes after an answer)."""
+def _probe(template: ChatTemplate, end_of_text: str | None) -> tuple[str, str, str]:
+    """(generation prompt of one question, what the template writes after an answer, and after all turns)."""
     try:
         prompt = template.render([_QUESTION], add_generation_prompt=True)
+        asked = template.render([_QUESTION], add_generation_prompt=False)
         whole = template.render([_QUESTION, _ANSWER], add_generation_prompt=False)
     except Invalid as error:
         raise unsupported(f"the model's chat template is not supported: {error.message}") from None
-    return prompt, whole.rpartition(_ANSWER["content"])[2].strip()
+    tail = ""
+    if end_of_text and not prompt.startswith(asked) and prompt.startswith(asked.removesuffix(end_of_text)):
+        tail = end_of_text
+    ending = whole.removesuffix(tail).rpartition(_ANSWER["content"])[2].strip()
+    return prompt, ending, tail
 
 
 def _thought_and_answer(content: str) -> tuple[str, str]:

@@ -49,7 +49,7 @@ class FolderArtifactStore(ArtifactStore):
 
     def tokenizer(self, version: ModelVersion) -> ChatTokenizer:
         """``Unavailable`` (template_mismatch) if its chat template is not the one that it was trained with."""
-        tokenizer = self._tokenizers(self.folder(version))
+        tokenizer = self._tokenizers(self.folder(version), version.config.get("reasoning", "keep"))
         if tokenizer.template_hash != version.template_hash:
             raise Unavailable(
                 f"the chat template in the artifacts of {version.reference} is not the one that it was trained "

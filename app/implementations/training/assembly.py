@@ -9,13 +9,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from app.core.entities.datasets import TokenizedRow
+from app.core.entities.datasets import Split, TokenizedRow
 from app.core.entities.training_config import TrainingConfig
 from app.core.factories import ComponentFactory
 from app.core.interfaces.components import ChatTokenizer, Reporter, TrainerJob
 from app.core.services.encoding import encode, labels_of
+from app.core.services.ledger import first_rows
 from app.implementations.data.cuts import read_split
 from app.implementations.data.encoder_tokenizer import load_tokenizer
+from app.implementations.data.token_cache import FileTokenCache
 from app.implementations.models.devices import pick_device, pick_precision
 from app.implementations.training import packed_attention
 from app.implementations.training.adaptations.lora import count_parameters
@@ -60,10 +62,11 @@ def assemble(job: TrainerJob, methods: Methods, report: Reporter) -> Assembly:
     config = job.config
     device = pick_device(config.device)
     precision = pick_precision(config.precision, device)
-    tokenizer = load_tokenizer(job.base_model_folder)
+    tokenizer = load_tokenizer(job.base_model_folder, config.reasoning)
     labels = labels_of(read_split(job.dataset_folder, "train")) if config.objective == "classification" else []
-    train = _tokenize(job, tokenizer, "train", config.train_samples, labels)
-    validation = _tokenize(job, tokenizer, "validation", None, labels)
+    kept = FileTokenCache().find(job.dataset_folder, tokenizer, config)  # the worker's check left them
+    train = _rows(job, tokenizer, kept, "train", labels)
+    validation = _rows(job, tokenizer, kept, "validation", labels)
     if not train:
         raise TrainingFailed("no row has a token to train on", code="invalid_data")
 
@@ -132,9 +135,17 @@ def sampler_of(job: TrainerJob, parts: Assembly, report: Reporter) -> Sampler | 
     return Sampler(parts.objective.model, prompts, parts.tokenizer, job.config.sample_max_tokens, parts.device)
 
 
-def _tokenize(
-    job: TrainerJob, tokenizer: ChatTokenizer, split: str, limit: int | None, labels: Sequence[str]
+def _rows(
+    job: TrainerJob,
+    tokenizer: ChatTokenizer,
+    kept: Mapping[Split, Sequence[TokenizedRow]] | None,
+    split: Split,
+    labels: Sequence[str],
 ) -> Sequence[TokenizedRow]:
-    conversations = read_split(job.dataset_folder, split)[:limit]
-    rows = [row for conversation in conversations for row in encode(conversation, tokenizer, job.config, labels)]
+    limit = job.config.train_samples if split == "train" else None
+    if kept is not None:
+        rows = first_rows(kept[split], limit)
+    else:
+        conversations = read_split(job.dataset_folder, split)[:limit]
+        rows = [row for each in conversations for row in encode(each, tokenizer, job.config, labels)]
     return [row for row in rows if row.supervised]

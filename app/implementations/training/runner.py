@@ -18,6 +18,7 @@ from app.core.entities.training_config import TrainingConfig
 from app.core.factories import ComponentFactory
 from app.core.interfaces.components import Reporter, Tracker, TrainerJob, TrainingRunner
 from app.core.services.tracking import chosen_trackers
+from app.implementations.data.chat_template import TEMPLATE_FILE
 from app.implementations.models.devices import free_memory_bytes, peak_memory_bytes, pick_device
 from app.implementations.models.host_memory import available_bytes
 from app.implementations.training.adaptations.lora import trainable
@@ -40,7 +41,7 @@ TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
-    "chat_template.jinja",
+    TEMPLATE_FILE,
     "generation_config.json",
 )
 
@@ -186,7 +187,10 @@ def _tokenizer_files(job: TrainerJob) -> Sequence[Path]:
 
 
 def _leave_artifacts(job: TrainerJob, parts: Assembly, masters: Mapping[str, torch.Tensor]) -> None:
-    """``artifacts/``: adapter, tokenizer and template, whole or not at all; of a label head, its config.json."""
+    """``artifacts/``: adapter, tokenizer and template, whole or not at all; of a label head, its config.json.
+
+    The template has a file of its own, wherever it stood, and the manifest its hash.
+    """
     model, adapted = parts.model, parts.adapted
     if not parts.strategy.keeps_whole:  # what is cut, and hooked, is no model to save
         model = load(job, parts.adaptation, parts.tokenizer, parts.precision, parts.labels)
@@ -199,4 +203,8 @@ def _leave_artifacts(job: TrainerJob, parts: Assembly, masters: Mapping[str, tor
             model.config.save_pretrained(folder)
         for file in _tokenizer_files(job):
             shutil.copyfile(file, folder / file.name)
-        seal(folder, {"base_model": job.config.base_model, "job_id": job.job_id})
+        template = folder / TEMPLATE_FILE
+        if parts.tokenizer.generates and not template.exists():
+            template.write_text(parts.tokenizer.template_text, "utf-8")
+        about = {"base_model": job.config.base_model, "job_id": job.job_id}
+        seal(folder, {**about, "template_hash": parts.tokenizer.template_hash})

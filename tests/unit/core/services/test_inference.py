@@ -23,6 +23,8 @@ ASKER = Principal("u1", "ada", "default", Role.VIEWER)
 class LetterTokenizer(ChatTokenizer):
     """A letter a token, after the template's own mark."""
 
+    fingerprint = "letters"
+
     def __init__(self, mark: str) -> None:
         self.template_hash = f"hash of {mark}"
         self.stop_token_ids = (ord(mark),)
@@ -37,8 +39,11 @@ class LetterTokenizer(ChatTokenizer):
     def encode_text(self, text: str) -> list[int]:
         raise AssertionError("serving does not train")
 
-    def encode_plain(self, text: str, max_length: int) -> TokenizedRow:
+    def encode_plain(self, text: str, max_length: int | None) -> TokenizedRow:
         raise AssertionError("text is generated from prompts")
+
+    def token_texts(self, ids: Sequence[int]) -> list[str]:
+        raise AssertionError("serving shows no tokens")
 
     def decode(self, ids: Sequence[int]) -> str:
         return "".join(map(chr, ids))

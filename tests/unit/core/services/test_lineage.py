@@ -142,6 +142,7 @@ def test_the_services_own_defaults_start_from_nothing(services, publish):
         services.training._versions,
         services.training._datasets,
         services.training._bases,
+        services.training._tokens,
         services.training._queue,
         defaults,
         services.training._forecasts,

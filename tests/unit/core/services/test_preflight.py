@@ -1,16 +1,19 @@
-"""What a classification job is refused for before it is queued."""
+"""What a job is refused for before it is queued, and what is known of one that is not."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from app.core.entities.datasets import Conversation, PreparedDataset
+from app.core.entities.datasets import Conversation, PreparedDataset, TokenizedRow
+from app.core.entities.ledger import TokenCount
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import Invalid
-from app.core.services.preflight import MAX_LABELS, check_job
+from app.core.services.preflight import MAX_LABELS, JobCheck, check_job
+from app.implementations.data.token_cache import FileTokenCache
+from app.utils.folders import seal
 from tests.unit.core.services.execution.conftest import FakeBases, FakeDatasets, FakeTokenizer, conversation
 
 
@@ -37,7 +40,7 @@ def check(tmp_path: Path) -> Check:
     ) -> None:
         datasets = Split(tmp_path, train=train, held_out=held_out)
         config = TrainingConfig.model_validate({"base_model": "reader", "objective": objective})
-        check_job(config, "digest", datasets, FakeBases(), trusted=False, go_on=lambda: True)
+        check_job(config, "digest", datasets, FakeBases(), FileTokenCache(), trusted=False, go_on=lambda: True)
 
     return run
 
@@ -89,3 +92,87 @@ def test_an_encoder_learns_labels_and_nothing_else(check: Check, monkeypatch: py
     with pytest.raises(Invalid, match="reader") as caught:
         check(rows, "sft")
     assert caught.value.code == "not_generative"
+
+
+@pytest.fixture
+def told(tmp_path: Path) -> Callable[..., JobCheck | None]:
+    """The outcome of a check of rows in a cut that says what it holds."""
+    cut = tmp_path / "cut"
+    cut.mkdir()
+    seal(cut, {})
+
+    def run(
+        train: Sequence[Conversation], go_on: Callable[[], bool] = lambda: True, **config: Any
+    ) -> JobCheck | None:
+        whole = TrainingConfig.model_validate({"base_model": "reader", **config})
+        datasets, cache = Split(cut, train=train), FileTokenCache()
+        return check_job(whole, "digest", datasets, FakeBases(), cache, trusted=False, go_on=go_on)
+
+    return run
+
+
+def test_the_ledger_is_the_outcome(told: Callable[..., JobCheck | None]) -> None:
+    found = told([conversation(1, "yes"), conversation(2, "surely")], train_samples=1)
+    assert found is not None
+    assert found.ledger.splits["train"].tokens == TokenCount(trained=3, masked=1, dropped=7)
+    assert found.longest_row == 7
+
+
+def test_a_second_check_asks_the_tokenizer_nothing(
+    told: Callable[..., JobCheck | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [conversation(1, "yes"), conversation(2, "surely")]
+    first = told(rows)
+    monkeypatch.setattr(FakeTokenizer, "encode_training", None)
+    assert told(rows, num_epochs=9) == first
+
+
+def test_a_check_that_is_told_to_stop_leaves_nothing_half_done(told: Callable[..., JobCheck | None]) -> None:
+    rows = [conversation(1, "yes"), conversation(2, "surely")]
+    answers = iter([True, False])
+    assert told(rows, go_on=lambda: next(answers)) is None
+    found = told(rows)
+    assert found is not None
+    assert found.ledger.splits["train"].rows == 2
+
+
+def test_rows_with_a_fault_are_not_kept(told: Callable[..., JobCheck | None]) -> None:
+    for _ in range(2):
+        with pytest.raises(Invalid) as caught:
+            told([conversation(1, "yes"), conversation(2, "")])
+        assert [fault.code for fault in caught.value.faults] == ["no_trained_token"]
+
+
+def test_an_end_token_that_no_row_trains_fails_the_job(
+    told: Callable[..., JobCheck | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One row that does is enough: another may lose its end to max_length."""
+    monkeypatch.setattr(FakeTokenizer, "stop_token_ids", (7,))
+    rows = [conversation(1, "yes"), conversation(2, "surely")]
+    with pytest.raises(Invalid, match="1 fault") as caught:
+        told(rows)
+    assert [(fault.where, fault.code) for fault in caught.value.faults] == [("dataset", "end_never_trained")]
+
+    whole = FakeTokenizer.encode_training
+
+    def with_end(self: FakeTokenizer, messages: Any, max_length: int | None) -> TokenizedRow:
+        row = whole(self, messages, max_length)
+        ends = messages[-1]["content"] == "yes"
+        return replace(row, input_ids=[*row.input_ids, 7], labels=[*row.labels, 7]) if ends else row
+
+    monkeypatch.setattr(FakeTokenizer, "encode_training", with_end)
+    found = told(rows)
+    assert found is not None
+    assert found.ledger.splits["train"].ended_rows == 1
+
+
+def test_thoughts_that_are_dropped_leave_an_answer_or_a_fault(told: Callable[..., JobCheck | None]) -> None:
+    kept, dropped = (
+        told([conversation(1, "<think>hm</think>yes")], reasoning=reasoning) for reasoning in ("keep", "drop")
+    )
+    assert kept is not None
+    assert dropped is not None
+    assert (kept.ledger.all.trained, dropped.ledger.all.trained) == (len("<think>hm</think>yes"), 3)
+    with pytest.raises(Invalid) as caught:
+        told([conversation(3, "<think>hm</think>")], reasoning="drop", max_length=99)  # not as it was kept
+    assert [(fault.where, fault.code) for fault in caught.value.faults] == [("row 3", "only_a_thought")]

@@ -241,7 +241,7 @@ class TestOtherTemplates:
         )
         with pytest.raises(Invalid, match="no system role") as caught:
             tokenizer.encode_prompt(chat("a", system="s"))
-        assert caught.value.code == "chat_not_renderable"
+        assert caught.value.code == "system_message_refused"
         assert supervised(tokenizer, chat("a", "b")) == "b<|im_end|>"
 
     def test_a_template_is_sandboxed(self, load: Callable[[str | None], FolderChatTokenizer]) -> None:

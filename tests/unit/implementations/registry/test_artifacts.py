@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from app.core.entities.datasets import Message
 from app.core.entities.models import ModelVersion
 from app.core.errors import Unavailable
 from app.implementations.data.tokenization import FolderChatTokenizer
@@ -86,6 +87,20 @@ def test_the_tokenizer_stays_loaded_and_has_the_version_s_template(store: Folder
     with pytest.raises(Unavailable) as caught:
         store.tokenizer(dataclasses.replace(published, template_hash="of another template"))
     assert caught.value.code == "template_mismatch"
+
+
+def test_a_version_drops_thoughts_where_it_was_trained_without(store: FolderArtifactStore, run: Path) -> None:
+    published = version(run, store.publish("v1", run))
+    without = dataclasses.replace(published, config={"reasoning": "drop"})
+    history: list[Message] = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "<think>hm</think>Hello"},
+        {"role": "user", "content": "Bye"},
+    ]
+    answered = [history[0], {**history[1], "content": "Hello"}, history[2]]
+    keeping, dropping = store.tokenizer(published), store.tokenizer(without)
+    assert dropping.encode_prompt(history) == keeping.encode_prompt(answered)
+    assert keeping.encode_prompt(history) != keeping.encode_prompt(answered)
 
 
 def test_discard(store: FolderArtifactStore, run: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A whole run of the trainer's work in this process, on the tiny random base model."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,11 +72,27 @@ def test_a_run_leaves_what_a_version_is_made_of(job, listener):
     }
     tokenizer = FolderChatTokenizer(run / "artifacts")
     assert tokenizer.template_hash == result["template_hash"]
+    manifest = json.loads((run / "artifacts" / "manifest.json").read_text())
+    assert manifest["template_hash"] == tokenizer.template_hash
     rows = cuts.read_split(job.dataset_folder, "train")
     tokens = [tokenizer.encode_training(row.messages, 1024) for row in rows]
     assert metrics["input_tokens"] == 2 * sum(len(row.input_ids) for row in tokens)
     assert metrics["trained_tokens"] == 2 * sum(label >= 0 for row in tokens for label in row.labels)
     assert [event["step"] for event in heard.steps] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_template_that_stands_in_a_config_has_a_file_in_the_version(job, listener, tmp_path):
+    base = tmp_path / "base"
+    shutil.copytree(job.base_model_folder, base)
+    text = (base / "chat_template.jinja").read_text("utf-8")
+    (base / "chat_template.jinja").unlink()
+    config = json.loads((base / "tokenizer_config.json").read_text("utf-8"))
+    (base / "tokenizer_config.json").write_text(json.dumps({**config, "chat_template": text}), "utf-8")
+    job = replace(job, base_model_folder=base, config=job.config.with_changes(num_epochs=1))
+    result = build_runner("torch").run(job, listener())
+    artifacts = job.run_folder / "artifacts"
+    assert (artifacts / "chat_template.jinja").read_text("utf-8") == text
+    assert FolderChatTokenizer(artifacts).template_hash == result["template_hash"]
 
 
 @pytest.mark.parametrize("adaptation", ["lora", "lora_linear"])

@@ -18,6 +18,7 @@ from app.core.interfaces.components import ArtifactStore, BaseModelStore, ChatTo
 from app.core.interfaces.operations import TrainerHandle, TrainerLauncher, TrainerOutcome
 from app.core.services.execution import ExecutionService
 from app.core.services.forecasting import Forecasts
+from app.implementations.data.token_cache import FileTokenCache
 from app.repositories.memory import MemoryJobRepository, MemoryModelVersionRepository
 
 PROJECT = "default"
@@ -37,7 +38,7 @@ def metrics_event(seq: int, **figures: float | None) -> JobEvent:
 class FakeTokenizer(ChatTokenizer):
     """A token a character; the answer is supervised. Of a plain text, it keeps no full stops at the ends."""
 
-    template_hash = "hash"
+    template_text, template_hash, fingerprint = "", "hash", "letters"
     stop_token_ids = ()
 
     def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
@@ -54,9 +55,12 @@ class FakeTokenizer(ChatTokenizer):
     def encode_text(self, text: str) -> list[int]:
         return [1] * (len(text) + 1)
 
-    def encode_plain(self, text: str, max_length: int) -> TokenizedRow:
+    def encode_plain(self, text: str, max_length: int | None) -> TokenizedRow:
         ids = ([0] * len(text.strip(".")))[:max_length]
         return TokenizedRow(0, ids, [IGNORED] * len(ids))
+
+    def token_texts(self, ids: Sequence[int]) -> list[str]:
+        return ["?"] * len(ids)
 
     def decode(self, ids: Sequence[int]) -> str:
         return ""
@@ -205,6 +209,7 @@ class House:
             versions=self.versions,
             datasets=self.datasets,
             bases=self.bases,
+            tokens=FileTokenCache(),
             artifacts=self.artifacts,
             launcher=self.trainer,
             forecasts=Forecasts(
