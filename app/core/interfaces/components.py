@@ -1,10 +1,11 @@
 """What works on data and models. Factories build these by name from the tables of bootstrap."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from app.core.entities.datasets import (
     Conversation,
@@ -55,6 +56,45 @@ class DatasetStore(ABC):
 
     @abstractmethod
     def rows(self, prepared: PreparedDataset, split: str) -> Sequence[Conversation]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedRows:
+    rows: Sequence[Conversation]
+    format: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeptRows:
+    digest: str
+    rows: int
+    size: int  # bytes on the disk
+
+
+class DatasetLibrary(ABC):
+    """The rows of dataset versions, by digest: equal rows are kept once, whoever has them."""
+
+    @abstractmethod
+    def receive(
+        self, stream: BinaryIO, source: str, columns: Mapping[str, str]
+    ) -> AbstractContextManager[ReceivedRows]:
+        """Bring an upload to the disk and read it; its file is gone when the block ends.
+
+        ``source`` is its name, ``columns`` what to call its columns. ``Invalid`` (invalid_data) with every fault,
+        (file_type_not_supported), (dataset_too_large).
+        """
+
+    @abstractmethod
+    def keeping(self, rows: Sequence[Conversation]) -> AbstractContextManager[KeptRows]:
+        """Keep rows, whole or not at all. Within the block nobody forgets them: note there who has them."""
+
+    @abstractmethod
+    def rows(self, digest: str) -> Sequence[Conversation]:
+        """``Unavailable`` (dataset_missing) if they are gone or damaged."""
+
+    @abstractmethod
+    def forget(self, digest: str, unless: Callable[[str], bool]) -> None:
+        """Remove them, unless the digest is wanted still."""
 
 
 class ChatTokenizer(ABC):
