@@ -88,6 +88,7 @@ def _job_options(command: Callable[..., None]) -> Callable[..., None]:
     """What a job is: ``command`` is given the overrides of the training config."""
 
     @click.option("--dataset-path", help="A file under data/raw.")
+    @click.option("--dataset-id", help="Or a dataset of the project: ds-…, ds-…:3 or ds-…@tag.")
     @click.option("--base-model", help="A name that `flask models list` shows.")
     @click.option(
         "--set",
@@ -97,8 +98,10 @@ def _job_options(command: Callable[..., None]) -> Callable[..., None]:
         help="Any key of the training config; may be repeated.",
     )
     @wraps(command)
-    def with_options(dataset_path: str | None, base_model: str | None, changes: tuple[str, ...]) -> None:
-        named = {"dataset_path": dataset_path, "base_model": base_model}
+    def with_options(
+        dataset_path: str | None, dataset_id: str | None, base_model: str | None, changes: tuple[str, ...]
+    ) -> None:
+        named = {"dataset_path": dataset_path, "dataset_id": dataset_id, "base_model": base_model}
         command(dict(map(_change, changes)) | {key: value for key, value in named.items() if value is not None})
 
     return with_options

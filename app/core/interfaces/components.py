@@ -55,6 +55,10 @@ class DatasetStore(ABC):
         """
 
     @abstractmethod
+    def prepare_version(self, digest: str, seed: int) -> PreparedDataset:
+        """The same of a dataset version's rows. ``Unavailable`` (dataset_missing) if they are gone."""
+
+    @abstractmethod
     def rows(self, prepared: PreparedDataset, split: str) -> Sequence[Conversation]: ...
 
 

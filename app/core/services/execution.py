@@ -18,6 +18,7 @@ from app.core.interfaces.components import ArtifactStore, BaseModelStore, Datase
 from app.core.interfaces.operations import TrainerLauncher
 from app.core.interfaces.storage import JobRepository, ModelVersionRepository
 from app.core.services.attempt import Attempt
+from app.core.services.cuts import cut_of
 from app.core.services.forecasting import Forecasts
 from app.core.services.heartbeat import Heartbeat, Reaper
 from app.core.services.preflight import check_job
@@ -125,7 +126,7 @@ class ExecutionService:
         self._start_from(claim.job, config)  # gone artifacts are a fault of now, not of when it is its turn
         digest, trusted = claim.job.dataset_digest, _trusted(claim)
         longest = check_job(config, digest, self._datasets, self._bases, trusted=trusted, go_on=go_on)
-        prepared = self._datasets.prepare(config.dataset_path, digest, config.seed, trusted=trusted)
+        prepared = cut_of(config, digest, self._datasets, trusted=trusted)
         base = self._bases.folder(config.base_model)
         self._forecasts.check_fit(config, base, Path(prepared.folder), longest, go_on)
         if heartbeat.cancel_requested:
@@ -146,7 +147,7 @@ class ExecutionService:
         trusted = _trusted(claim)
         base = self._bases.folder(config.base_model)
         start_from = self._start_from(job, config)
-        prepared = self._datasets.prepare(config.dataset_path, job.dataset_digest, config.seed, trusted=trusted)
+        prepared = cut_of(config, job.dataset_digest, self._datasets, trusted=trusted)
         run_folder = make_run_folder(self._results, job, config, trusted=trusted)
         name = folder_name(self._results, run_folder)
         heartbeat.persist(lambda: self._jobs.set_run_folder(job.id, claim.fence, name))

@@ -7,6 +7,7 @@ from app.core.entities.models import not_generative
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import AppError, Fault, Invalid
 from app.core.interfaces.components import BaseModelStore, ChatTokenizer, DatasetStore
+from app.core.services.cuts import cut_of
 from app.core.services.encoding import encode, labels_of
 from app.core.services.tracking import chosen_trackers
 
@@ -31,7 +32,7 @@ def check_job(
     """
     chosen_trackers(config)
     bases.folder(config.base_model)
-    prepared = datasets.prepare(config.dataset_path, digest, config.seed, trusted=trusted)
+    prepared = cut_of(config, digest, datasets, trusted=trusted)
     tokenizer = bases.tokenizer(config.base_model)
     labels: Sequence[str] = ()
     faults = list(_empty(prepared))
