@@ -119,6 +119,7 @@ REPOSITORIES = ComponentFactory[Any](
         "jobs": "app.repositories.jobs:SqlJobRepository",
         "versions": "app.repositories.model_versions:SqlModelVersionRepository",
         "users": "app.repositories.users:SqlUserRepository",
+        "datasets": "app.repositories.datasets:SqlDatasetRepository",
         "health": "app.repositories.database:SqlDatabaseHealth",
     },
 )
@@ -126,6 +127,7 @@ COMPONENTS = ComponentFactory[Any](
     "component",
     {
         "dataset_store": "app.implementations.data.store:FileDatasetStore",
+        "dataset_library": "app.implementations.data.library:FolderDatasetLibrary",
         "base_models": "app.implementations.models.base_models:FolderBaseModelStore",
         "artifacts": "app.implementations.registry.artifacts:FolderArtifactStore",
         "celery_app": "app.implementations.queue.broker:celery_app",
@@ -274,6 +276,7 @@ def build_celery(settings: Settings) -> Any:
 
 def build_services(settings: Settings, engine: Engine, *, inline: bool = False) -> Services:
     """Wire everything. ``inline`` is the foreground: jobs wait for no worker."""
+    from app.core.services.dataset_versions import DatasetVersionService
     from app.core.services.datasets import DatasetService
     from app.core.services.evaluation import EvaluationService
     from app.core.services.execution import ExecutionService
@@ -334,6 +337,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
             token_seconds=settings.token_seconds,
         ),
         datasets=DatasetService(datasets=datasets, bases=bases),
+        dataset_versions=DatasetVersionService(repository=repository("datasets"), library=library),
         training=TrainingService(
             jobs=repository("jobs"),
             versions=repository("versions"),
@@ -342,6 +346,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
             queue=queue,
             defaults=defaults,
             forecasts=forecasts,
+            dataset_versions=repository("datasets"),
         ),
         execution=ExecutionService(
             jobs=repository("jobs"),

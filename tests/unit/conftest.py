@@ -27,7 +27,12 @@ from app.implementations.identity.passwords import Argon2Hasher
 from app.implementations.identity.tokens import JwtIssuer
 from app.implementations.models.base_models import FolderBaseModelStore
 from app.implementations.queue.trainer_launcher import ProcessTrainerLauncher
-from app.repositories.memory import MemoryJobRepository, MemoryModelVersionRepository, MemoryUserRepository
+from app.repositories.memory import (
+    MemoryDatasetRepository,
+    MemoryJobRepository,
+    MemoryModelVersionRepository,
+    MemoryUserRepository,
+)
 
 QUIET = "version: 1\ndisable_existing_loggers: false\n"
 OTHER_PROJECT = "other"
@@ -85,12 +90,13 @@ class Twins:
         default_factory=lambda: MemoryUserRepository([DEFAULT_PROJECT_ID, OTHER_PROJECT])
     )
     versions: MemoryModelVersionRepository = field(default_factory=MemoryModelVersionRepository)
+    datasets: MemoryDatasetRepository = field(default_factory=MemoryDatasetRepository)
     database: TwinDatabase = field(default_factory=TwinDatabase)
     queue: TwinQueue = field(default_factory=TwinQueue)
     inference: TwinInference = field(default_factory=TwinInference)
 
     def __post_init__(self) -> None:
-        self.jobs = MemoryJobRepository(self.versions)
+        self.jobs = MemoryJobRepository(self.versions, self.datasets)
 
     def job_count(self) -> int:
         return sum(self.jobs.count_by_state().values())

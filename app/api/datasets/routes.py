@@ -22,6 +22,7 @@ from app.core.services.dataset_versions import DatasetDiff, DatasetPage
 from app.extensions import current_services
 from app.gateway.authentication import current_principal, require
 from app.gateway.openapi import Blueprint
+from app.gateway.uploads import takes_upload
 
 blueprint = Blueprint("datasets", __name__, url_prefix="/api/v1/datasets", description="Data to train on")
 
@@ -59,6 +60,7 @@ DIFF = {
 
 @blueprint.post("")
 @require(Role.DEVELOPER)
+@takes_upload
 @blueprint.arguments(UploadQuerySchema, location="query")
 @blueprint.arguments(UploadSchema, location="files")
 @blueprint.response(201, DatasetVersionSchema, example=VERSION)
@@ -116,6 +118,7 @@ def list_versions(dataset_id: str) -> dict[str, Any]:
 
 @blueprint.post("/<dataset_id>/versions")
 @require(Role.DEVELOPER)
+@takes_upload
 @blueprint.arguments(NextVersionQuerySchema, location="query")
 @blueprint.arguments(UploadSchema, location="files")
 @blueprint.response(201, DatasetVersionSchema, example=VERSION)
