@@ -45,6 +45,7 @@ def _create_app(settings: Settings, services: Services | None, inline: bool) -> 
         "SQLALCHEMY_DATABASE_URI": settings.database_uri,
         "SQLALCHEMY_ENGINE_OPTIONS": {"pool_pre_ping": True},  # a database that was restarted costs no error
         "MAX_CONTENT_LENGTH": settings.max_body_bytes,
+        "MAX_UPLOAD_BYTES": settings.max_upload_bytes,
     }
     db.init_app(app)
     migrate.init_app(app, db, directory=str(Path(app.root_path) / "migrations"))

@@ -122,6 +122,7 @@ REPOSITORIES = ComponentFactory[Any](
         "jobs": "app.repositories.jobs:SqlJobRepository",
         "versions": "app.repositories.model_versions:SqlModelVersionRepository",
         "users": "app.repositories.users:SqlUserRepository",
+        "datasets": "app.repositories.datasets:SqlDatasetRepository",
         "health": "app.repositories.database:SqlDatabaseHealth",
     },
 )
@@ -130,6 +131,7 @@ COMPONENTS = ComponentFactory[Any](
     {
         "dataset_store": "app.implementations.data.store:FileDatasetStore",
         "token_cache": "app.implementations.data.token_cache:FileTokenCache",
+        "dataset_library": "app.implementations.data.library:FolderDatasetLibrary",
         "base_models": "app.implementations.models.base_models:FolderBaseModelStore",
         "artifacts": "app.implementations.registry.artifacts:FolderArtifactStore",
         "celery_app": "app.implementations.queue.broker:celery_app",
@@ -278,6 +280,7 @@ def build_celery(settings: Settings) -> Any:
 
 def build_services(settings: Settings, engine: Engine, *, inline: bool = False) -> Services:
     """Wire everything. ``inline`` is the foreground: jobs wait for no worker."""
+    from app.core.services.dataset_versions import DatasetVersionService
     from app.core.services.datasets import DatasetService
     from app.core.services.evaluation import EvaluationService
     from app.core.services.execution import ExecutionService
@@ -294,19 +297,20 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
         return REPOSITORIES.create(name, engine=engine)
 
     bases = build_base_models(settings)
-    datasets = COMPONENTS.create(
-        "dataset_store",
-        data_dir=settings.data_dir,
-        formats=[DATA_FORMATS.create(name) for name in DATA_FORMATS.names()],
-        max_bytes=settings.max_body_bytes,
-        limits=DataLimits(
+    reading: dict[str, Any] = {
+        "formats": [DATA_FORMATS.create(name) for name in DATA_FORMATS.names()],
+        "limits": DataLimits(
             rows=settings.data_max_rows,
             bytes=settings.data_max_bytes,
             row_bytes=settings.data_max_row_bytes,
             turns=settings.data_max_turns,
             depth=settings.data_max_depth,
         ),
+    }
+    datasets = COMPONENTS.create(
+        "dataset_store", data_dir=settings.data_dir, max_bytes=settings.max_body_bytes, **reading
     )
+    library = COMPONENTS.create("dataset_library", folder=settings.data_dir / "versions", **reading)
     token_cache = COMPONENTS.create("token_cache")
     artifacts = COMPONENTS.create("artifacts", folder=settings.models_dir / "registry")
     own_engines, own_secret = COMPONENTS.load("engine_addresses")(settings.instance_dir)
@@ -346,6 +350,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
             token_seconds=settings.token_seconds,
         ),
         datasets=DatasetService(datasets=datasets, bases=bases),
+        dataset_versions=DatasetVersionService(repository=repository("datasets"), library=library),
         training=TrainingService(
             jobs=repository("jobs"),
             versions=repository("versions"),
@@ -355,6 +360,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
             queue=queue,
             defaults=defaults,
             forecasts=forecasts,
+            dataset_versions=repository("datasets"),
         ),
         execution=ExecutionService(
             jobs=repository("jobs"),

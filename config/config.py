@@ -81,6 +81,7 @@ class Settings(BaseSettings):
     rate_limit: str = "600 per minute"  # a user, every route
     login_rate_limit: str = "10 per minute"  # an address
     max_body_bytes: int = Field(10 * 1024 * 1024, ge=1024)
+    max_upload_bytes: int = Field(200 * 1024 * 1024, ge=1024)  # of a dataset, over HTTP
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 

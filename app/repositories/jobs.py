@@ -21,9 +21,10 @@ from app.core.entities.models import ModelVersion
 from app.core.errors import Conflict
 from app.core.interfaces.storage import JobRepository
 from app.repositories.database import Database
+from app.repositories.dataset_rules import no_dataset
 from app.repositories.job_rules import check_move, lost_for_good, stale, unknown_page
 from app.repositories.mapping import error_json, event_entity, event_row, job_entity, job_row, version_row
-from app.repositories.tables import JobEventRow, JobRow, ModelVersionRow, ProjectRow
+from app.repositories.tables import DatasetRow, JobEventRow, JobRow, ModelVersionRow, ProjectRow
 
 WAITING = (JobState.VALIDATING_FILES, JobState.QUEUED)
 
@@ -36,6 +37,8 @@ class SqlJobRepository(JobRepository):
 
     def add(self, job: FineTuningJob) -> None:
         with self._database.write() as session:
+            if job.dataset_id is not None and not _keep_dataset(session, job.project_id, job.dataset_id):
+                raise no_dataset(job.dataset_id)
             session.add(job_row(job))
 
     def get(self, project_id: str, job_id: str) -> FineTuningJob | None:
@@ -193,3 +196,9 @@ def _next_number(session: Session, project_id: str, name: str) -> int:
     session.execute(select(ProjectRow.id).where(ProjectRow.id == project_id).with_for_update(key_share=True))
     of_model = (ModelVersionRow.project_id == project_id, ModelVersionRow.name == name)
     return (session.scalar(select(func.max(ModelVersionRow.number)).where(*of_model)) or 0) + 1
+
+
+def _keep_dataset(session: Session, project_id: str, dataset_id: str) -> bool:
+    """Until this transaction ends nobody deletes it; False if it is gone."""
+    query = select(DatasetRow.id).where(DatasetRow.project_id == project_id, DatasetRow.id == dataset_id)
+    return session.scalar(query.with_for_update(read=True, key_share=True)) is not None

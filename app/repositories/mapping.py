@@ -4,11 +4,19 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
+from app.core.entities.dataset_versions import Dataset, DatasetVersion
 from app.core.entities.identity import User
 from app.core.entities.jobs import FineTuningJob, JobError, JobEvent, JobState, Progress
 from app.core.entities.models import ModelVersion
 from app.core.errors import Fault
-from app.repositories.tables import JobEventRow, JobRow, ModelVersionRow, UserRow
+from app.repositories.tables import (
+    DatasetRow,
+    DatasetVersionRow,
+    JobEventRow,
+    JobRow,
+    ModelVersionRow,
+    UserRow,
+)
 
 
 def job_row(job: FineTuningJob) -> JobRow:
@@ -41,6 +49,22 @@ def version_row(version: ModelVersion) -> ModelVersionRow:
 
 def version_entity(row: ModelVersionRow) -> ModelVersion:
     return ModelVersion(**_columns(ModelVersion, row))
+
+
+def dataset_row(dataset: Dataset) -> DatasetRow:
+    return DatasetRow(**_values(dataset))
+
+
+def dataset_entity(row: DatasetRow) -> Dataset:
+    return Dataset(**_columns(Dataset, row))
+
+
+def dataset_version_row(version: DatasetVersion) -> DatasetVersionRow:
+    return DatasetVersionRow(**_values(version))
+
+
+def dataset_version_entity(row: DatasetVersionRow) -> DatasetVersion:
+    return DatasetVersion(**_columns(DatasetVersion, row))
 
 
 def user_row(user: User) -> UserRow:

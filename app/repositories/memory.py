@@ -7,6 +7,7 @@ from functools import wraps
 from threading import RLock
 from typing import Any, TypeVar, cast
 
+from app.core.entities.dataset_versions import Dataset, DatasetSummary, DatasetVersion
 from app.core.entities.identity import DEFAULT_PROJECT_ID, Membership, Role, User
 from app.core.entities.jobs import (
     FINAL_STATES,
@@ -20,7 +21,13 @@ from app.core.entities.jobs import (
 )
 from app.core.entities.models import ModelSummary, ModelVersion
 from app.core.errors import Conflict, NotFound
-from app.core.interfaces.storage import JobRepository, ModelVersionRepository, UserRepository
+from app.core.interfaces.storage import (
+    DatasetRepository,
+    JobRepository,
+    ModelVersionRepository,
+    UserRepository,
+)
+from app.repositories import dataset_rules
 from app.repositories.job_rules import check_move, lost_for_good, stale, unknown_page
 
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -82,13 +89,120 @@ class MemoryModelVersionRepository(ModelVersionRepository):
         return [v for v in reversed(self.kept) if (v.project_id, v.name) == (project_id, name)]
 
 
+@dataclass
+class _KeptDataset:
+    dataset: Dataset
+    versions: list[DatasetVersion]  # oldest first
+    tags: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def summary(self) -> DatasetSummary:
+        return DatasetSummary(self.dataset, self.versions[-1], dict(sorted(self.tags.items())))
+
+
+class MemoryDatasetRepository(DatasetRepository):
+    def __init__(self) -> None:
+        self._kept: dict[str, _KeptDataset] = {}
+        self._in_use: set[str] = set()  # by jobs
+
+    @_locked
+    def add(self, dataset: Dataset, version: DatasetVersion) -> DatasetVersion:
+        taken = {(kept.dataset.project_id, kept.dataset.name) for kept in self._kept.values()}
+        if (dataset.project_id, dataset.name) in taken:
+            raise dataset_rules.name_taken(dataset.name)
+        self._kept[dataset.id] = _KeptDataset(dataset, [replace(version, number=1)])
+        return self._kept[dataset.id].versions[0]
+
+    @_locked
+    def add_version(self, version: DatasetVersion) -> DatasetVersion:
+        kept = self._of_project(version.project_id, version.dataset_id)
+        if kept is None:
+            raise dataset_rules.no_dataset(version.dataset_id)
+        kept.versions.append(replace(version, number=len(kept.versions) + 1))
+        return kept.versions[-1]
+
+    @_locked
+    def get(self, project_id: str, dataset_id: str) -> DatasetSummary | None:
+        kept = self._of_project(project_id, dataset_id)
+        return kept.summary if kept else None
+
+    @_locked
+    def list(self, project_id: str, *, limit: int = 20, after: str | None = None) -> Sequence[DatasetSummary]:
+        found = [kept for kept in self._kept.values() if kept.dataset.project_id == project_id]
+        found.sort(key=lambda kept: (kept.dataset.created_at, kept.dataset.id), reverse=True)
+        if after is not None:
+            places = [place for place, kept in enumerate(found) if kept.dataset.id == after]
+            if not places:
+                raise dataset_rules.unknown_page(after)
+            found = found[places[0] + 1 :]
+        return [kept.summary for kept in found[:limit]]
+
+    @_locked
+    def versions(self, project_id: str, dataset_id: str) -> Sequence[DatasetVersion]:
+        kept = self._of_project(project_id, dataset_id)
+        return kept.versions[::-1] if kept else []
+
+    @_locked
+    def version(
+        self, project_id: str, dataset_id: str, number: int | None = None, tag: str | None = None
+    ) -> DatasetVersion | None:
+        kept = self._of_project(project_id, dataset_id)
+        if kept is None:
+            return None
+        wanted = number if tag is None else kept.tags.get(tag, 0)
+        return next((v for v in reversed(kept.versions) if wanted in (None, v.number)), None)
+
+    @_locked
+    def tag(self, project_id: str, dataset_id: str, tag: str, number: int | None) -> bool:
+        kept = self._of_project(project_id, dataset_id)
+        if kept is None:
+            return False
+        if number is None:
+            return kept.tags.pop(tag, None) is not None
+        if number > len(kept.versions):
+            return False
+        kept.tags[tag] = number
+        return True
+
+    @_locked
+    def delete(self, project_id: str, dataset_id: str) -> Sequence[str] | None:
+        kept = self._of_project(project_id, dataset_id)
+        if kept is None:
+            return None
+        if dataset_id in self._in_use:
+            raise dataset_rules.in_use(dataset_id)
+        del self._kept[dataset_id]
+        return sorted({version.digest for version in kept.versions})
+
+    @_locked
+    def is_kept(self, digest: str) -> bool:
+        return any(version.digest == digest for kept in self._kept.values() for version in kept.versions)
+
+    def refer(self, project_id: str, dataset_id: str) -> None:
+        """A job does, from now on."""
+        if self._of_project(project_id, dataset_id) is None:
+            raise dataset_rules.no_dataset(dataset_id)
+        self._in_use.add(dataset_id)
+
+    def _of_project(self, project_id: str, dataset_id: str) -> _KeptDataset | None:
+        kept = self._kept.get(dataset_id)
+        return kept if kept and kept.dataset.project_id == project_id else None
+
+
 class MemoryJobRepository(JobRepository):
-    def __init__(self, versions: MemoryModelVersionRepository | None = None) -> None:
+    def __init__(
+        self,
+        versions: MemoryModelVersionRepository | None = None,
+        datasets: MemoryDatasetRepository | None = None,
+    ) -> None:
         self._kept: dict[str, _Kept] = {}
         self._versions = versions or MemoryModelVersionRepository()
+        self._datasets = datasets or MemoryDatasetRepository()
 
     @_locked
     def add(self, job: FineTuningJob) -> None:
+        if job.dataset_id is not None:
+            self._datasets.refer(job.project_id, job.dataset_id)
         self._kept[job.id] = _Kept(job)
 
     @_locked

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any
 
-from sqlalchemy import ForeignKey, Index, UniqueConstraint
+from sqlalchemy import BigInteger, ForeignKey, Index, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.extensions import Base
@@ -41,6 +41,47 @@ class MembershipRow(Base):
     created_at: Mapped[Time]
 
 
+class DatasetRow(Base):
+    __tablename__ = "datasets"
+    __table_args__ = (
+        UniqueConstraint("project_id", "name"),
+        Index(None, "project_id", "created_at", "id"),  # list
+    )
+
+    id: Mapped[Id]
+    project_id: Mapped[Str] = mapped_column(ForeignKey("projects.id"))
+    name: Mapped[Str]
+    created_by: Mapped[Str | None]
+    created_at: Mapped[Time]
+
+
+class DatasetVersionRow(Base):
+    __tablename__ = "dataset_versions"
+
+    dataset_id: Mapped[Str] = mapped_column(ForeignKey("datasets.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    project_id: Mapped[Str] = mapped_column(ForeignKey("projects.id"), index=True)
+    digest: Mapped[Str] = mapped_column(index=True)
+    format: Mapped[Str]
+    rows: Mapped[int]
+    size: Mapped[int] = mapped_column(BigInteger)
+    source: Mapped[Str]
+    parent: Mapped[int | None]
+    pipeline: Mapped[JsonObject]
+    changes: Mapped[list[Any]] = mapped_column(Json)
+    created_by: Mapped[Str | None]
+    created_at: Mapped[Time]
+
+
+class DatasetTagRow(Base):
+    __tablename__ = "dataset_tags"
+
+    dataset_id: Mapped[Str] = mapped_column(ForeignKey("datasets.id"), primary_key=True)
+    tag: Mapped[Str] = mapped_column(primary_key=True)
+    project_id: Mapped[Str] = mapped_column(ForeignKey("projects.id"), index=True)
+    number: Mapped[int]
+
+
 class JobRow(Base):
     """A fine-tuning job and the attempt that holds it: ``owner`` is null when nobody does."""
 
@@ -57,6 +98,10 @@ class JobRow(Base):
     base_model: Mapped[Str]
     config: Mapped[JsonObject]
     dataset_digest: Mapped[Str]
+    # The version that it trains on; None where that is a file. Without a foreign key, which SQLite adds to no
+    # table that is there: whoever adds a job, or deletes a dataset, has locked the dataset's row first.
+    dataset_id: Mapped[Str | None] = mapped_column(index=True)
+    dataset_number: Mapped[int | None]
     created_by: Mapped[Str | None]
     created_at: Mapped[Time]
     started_at: Mapped[Time | None]

@@ -12,23 +12,31 @@ from flask.testing import FlaskClient
 
 from app import create_app
 from app.bootstrap import BASE_MODEL_SOURCES, DATA_FORMATS, Settings, load_settings, load_training_config
+from app.core.entities.datasets import DataLimits
 from app.core.entities.identity import DEFAULT_PROJECT_ID, Principal, Role, User
 from app.core.entities.inference import Prediction
 from app.core.interfaces.operations import JobQueue
 from app.core.interfaces.storage import DatabaseHealth
 from app.core.services import Services
+from app.core.services.dataset_versions import DatasetVersionService
 from app.core.services.forecasting import Forecasts
 from app.core.services.identity import IdentityService
 from app.core.services.model_management import ModelManagementService
 from app.core.services.monitoring import MonitoringService
 from app.core.services.training import TrainingService
+from app.implementations.data.library import FolderDatasetLibrary
 from app.implementations.data.store import FileDatasetStore
 from app.implementations.data.token_cache import FileTokenCache
 from app.implementations.identity.passwords import Argon2Hasher
 from app.implementations.identity.tokens import JwtIssuer
 from app.implementations.models.base_models import FolderBaseModelStore
 from app.implementations.queue.trainer_launcher import ProcessTrainerLauncher
-from app.repositories.memory import MemoryJobRepository, MemoryModelVersionRepository, MemoryUserRepository
+from app.repositories.memory import (
+    MemoryDatasetRepository,
+    MemoryJobRepository,
+    MemoryModelVersionRepository,
+    MemoryUserRepository,
+)
 
 QUIET = "version: 1\ndisable_existing_loggers: false\n"
 OTHER_PROJECT = "other"
@@ -86,12 +94,13 @@ class Twins:
         default_factory=lambda: MemoryUserRepository([DEFAULT_PROJECT_ID, OTHER_PROJECT])
     )
     versions: MemoryModelVersionRepository = field(default_factory=MemoryModelVersionRepository)
+    datasets: MemoryDatasetRepository = field(default_factory=MemoryDatasetRepository)
     database: TwinDatabase = field(default_factory=TwinDatabase)
     queue: TwinQueue = field(default_factory=TwinQueue)
     inference: TwinInference = field(default_factory=TwinInference)
 
     def __post_init__(self) -> None:
-        self.jobs = MemoryJobRepository(self.versions)
+        self.jobs = MemoryJobRepository(self.versions, self.datasets)
 
     def job_count(self) -> int:
         return sum(self.jobs.count_by_state().values())
@@ -134,7 +143,18 @@ def services(quiet_settings: Settings, twins: Twins, tokens: JwtIssuer) -> Servi
         identity=IdentityService(twins.users, Argon2Hasher(), tokens, settings.token_seconds),
         datasets=unused,
         training=TrainingService(
-            twins.jobs, twins.versions, datasets, bases, FileTokenCache(), twins.queue, defaults, forecasts
+            twins.jobs,
+            twins.versions,
+            datasets,
+            bases,
+            FileTokenCache(),
+            twins.queue,
+            defaults,
+            forecasts,
+            twins.datasets,
+        ),
+        dataset_versions=DatasetVersionService(
+            twins.datasets, FolderDatasetLibrary(settings.data_dir / "versions", formats, DataLimits())
         ),
         execution=unused,
         models=ModelManagementService(twins.versions, bases),

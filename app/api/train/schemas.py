@@ -13,6 +13,8 @@ from app.gateway.authentication import current_principal
 from app.gateway.openapi import Api, FaultSchema
 
 _DEFAULTS = TrainingConfig()
+_DATA = ("dataset_id", "dataset_path")
+_NAMED = (*_DATA, "base_model")
 
 
 class TrainingConfigField(ma.fields.Field):  # type: ignore[type-arg]
@@ -46,10 +48,15 @@ class TrainSchema(ma.Schema):
     class Meta:
         unknown = ma.RAISE
 
+    dataset_id = ma.fields.String(
+        allow_none=True,
+        validate=ma.validate.Length(1, 100),
+        metadata={"description": "`ds-…` (its newest version), `ds-…:3` or `ds-…@tag`"},
+    )
     dataset_path = ma.fields.String(
-        required=True,
+        allow_none=True,
         validate=ma.validate.Length(1, 1024),
-        metadata={"description": "a file under data/raw", "example": "data/raw/sample_data.json"},
+        metadata={"description": "or a file under data/raw", "example": "data/raw/sample_data.json"},
     )
     base_model = ma.fields.String(
         allow_none=True,
@@ -63,16 +70,23 @@ class TrainSchema(ma.Schema):
     @ma.validates_schema(skip_on_field_errors=False)
     def _once(self, data: Mapping[str, Any], **_kwargs: Any) -> None:
         config = data.get("config", {})
-        twice = [key for key in ("dataset_path", "base_model") if key in config and data.get(key) is not None]
-        if twice:
-            raise ma.ValidationError({key: ["Given twice, here and under config."] for key in twice})
+        faults = {
+            key: ["Given twice, here and under config."]
+            for key in _NAMED
+            if key in config and data.get(key) is not None
+        }
+        given = [key for key in _DATA if data.get(key) is not None or key in config]
+        if len(given) != 1:
+            faults.setdefault("dataset_id", []).append("Give dataset_id, or dataset_path instead: one of the two.")
+        if faults:
+            raise ma.ValidationError(faults)
 
     def handle_error(self, error: ma.ValidationError, data: Any, **_kwargs: Any) -> None:
         """A fault in the body does not hide those of what it names: the client mends all of them at once."""
         if not isinstance(data, dict):
             return
         config = data.get("config")
-        sound = {key: data[key] for key in ("dataset_path", "base_model") if key in data.keys() - error.messages}
+        sound = {key: data[key] for key in _NAMED if data.get(key) is not None and key not in error.messages}
         faults = current_services().training.named_faults(
             current_principal(), {**(config if isinstance(config, dict) else {}), **sound}
         )
@@ -129,7 +143,10 @@ class JobSchema(AcceptedSchema):
     cancel_requested = ma.fields.Boolean()
     attempts = ma.fields.Integer()
     dataset_path = ma.fields.String(attribute="config.dataset_path")
-    dataset_digest = ma.fields.String(metadata={"description": "sha256 of the file when the job was sent"})
+    dataset_id = ma.fields.String(attribute="config.dataset_id", allow_none=True)
+    dataset_digest = ma.fields.String(
+        metadata={"description": "of the version's rows; sha256 of the file when the job was sent"}
+    )
     config = ma.fields.Dict(metadata={"description": "the whole training config"})
     metrics = ma.fields.Dict()
     model_version_id = ma.fields.String(allow_none=True, metadata={"description": "what it published"})

@@ -1,5 +1,7 @@
 """Conversations to train on."""
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict
@@ -30,6 +32,18 @@ class Conversation:
     rejected: Message | None = None  # of a preference pair: the answer liked less, in place of the last message
     text: str | None = None  # a plain text, to pretrain on or to classify: then it has a label
     label: str | None = None
+
+
+def canonical(row: Conversation) -> dict[str, Any]:
+    """All that a row says, without its place; only what some rows have is left out where it is not there."""
+    always = {"messages": list(row.messages), "extra": dict(row.extra)}
+    given = {name: getattr(row, name) for name in ("split", "rejected", "text", "label")}
+    return always | {name: value for name, value in given.items() if value is not None}
+
+
+def row_key(row: Conversation) -> str:
+    """The same for rows that say the same, on any machine."""
+    return hashlib.sha256(json.dumps(canonical(row), sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

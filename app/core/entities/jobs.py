@@ -62,7 +62,7 @@ class FineTuningJob:
     state: JobState
     base_model: str
     config: Mapping[str, Any]
-    dataset_digest: str  # sha256 of the raw file as it was when the job was submitted
+    dataset_digest: str  # of the version's rows, or of the raw file as it was when the job was submitted
     created_by: str | None
     created_at: datetime
     started_at: datetime | None = None
@@ -74,6 +74,8 @@ class FineTuningJob:
     cancel_requested: bool = False
     attempts: int = 0
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    dataset_id: str | None = None  # with ``dataset_number`` the version that it trains on; None: a file
+    dataset_number: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,6
 VersionReference = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}(:[1-9][0-9]{0,8})?$")
 ]
+DatasetName = Annotated[str, StringConstraints(max_length=100)]
 ModuleName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.]{1,128}$")]
 _FromList = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)  # JSON has no tuples
 ModuleNames = Annotated[tuple[ModuleName, ...], Field(min_length=1, max_length=64), _FromList]
@@ -80,6 +81,9 @@ class TrainingConfig(BaseModel):
 
     base_model: Name = Field("deepseek-r1-1.5b", description="a name in config/base_models.yaml")
     dataset_path: str = Field("data/raw/sample_data.json", min_length=1, max_length=1024)
+    dataset_id: DatasetName | None = Field(
+        None, description="train on this dataset of the project instead: ds-…, ds-…:3 or ds-…@tag"
+    )
     model_name: Name | None = Field(None, description="publishes versions under this name (else the experiment's)")
     experiment_name: Name = Field("experiment", description="names the run folder")
     output_dir: str | None = Field(None, description="run folder in the foreground (else results/<name>_<time>)")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from app.core.entities.datasets import (
     Conversation,
@@ -75,7 +75,45 @@ class DatasetStore(ABC):
         """
 
     @abstractmethod
+    def prepare_version(self, digest: str, seed: int) -> PreparedDataset:
+        """The same of a dataset version's rows. ``Unavailable`` (dataset_missing) if they are gone."""
+
+    @abstractmethod
     def rows(self, prepared: PreparedDataset, split: str) -> Sequence[Conversation]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class KeptRows:
+    digest: str
+    rows: int
+    size: int  # bytes on the disk
+    format: str | None = None  # that an upload's came in: a name of bootstrap's DATA_FORMATS
+
+
+class DatasetLibrary(ABC):
+    """The rows of dataset versions, by digest: equal rows are kept once, whoever has them."""
+
+    @abstractmethod
+    def receive(
+        self, stream: BinaryIO, source: str, columns: Mapping[str, str]
+    ) -> AbstractContextManager[KeptRows]:
+        """Keep the rows of an upload as ``keeping`` does, without holding all of them.
+
+        ``source`` is the file's name, ``columns`` its columns' names to ours. ``Invalid`` (invalid_data) with every
+        fault, or (file_type_not_supported).
+        """
+
+    @abstractmethod
+    def keeping(self, rows: Iterable[Conversation]) -> AbstractContextManager[KeptRows]:
+        """Keep rows, whole or not at all. Within the block nobody forgets them: note there who has them."""
+
+    @abstractmethod
+    def rows(self, digest: str) -> Sequence[Conversation]:
+        """``Unavailable`` (dataset_missing) if they are gone or damaged."""
+
+    @abstractmethod
+    def forget(self, digest: str, unless: Callable[[str], bool]) -> None:
+        """Remove them, unless the digest is wanted still."""
 
 
 class ChatTokenizer(ABC):

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
+from app.core.entities.dataset_versions import Dataset, DatasetSummary, DatasetVersion
 from app.core.entities.identity import Membership, Role, User
 from app.core.entities.jobs import Claim, FineTuningJob, JobError, JobEvent, JobState, Lease, Progress
 from app.core.entities.models import ModelSummary, ModelVersion
@@ -16,7 +17,8 @@ class JobRepository(ABC):
     """
 
     @abstractmethod
-    def add(self, job: FineTuningJob) -> None: ...
+    def add(self, job: FineTuningJob) -> None:
+        """``NotFound`` (dataset_not_found) if the dataset that it names has been deleted meanwhile."""
 
     @abstractmethod
     def get(self, project_id: str, job_id: str) -> FineTuningJob | None: ...
@@ -103,6 +105,51 @@ class ModelVersionRepository(ABC):
     @abstractmethod
     def versions(self, project_id: str, name: str) -> Sequence[ModelVersion]:
         """Newest first; empty if there is no such model."""
+
+
+class DatasetRepository(ABC):
+    """Datasets, their versions, which never change, and tags, which move."""
+
+    @abstractmethod
+    def add(self, dataset: Dataset, version: DatasetVersion) -> DatasetVersion:
+        """With its first version. ``Conflict`` (dataset_name_taken)."""
+
+    @abstractmethod
+    def add_version(self, version: DatasetVersion) -> DatasetVersion:
+        """The answer carries the next number. ``NotFound`` (dataset_not_found) if the dataset is gone."""
+
+    @abstractmethod
+    def get(self, project_id: str, dataset_id: str) -> DatasetSummary | None: ...
+
+    @abstractmethod
+    def list(self, project_id: str, *, limit: int = 20, after: str | None = None) -> Sequence[DatasetSummary]:
+        """Newest first; ``after`` is the id of the last one of the page before (``Invalid`` if there is none)."""
+
+    @abstractmethod
+    def versions(self, project_id: str, dataset_id: str) -> Sequence[DatasetVersion]:
+        """Newest first; empty if there is no such dataset."""
+
+    @abstractmethod
+    def version(
+        self, project_id: str, dataset_id: str, number: int | None = None, tag: str | None = None
+    ) -> DatasetVersion | None:
+        """The version of that number, or that the tag names, or the newest."""
+
+    @abstractmethod
+    def tag(self, project_id: str, dataset_id: str, tag: str, number: int | None) -> bool:
+        """Have the tag name a version, or with None nothing; whether there is that version, or was that tag."""
+
+    @abstractmethod
+    def delete(self, project_id: str, dataset_id: str) -> Sequence[str] | None:
+        """Remove it with all versions and tags; the answer is the digests that they had.
+
+        None if there is none. ``Conflict`` (dataset_in_use) while a job refers to it, or through one a model
+        version.
+        """
+
+    @abstractmethod
+    def is_kept(self, digest: str) -> bool:
+        """Whether a version of any project has it."""
 
 
 class UserRepository(ABC):

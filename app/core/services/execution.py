@@ -5,12 +5,14 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from app.core.entities.jobs import Claim, FineTuningJob, JobError, JobEvent, JobState
+from app.core.entities.ledger import TokenLedger
 from app.core.entities.models import Reference
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import AppError, NotFound, StaleAttempt
@@ -18,6 +20,7 @@ from app.core.interfaces.components import ArtifactStore, BaseModelStore, Datase
 from app.core.interfaces.operations import TrainerLauncher
 from app.core.interfaces.storage import JobRepository, ModelVersionRepository
 from app.core.services.attempt import Attempt
+from app.core.services.cuts import cut_of
 from app.core.services.forecasting import Forecasts
 from app.core.services.heartbeat import Heartbeat, Reaper
 from app.core.services.preflight import check_job
@@ -129,8 +132,8 @@ class ExecutionService:
         stores = self._datasets, self._bases, self._tokens
         found = check_job(config, digest, *stores, trusted=trusted, go_on=go_on)
         if found is not None:
-            log.info("job %s: tokens: %s", claim.job.id, found.ledger.as_dict())
-            prepared = self._datasets.prepare(config.dataset_path, digest, config.seed, trusted=trusted)
+            self._record(claim, found.ledger)
+            prepared = cut_of(config, digest, self._datasets, trusted=trusted)
             base = self._bases.folder(config.base_model)
             self._forecasts.check_fit(config, base, Path(prepared.folder), found.longest_row, go_on)
         if heartbeat.cancel_requested:
@@ -139,6 +142,16 @@ class ExecutionService:
             heartbeat.persist(lambda: self._let_go(claim))
         else:
             heartbeat.persist(lambda: self._jobs.move(claim.job.id, claim.fence, JobState.QUEUED))
+
+    def _record(self, claim: Claim, ledger: TokenLedger) -> None:
+        """The job's events say what becomes of every token of its data."""
+        every = ledger.all
+        message = (
+            f"tokens: {every.trained:,} trained, {every.masked:,} masked, {every.truncated:,} truncated, "
+            f"{every.dropped:,} dropped"
+        )
+        event = JobEvent(1, "message", "info", message, datetime.now(UTC), {"token_ledger": ledger.as_dict()})
+        self._jobs.ingest(claim.job.id, claim.fence, [event], None)
 
     def _let_go(self, claim: Claim) -> None:
         """Leave a job in VALIDATING_FILES to the next worker. If a heartbeat comes between, the lease runs out."""
@@ -151,7 +164,7 @@ class ExecutionService:
         trusted = _trusted(claim)
         base = self._bases.folder(config.base_model)
         start_from = self._start_from(job, config)
-        prepared = self._datasets.prepare(config.dataset_path, job.dataset_digest, config.seed, trusted=trusted)
+        prepared = cut_of(config, job.dataset_digest, self._datasets, trusted=trusted)
         run_folder = make_run_folder(self._results, job, config, trusted=trusted)
         name = folder_name(self._results, run_folder)
         heartbeat.persist(lambda: self._jobs.set_run_folder(job.id, claim.fence, name))

@@ -37,7 +37,15 @@ BASE_BYTES = 600_000_000  # torch and its libraries
 # Keys of the config that change neither the memory of a run nor its time.
 _FREE = frozenset(
     {
-        *("experiment_name", "model_name", "output_dir", "dataset_path", "learning_rate", "lr_schedule"),
+        *(
+            "experiment_name",
+            "model_name",
+            "output_dir",
+            "dataset_path",
+            "dataset_id",
+            "learning_rate",
+            "lr_schedule",
+        ),
         *("warmup_steps", "warmup_ratio", "weight_decay", "max_grad_norm", "logging_steps", "dpo_beta"),
         *("early_stopping_threshold",),
     }

@@ -11,6 +11,7 @@ from app.core.entities.models import not_generative
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import AppError, Fault, Invalid
 from app.core.interfaces.components import BaseModelStore, ChatTokenizer, DatasetStore, TokenCache
+from app.core.services.cuts import cut_of
 from app.core.services.encoding import encode, labels_of
 from app.core.services.ledger import by_row, make_ledger
 from app.core.services.tracking import chosen_trackers
@@ -51,7 +52,7 @@ def check_job(
     """
     chosen_trackers(config)
     bases.folder(config.base_model)
-    prepared = datasets.prepare(config.dataset_path, digest, config.seed, trusted=trusted)
+    prepared = cut_of(config, digest, datasets, trusted=trusted)
     tokenizer = bases.tokenizer(config.base_model)
     if config.objective != "classification" and not tokenizer.generates:
         raise not_generative(config.base_model)

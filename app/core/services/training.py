@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from app.core.entities.dataset_versions import DatasetReference
 from app.core.entities.datasets import DatasetCheck
 from app.core.entities.forecasts import Estimate
 from app.core.entities.identity import DEFAULT_PROJECT_ID, Principal
@@ -16,7 +17,8 @@ from app.core.entities.training_config import TrainingConfig, flattened, trainin
 from app.core.errors import Conflict, Fault, Invalid, NotFound
 from app.core.interfaces.components import BaseModelStore, DatasetStore, TokenCache
 from app.core.interfaces.operations import JobQueue
-from app.core.interfaces.storage import JobRepository, ModelVersionRepository
+from app.core.interfaces.storage import DatasetRepository, JobRepository, ModelVersionRepository
+from app.core.services.cuts import cut_of
 from app.core.services.forecasting import Forecasts
 from app.core.services.lineage import begin_from_version
 from app.core.services.preflight import check_job
@@ -47,6 +49,7 @@ class TrainingService:
         queue: JobQueue,
         defaults: TrainingConfig,
         forecasts: Forecasts,
+        dataset_versions: DatasetRepository,
     ) -> None:
         self._jobs = jobs
         self._versions = versions
@@ -56,6 +59,7 @@ class TrainingService:
         self._queue = queue
         self._defaults = defaults.with_changes(from_version=None)  # a request says itself where it begins
         self._forecasts = forecasts
+        self._dataset_versions = dataset_versions
 
     def submit(self, principal: Principal | None, overrides: Mapping[str, Any]) -> FineTuningJob:
         """Save a job that trains with the defaults and ``overrides`` over them, and ring for a worker.
@@ -75,7 +79,7 @@ class TrainingService:
         trusted = principal is None
         stores = self._datasets, self._bases, self._tokens
         check_job(config, check.digest, *stores, trusted=trusted, go_on=lambda: True)
-        prepared = self._datasets.prepare(config.dataset_path, check.digest, config.seed, trusted=trusted)
+        prepared = cut_of(config, check.digest, self._datasets, trusted=trusted)
         return self._forecasts.estimate(config, self._bases.folder(config.base_model), Path(prepared.folder))
 
     def resume(self, run: UnfinishedRun, overrides: Mapping[str, Any]) -> FineTuningJob:
@@ -104,6 +108,7 @@ class TrainingService:
         self, principal: Principal | None, overrides: Mapping[str, Any], run_folder: str | None
     ) -> FineTuningJob:
         config, check = self._checked(principal, overrides)
+        version = None if config.dataset_id is None else DatasetReference.parse(config.dataset_id)
         job = FineTuningJob(
             id=f"ftjob-{secrets.token_hex(12)}",
             project_id=_project(principal),
@@ -115,6 +120,8 @@ class TrainingService:
             created_by=principal.user_id if principal else None,
             created_at=datetime.now(UTC),
             run_folder=run_folder,
+            dataset_id=version.id if version else None,
+            dataset_number=version.number if version else None,
         )
         self._jobs.add(job)
         self._queue.ring(job.id)
@@ -136,6 +143,8 @@ class TrainingService:
         faults.extend(named_faults)
         if faults or config is None or check is None:
             raise Invalid("the request has faults: nothing was started", faults=faults)
+        if config.dataset_id is not None:  # by its number, so that it never moves
+            config = config.with_changes(dataset_id=check.path)
         return config, check
 
     def named_faults(self, principal: Principal | None, overrides: Mapping[str, Any]) -> Sequence[Fault]:
@@ -195,13 +204,32 @@ class TrainingService:
                 self._bases.spec(base_model)
             except Invalid as error:
                 faults.append(Fault("base_model", error.code, error.message))
-        if isinstance(dataset_path, str):
+        if config.get("dataset_id") is not None:
+            check, dataset_faults = self._check_version(principal, config["dataset_id"])
+            faults.extend(dataset_faults)
+        elif isinstance(dataset_path, str):
             try:
                 check = self._datasets.check(dataset_path, trusted=principal is None)
                 faults.extend(check.faults)
             except Invalid as error:
                 faults.extend(error.faults or [Fault("dataset_path", error.code, error.message)])
         return check, faults
+
+    def _check_version(
+        self, principal: Principal | None, reference: Any
+    ) -> tuple[DatasetCheck | None, Sequence[Fault]]:
+        """Its rows were checked when they were uploaded; ``path`` of the answer is ``ds-…:3``."""
+        if not isinstance(reference, str):
+            return None, ()
+        try:
+            parsed = DatasetReference.parse(reference)
+        except Invalid as error:
+            return None, [Fault("dataset_id", error.code, error.message)]
+        version = self._dataset_versions.version(_project(principal), parsed.id, parsed.number, parsed.tag)
+        if version is None:
+            message = f"there is no dataset {reference[:100]!r} in this project"
+            return None, [Fault("dataset_id", "dataset_not_found", message)]
+        return DatasetCheck(version.reference, version.digest, version.rows, ()), ()
 
 
 def _project(principal: Principal | None) -> str:

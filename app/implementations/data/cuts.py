@@ -1,4 +1,4 @@
-"""A split of an immutable cut: a parquet file, its rows decoded as they are asked for."""
+"""A split of an immutable cut, or all rows of a dataset version: a parquet file, decoded as it is asked for."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ _GROUP_ROWS = 10_000
 _GROUP_BYTES = 64 * 1024**2
 _ZSTD_LEVEL = 3
 _BATCH = 1000  # rows decoded at once
+WHOLE = "rows"
 
 
 def write_split(folder: Path, split: str, rows: Iterable[Conversation]) -> str:
-    """``<split>.parquet``; the answer is the digest of the rows, the same whatever wrote the file.
+    """``<split>.parquet``; for the split ``WHOLE``, rows that know their own.
+
+    The answer is the digest of the rows, the same whatever wrote the file.
 
     It is the sha256 of each row's canonical JSON (keys in order, no spaces, ASCII) with a line break after it: the
     bytes of parquet depend on the library's version, which they name.
@@ -39,7 +42,7 @@ def write_split(folder: Path, split: str, rows: Iterable[Conversation]) -> str:
 
 def read_split(folder: Path, split: Split | str) -> Sequence[Conversation]:
     """The rows of one split of a cut, in the order of the raw file. They stay on the disk."""
-    return SplitRows(_mapped(folder / f"{split}.parquet"), split)
+    return SplitRows(_mapped(folder / f"{split}.parquet"), None if split == WHOLE else split)
 
 
 class SplitRows(Sequence[Conversation]):
@@ -70,8 +73,8 @@ class SplitRows(Sequence[Conversation]):
             for values in zip(*columns.values(), strict=True):
                 yield self._conversation(**dict(zip(columns, values, strict=True)))
 
-    def _conversation(self, *, extra: str, **columns: Any) -> Conversation:
-        return Conversation(split=self._split, extra=json.loads(extra), **columns)
+    def _conversation(self, *, extra: str, split: Any, **columns: Any) -> Conversation:
+        return Conversation(split=self._split or split, extra=json.loads(extra), **columns)
 
 
 def _record(row: Conversation) -> dict[str, Any]:
@@ -82,6 +85,7 @@ def _record(row: Conversation) -> dict[str, Any]:
         "text": row.text,
         "label": row.label,
         "rejected": row.rejected,
+        "split": row.split,
         "extra": _canonical(row.extra),
     }
 
@@ -116,6 +120,7 @@ def _schema() -> Any:
             ("text", pa.string()),
             ("label", pa.string()),
             ("rejected", message),
+            ("split", pa.string()),
             ("extra", pa.string()),
         ]
     )

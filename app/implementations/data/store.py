@@ -16,6 +16,7 @@ from app.core.errors import Conflict
 from app.core.interfaces.components import ByteProgress, DataFormat, DatasetStore
 from app.implementations.data.conversion import Conversion
 from app.implementations.data.cuts import read_split, write_split
+from app.implementations.data.library import read_version
 from app.implementations.data.parsing import read_rows
 from app.implementations.data.places import open_trusted, open_untrusted
 from app.implementations.data.splitting import split
@@ -36,6 +37,7 @@ class FileDatasetStore(DatasetStore):
     ) -> None:
         self._raw = data_dir / "raw"
         self._processed = data_dir / "processed"
+        self._versions = data_dir / "versions"
         self._formats = formats
         self._max_bytes = max_bytes
         self._limits = limits
@@ -81,13 +83,15 @@ class FileDatasetStore(DatasetStore):
                     conversion.faults.raise_any("the data has faults", "invalid_data", "file")
                     if _state(file) != state:
                         raise changed
-                    parts = split(rows, seed)
-                    with building(target) as folder:
-                        digests = {name: write_split(folder, name, parts[name]) for name in SPLITS}
-                        counts = {name: len(parts[name]) for name in SPLITS}
-                        seal(folder, {"digest": digest, "seed": seed, "counts": counts, "rows": digests})
-        manifest = manifest_of(target) or {}
-        return PreparedDataset(str(target), manifest["counts"])
+                    _write_cut(target, rows, digest, seed)
+        return _prepared(target)
+
+    def prepare_version(self, digest: str, seed: int) -> PreparedDataset:
+        target = self._processed.resolve() / _cut_name(digest, seed, {})
+        with locked(target):
+            if not _is_sound(target):
+                _write_cut(target, list(read_version(self._versions, digest)), digest, seed)
+        return _prepared(target)
 
     def rows(self, prepared: PreparedDataset, split: str) -> Sequence[Conversation]:
         return read_split(Path(prepared.folder), split)
@@ -110,6 +114,19 @@ class FileDatasetStore(DatasetStore):
             limits = replace(limits, bytes=min(limits.bytes, self._max_bytes * _UNPACKED))
         suffix = Path(dataset_path).suffix
         return conversion.convert(read_rows(file, suffix, conversion.faults, limits, conversion.columns, progress))
+
+
+def _write_cut(target: Path, rows: Sequence[Conversation], digest: str, seed: int) -> None:
+    parts = split(rows, seed)
+    with building(target) as folder:
+        digests = {name: write_split(folder, name, parts[name]) for name in SPLITS}
+        counts = {name: len(parts[name]) for name in SPLITS}
+        seal(folder, {"digest": digest, "seed": seed, "counts": counts, "rows": digests})
+
+
+def _prepared(target: Path) -> PreparedDataset:
+    manifest = manifest_of(target) or {}
+    return PreparedDataset(str(target), manifest["counts"])
 
 
 def _digest(file: BufferedReader) -> str:

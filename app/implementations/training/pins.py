@@ -17,7 +17,7 @@ _FREE = frozenset(
     {
         *("experiment_name", "model_name", "output_dir", "logging_steps", "save_steps", "save_total_limit"),
         *("report_to", "sample_prompts", "sample_max_tokens"),
-        *("dataset_path", "train_samples", "max_length", "reasoning"),  # by the rows that they give
+        *("dataset_path", "dataset_id", "train_samples", "max_length", "reasoning"),  # by the rows that they give
         *("device", "precision", "kernels"),  # by what they came to on this machine
     }
 )

@@ -113,7 +113,7 @@ class TorchRunner(TrainingRunner):
 
 
 def _bound_primitives(config: TrainingConfig) -> None:
-    """oneDNN keeps what it compiled for each shape, 1,024 of them, half a megabyte each, and the packs of a run have
+    """oneDNN keeps what it compiled for each shape, 1,024 of them, half a megabyte each, and a run's packs have
     ever other shapes. A pass goes through about eight for each of its rows, once a layer."""
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(max(256, 8 * config.batch_size)))
 

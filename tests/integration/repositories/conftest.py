@@ -13,10 +13,21 @@ from sqlalchemy import Engine, create_engine
 
 from app.core.entities.jobs import FineTuningJob, JobState
 from app.core.entities.models import ModelVersion
-from app.core.interfaces.storage import JobRepository, ModelVersionRepository, UserRepository
+from app.core.interfaces.storage import (
+    DatasetRepository,
+    JobRepository,
+    ModelVersionRepository,
+    UserRepository,
+)
 from app.repositories.database import Database, configure_engine, migrate_empty
+from app.repositories.datasets import SqlDatasetRepository
 from app.repositories.jobs import SqlJobRepository
-from app.repositories.memory import MemoryJobRepository, MemoryModelVersionRepository, MemoryUserRepository
+from app.repositories.memory import (
+    MemoryDatasetRepository,
+    MemoryJobRepository,
+    MemoryModelVersionRepository,
+    MemoryUserRepository,
+)
 from app.repositories.model_versions import SqlModelVersionRepository
 from app.repositories.tables import ProjectRow
 from app.repositories.users import SqlUserRepository
@@ -30,6 +41,7 @@ class Repositories:
     jobs: JobRepository
     versions: ModelVersionRepository
     users: UserRepository
+    datasets: DatasetRepository
 
     def claim(self, job_id: str | None = None) -> int:
         """The fence of a claim that must succeed."""
@@ -70,7 +82,9 @@ def repositories(request: pytest.FixtureRequest, open_engine: Callable[[str], En
     """With the projects ``default`` and ``other``."""
     if request.param == "memory":
         versions = MemoryModelVersionRepository()
-        return Repositories(MemoryJobRepository(versions), versions, MemoryUserRepository(["default", "other"]))
+        datasets = MemoryDatasetRepository()
+        users = MemoryUserRepository(["default", "other"])
+        return Repositories(MemoryJobRepository(versions, datasets), versions, users, datasets)
     return _over_sql(open_engine(request.param))
 
 
@@ -78,7 +92,12 @@ def _over_sql(engine: Engine) -> Repositories:
     migrate_empty(engine)
     with Database(engine).write() as session:
         session.add(ProjectRow(id="other", name="other", created_at=START))
-    return Repositories(SqlJobRepository(engine), SqlModelVersionRepository(engine), SqlUserRepository(engine))
+    return Repositories(
+        SqlJobRepository(engine),
+        SqlModelVersionRepository(engine),
+        SqlUserRepository(engine),
+        SqlDatasetRepository(engine),
+    )
 
 
 @pytest.fixture

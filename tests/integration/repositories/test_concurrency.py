@@ -2,14 +2,17 @@
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from threading import Barrier
 
 import pytest
 
+from app.core.entities.dataset_versions import Dataset, DatasetVersion
 from app.core.entities.jobs import JobEvent, JobState
-from app.core.errors import StaleAttempt
+from app.core.errors import Conflict, NotFound, StaleAttempt
 from app.repositories.mapping import job_row
 
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 THREADS = 8
 JOBS = 400
 
@@ -129,3 +132,32 @@ def test_a_stale_attempt_never_writes_over_the_new_one(sql, add_jobs, together):
     state = sql.jobs.get("default", job.id).state
     assert (second is not None) + others.count("failed") == 1
     assert state is (JobState.FAILED if second is None else JobState.RUNNING)
+
+
+@pytest.fixture
+def dataset(sql):
+    """Its first version."""
+    version = DatasetVersion("ds-1", "default", 0, "a" * 64, "messages", 1, 1, "a.json", None, {}, [], None, NOW)
+    return sql.datasets.add(Dataset("ds-1", "default", "support", None, NOW), version)
+
+
+def test_two_versions_at_once_get_two_numbers(sql, dataset, together):
+    numbers = together(lambda number: sql.datasets.add_version(dataset).number)
+    assert sorted(numbers) == list(range(2, THREADS + 2))
+
+
+def test_a_dataset_is_either_deleted_or_trained_on(sql, dataset, make_job, together):
+    jobs = [make_job(dataset_id="ds-1", dataset_number=1) for _ in range(THREADS)]
+
+    def compete(number):
+        try:
+            if number == 0:
+                return sql.datasets.delete("default", "ds-1") is not None
+            sql.jobs.add(jobs[number])
+        except (Conflict, NotFound):
+            return False
+        return True
+
+    deleted, *submitted = together(compete)
+    assert deleted is not any(submitted)
+    assert (sql.datasets.get("default", "ds-1") is None) is deleted

@@ -25,7 +25,7 @@ from app.repositories.database import (
 from app.repositories.mapping import job_row
 from app.repositories.tables import JobRow, ProjectRow
 
-TENANT_DATA = ["jobs", "job_events", "model_versions"]
+TENANT_DATA = ["jobs", "job_events", "model_versions", "datasets", "dataset_versions", "dataset_tags"]
 MIGRATE = """
 import sys
 from sqlalchemy import create_engine

@@ -9,37 +9,20 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import click
-from flask.cli import AppGroup, with_appcontext
+from flask.cli import with_appcontext
 
-from app.bootstrap import SettingsError, one_line
+from app.cli.base import OPERATOR, Command, Commands, services
+from app.cli.data import data
 from app.core.entities.forecasts import in_minutes
-from app.core.entities.identity import DEFAULT_PROJECT_ID, Principal, Role
+from app.core.entities.identity import Role
 from app.core.entities.inference import Sampling
 from app.core.entities.jobs import FineTuningJob, JobState
-from app.core.errors import AppError
 from app.extensions import current_services
 
 if TYPE_CHECKING:
     from flask import Flask
 
-    from app.core.services import Services
-
 _LAB_MODEL = "A base model or a version (name, name:3), of Llama's architecture."
-OPERATOR = Principal(user_id="operator", username="operator", project_id=DEFAULT_PROJECT_ID, role=Role.ADMIN)
-
-
-class Command(click.Command):
-    """A failure is one line on standard error and exit status 1; a usage error is click's, with 2."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except (AppError, SettingsError) as error:
-            raise click.ClickException(one_line(error)) from None
-
-
-class Commands(Command, AppGroup):
-    pass
 
 
 users = Commands("users", help="People who may call the service.")
@@ -49,16 +32,9 @@ lab = Commands("lab", help="To learn from: small things to try, on this machine.
 
 
 def init_cli(app: Flask) -> None:
-    for group in (users, train, models, lab):
+    for group in (users, data, train, models, lab):
         app.cli.add_command(group)
     app.cli.add_command(predict)
-
-
-def _services() -> Services:
-    """Those that need the database, once it is there."""
-    services = current_services()
-    services.monitoring.require_database()
-    return services
 
 
 @users.command("create")
@@ -67,19 +43,19 @@ def _services() -> Services:
 @click.option("--password-stdin", is_flag=True, help="Read the password from the first line of standard input.")
 def create_user(name: str, role: str, password_stdin: bool) -> None:
     """Make a user NAME. Without --password-stdin it asks for the password."""
-    services = _services()
+    identity = services().identity
     if password_stdin:
         password = sys.stdin.readline().rstrip("\r\n")
     else:
         password = click.prompt("Password", hide_input=True, confirmation_prompt=True)
-    user = services.identity.create_user(name, password, Role(role))
+    user = identity.create_user(name, password, Role(role))
     click.echo(f"created {user.username} ({role})")
 
 
 @users.command("list")
 def list_users() -> None:
     """List users and their roles."""
-    for user, memberships in _services().identity.users():
+    for user, memberships in services().identity.users():
         roles = ", ".join(f"{m.role.value} of {m.project_id}" for m in memberships)
         click.echo(f"{user.username:24} {roles:32} {user.created_at:%Y-%m-%d %H:%M}")
 
@@ -88,6 +64,7 @@ def _job_options(command: Callable[..., None]) -> Callable[..., None]:
     """What a job is: ``command`` is given the overrides of the training config."""
 
     @click.option("--dataset-path", help="A file under data/raw.")
+    @click.option("--dataset-id", help="Or a dataset of the project: ds-…, ds-…:3 or ds-…@tag.")
     @click.option("--base-model", help="A name that `flask models list` shows.")
     @click.option(
         "--set",
@@ -97,8 +74,10 @@ def _job_options(command: Callable[..., None]) -> Callable[..., None]:
         help="Any key of the training config; may be repeated.",
     )
     @wraps(command)
-    def with_options(dataset_path: str | None, base_model: str | None, changes: tuple[str, ...]) -> None:
-        named = {"dataset_path": dataset_path, "base_model": base_model}
+    def with_options(
+        dataset_path: str | None, dataset_id: str | None, base_model: str | None, changes: tuple[str, ...]
+    ) -> None:
+        named = {"dataset_path": dataset_path, "dataset_id": dataset_id, "base_model": base_model}
         command(dict(map(_change, changes)) | {key: value for key, value in named.items() if value is not None})
 
     return with_options
@@ -108,14 +87,14 @@ def _job_options(command: Callable[..., None]) -> Callable[..., None]:
 @_job_options
 def submit(overrides: dict[str, Any]) -> None:
     """Queue a job for a worker, and print its id."""
-    click.echo(_services().training.submit(OPERATOR, overrides).id)
+    click.echo(services().training.submit(OPERATOR, overrides).id)
 
 
 @train.command("estimate")
 @_job_options
 def estimate(overrides: dict[str, Any]) -> None:
     """Say what a job would take, without starting it. Measures a few steps the first time."""
-    found = _services().training.estimate(OPERATOR, overrides)
+    found = services().training.estimate(OPERATOR, overrides)
     forecast = found.forecast
     lines = {
         "steps": f"{forecast.steps:,}",
@@ -136,7 +115,7 @@ def estimate(overrides: dict[str, Any]) -> None:
 @click.argument("task_id")
 def job_status(task_id: str) -> None:
     """Show how far the job TASK_ID is."""
-    job = _services().training.get(OPERATOR, task_id)
+    job = services().training.get(OPERATOR, task_id)
     click.echo(_line(job))
     for name in ("loss", "eval_loss", "learning_rate", "tokens_per_second", "eta_seconds"):
         if (value := getattr(job.progress, name)) is not None:
@@ -152,7 +131,7 @@ def job_status(task_id: str) -> None:
 @click.option("--limit", type=click.IntRange(1, 100), default=20, show_default=True)
 def list_jobs(state: str | None, limit: int) -> None:
     """List jobs, newest first."""
-    page = _services().training.list(OPERATOR, state=JobState(state) if state else None, limit=limit)
+    page = services().training.list(OPERATOR, state=JobState(state) if state else None, limit=limit)
     for job in page.jobs:
         click.echo(_line(job))
 
@@ -161,19 +140,19 @@ def list_jobs(state: str | None, limit: int) -> None:
 @click.argument("task_id")
 def cancel(task_id: str) -> None:
     """Cancel the job TASK_ID; one that trains ends at its next step."""
-    click.echo(_line(_services().training.cancel(OPERATOR, task_id)))
+    click.echo(_line(services().training.cancel(OPERATOR, task_id)))
 
 
 @models.command("list")
 def list_models() -> None:
     """List published models and base models."""
-    services = _services()
+    published = services().models
     click.echo("published:")
-    for model in services.models.models(OPERATOR):
+    for model in published.models(OPERATOR):
         count = f"{model.versions} version{'' if model.versions == 1 else 's'}"
         click.echo(f"  {model.name}:{model.latest}  {count}, on {model.base_model}")
     click.echo("base models:")
-    for spec, present in services.models.bases():
+    for spec, present in published.bases():
         here = "on disk" if present else f"not here: flask models pull {spec.name}"
         click.echo(f"  {spec.name:24} {here:44} {spec.description}")
 
@@ -182,7 +161,7 @@ def list_models() -> None:
 @click.argument("name")
 def show_model(name: str) -> None:
     """Show the versions of the model NAME, newest first."""
-    for version in _services().models.versions(OPERATOR, name):
+    for version in services().models.versions(OPERATOR, name):
         click.echo(f"{version.reference}  on {version.base_model}, {version.created_at:%Y-%m-%d %H:%M} UTC")
         for key, value in version.metrics.items():
             click.echo(f"  {key}: {value}")
@@ -198,7 +177,7 @@ def predict(text: str, model: str | None, max_length: int, temperature: float) -
     """Ask a model TEXT, through the engine that `python run.py` has started."""
     if not text.strip():
         raise click.UsageError("TEXT is blank")
-    click.echo(_services().inference.predict(OPERATOR, text, max_length, temperature, model).text)
+    click.echo(services().inference.predict(OPERATOR, text, max_length, temperature, model).text)
 
 
 @models.command("pull")
@@ -243,7 +222,7 @@ def lab_eval(model: str, dataset_path: str | None, answers: int) -> None:
     """Loss and perplexity of a model on conversations held out from training, and a few answers."""
     from app.scripts import lab as scripts
 
-    scripts.print_held_out(scripts.measure(_services().lab, model, dataset_path or scripts.DATASET, answers))
+    scripts.print_held_out(scripts.measure(services().lab, model, dataset_path or scripts.DATASET, answers))
 
 
 @lab.command("chat")
@@ -269,7 +248,7 @@ def lab_chat(
     from app.scripts import lab as scripts
 
     sampling = Sampling(temperature, top_k, top_p)
-    service = _services().lab
+    service = services().lab
     scripts.talk(service, model, sampling, seed=seed, max_tokens=max_length, remember=remember)
 
 

@@ -1,0 +1,175 @@
+"""Datasets and their versions."""
+
+from typing import Any
+
+from app.api.datasets.schemas import (
+    DatasetDiffSchema,
+    DatasetListSchema,
+    DatasetQuerySchema,
+    DatasetSchema,
+    DatasetVersionListSchema,
+    DatasetVersionSchema,
+    DiffQuerySchema,
+    NextVersionQuerySchema,
+    RestoreSchema,
+    TagSchema,
+    UploadQuerySchema,
+    UploadSchema,
+)
+from app.core.entities.dataset_versions import DatasetSummary, DatasetVersion
+from app.core.entities.identity import Role
+from app.core.services.dataset_versions import DatasetDiff, DatasetPage
+from app.extensions import current_services
+from app.gateway.authentication import current_principal, require
+from app.gateway.openapi import Blueprint
+from app.gateway.uploads import takes_upload
+
+blueprint = Blueprint("datasets", __name__, url_prefix="/api/v1/datasets", description="Data to train on")
+
+VERSION = {
+    "reference": "ds-0123456789abcdef01234567:1",
+    "dataset_id": "ds-0123456789abcdef01234567",
+    "number": 1,
+    "digest": "9f2c" * 16,
+    "format": "messages",
+    "rows": 256,
+    "size": 41_300,
+    "source": "support.jsonl",
+    "parent": None,
+    "pipeline": {},
+    "changes": [],
+    "created_by": "user-0123",
+    "created_at": "2026-11-24T09:30:00+00:00",
+}
+DATASET = {
+    "id": "ds-0123456789abcdef01234567",
+    "name": "support",
+    "created_by": "user-0123",
+    "created_at": "2026-11-24T09:30:00+00:00",
+    "newest": VERSION,
+    "tags": {"reviewed": 1},
+}
+DIFF = {
+    "before": "ds-0123456789abcdef01234567:1",
+    "after": "ds-0123456789abcdef01234567:2",
+    "unchanged": 250,
+    "counts": {"added": 0, "removed": 4, "changed": 2},
+    "changes": [],
+}
+
+
+@blueprint.post("")
+@require(Role.DEVELOPER)
+@takes_upload
+@blueprint.arguments(UploadQuerySchema, location="query")
+@blueprint.arguments(UploadSchema, location="files")
+@blueprint.response(201, DatasetVersionSchema, example=VERSION)
+@blueprint.errors(409, 413)
+def upload(query: dict[str, Any], files: dict[str, Any]) -> DatasetVersion:
+    """Upload rows as a new dataset
+
+    The file is kept whole or not at all: one with faults is refused, and the answer lists all of them.
+    """
+    file = files["file"]
+    return current_services().dataset_versions.upload(
+        current_principal(), file.stream, file.filename or "", **query
+    )
+
+
+@blueprint.get("")
+@require(Role.VIEWER)
+@blueprint.arguments(DatasetQuerySchema, location="query")
+@blueprint.response(200, DatasetListSchema, example={"data": [DATASET], "next": None})
+@blueprint.errors()
+def list_datasets(query: dict[str, Any]) -> DatasetPage:
+    """List datasets, newest first"""
+    return current_services().dataset_versions.list(current_principal(), **query)
+
+
+@blueprint.get("/<dataset_id>")
+@require(Role.VIEWER)
+@blueprint.response(200, DatasetSchema, example=DATASET)
+@blueprint.errors(404)
+def show(dataset_id: str) -> DatasetSummary:
+    """Show a dataset and its newest version"""
+    return current_services().dataset_versions.get(current_principal(), dataset_id)
+
+
+@blueprint.delete("/<dataset_id>")
+@require(Role.DEVELOPER)
+@blueprint.response(204)
+@blueprint.errors(404, 409)
+def delete(dataset_id: str) -> None:
+    """Delete a dataset with all of its versions
+
+    Refused while a job, or a model version that came of one, refers to it.
+    """
+    current_services().dataset_versions.delete(current_principal(), dataset_id)
+
+
+@blueprint.get("/<dataset_id>/versions")
+@require(Role.VIEWER)
+@blueprint.response(200, DatasetVersionListSchema, example={"data": [VERSION]})
+@blueprint.errors(404)
+def list_versions(dataset_id: str) -> dict[str, Any]:
+    """List a dataset's versions, newest first"""
+    return {"data": current_services().dataset_versions.versions(current_principal(), dataset_id)}
+
+
+@blueprint.post("/<dataset_id>/versions")
+@require(Role.DEVELOPER)
+@takes_upload
+@blueprint.arguments(NextVersionQuerySchema, location="query")
+@blueprint.arguments(UploadSchema, location="files")
+@blueprint.response(201, DatasetVersionSchema, example=VERSION)
+@blueprint.errors(404, 413)
+def upload_version(query: dict[str, Any], files: dict[str, Any], dataset_id: str) -> DatasetVersion:
+    """Upload rows as a dataset's next version"""
+    file = files["file"]
+    return current_services().dataset_versions.upload(
+        current_principal(), file.stream, file.filename or "", dataset_id=dataset_id, **query
+    )
+
+
+@blueprint.post("/<dataset_id>/restore")
+@require(Role.DEVELOPER)
+@blueprint.arguments(RestoreSchema, example={"version": 1})
+@blueprint.response(201, DatasetVersionSchema, example={**VERSION, "number": 3, "parent": 1})
+@blueprint.errors(400, 404)
+def restore(body: dict[str, Any], dataset_id: str) -> DatasetVersion:
+    """Make the rows of an earlier version the newest one"""
+    return current_services().dataset_versions.restore(current_principal(), f"{dataset_id}:{body['version']}")
+
+
+@blueprint.get("/<dataset_id>/diff")
+@require(Role.VIEWER)
+@blueprint.arguments(DiffQuerySchema, location="query")
+@blueprint.response(200, DatasetDiffSchema, example=DIFF)
+@blueprint.errors(404)
+def diff(query: dict[str, Any], dataset_id: str) -> DatasetDiff:
+    """See what became of the rows from one version to another"""
+    return current_services().dataset_versions.diff(
+        current_principal(),
+        f"{dataset_id}:{query['before']}",
+        f"{dataset_id}:{query['after']}",
+        query["limit"],
+    )
+
+
+@blueprint.put("/<dataset_id>/tags/<tag>")
+@require(Role.DEVELOPER)
+@blueprint.arguments(TagSchema, example={"version": 1})
+@blueprint.response(200, DatasetSchema, example=DATASET)
+@blueprint.errors(400, 404)
+def set_tag(body: dict[str, Any], dataset_id: str, tag: str) -> DatasetSummary:
+    """Have a tag name a version; it moves if it named another"""
+    return current_services().dataset_versions.tag(current_principal(), f"{dataset_id}:{body['version']}", tag)
+
+
+@blueprint.delete("/<dataset_id>/tags/<tag>")
+@require(Role.DEVELOPER)
+@blueprint.response(200, DatasetSchema, example=DATASET)
+@blueprint.errors(404)
+def remove_tag(dataset_id: str, tag: str) -> DatasetSummary:
+    """Remove a tag; the version stays"""
+    return current_services().dataset_versions.untag(current_principal(), dataset_id, tag)

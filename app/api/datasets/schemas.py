@@ -1,0 +1,124 @@
+"""Queries and answers of /api/v1/datasets."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import marshmallow as ma
+from flask_smorest.fields import Upload
+
+
+class ColumnsField(ma.fields.String):
+    """A JSON object of texts, as a query has it."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        text = super()._deserialize(value, attr, data, **kwargs)
+        try:
+            columns = json.loads(text)
+        except (ValueError, RecursionError):
+            columns = None
+        if not isinstance(columns, dict) or not all(isinstance(name, str) for name in columns.values()):
+            raise ma.ValidationError('Not a JSON object of names: {"their column": "our column"}.')
+        return columns
+
+
+class UploadSchema(ma.Schema):
+    file = Upload(required=True, metadata={"description": "rows as json, jsonl, csv or parquet"})
+
+
+class UploadQuerySchema(ma.Schema):
+    name = ma.fields.String(
+        required=True, validate=ma.validate.Length(1, 64), metadata={"description": "new in the project"}
+    )
+    columns = ColumnsField(
+        load_default=None,
+        metadata={"description": "names that differ, theirs to ours", "example": '{"frage": "prompt"}'},
+    )
+
+
+class NextVersionQuerySchema(ma.Schema):
+    columns = ColumnsField(load_default=None)
+
+
+class DatasetVersionSchema(ma.Schema):
+    reference = ma.fields.String(metadata={"description": "names this version for ever"})
+    dataset_id = ma.fields.String()
+    number = ma.fields.Integer()
+    digest = ma.fields.String(metadata={"description": "the same rows have the same one everywhere"})
+    format = ma.fields.String(metadata={"description": "the shape of row that was found"})
+    rows = ma.fields.Integer()
+    size = ma.fields.Integer(metadata={"description": "bytes on the disk"})
+    source = ma.fields.String(metadata={"description": "the uploaded file's name, or what was done"})
+    parent = ma.fields.Integer(allow_none=True, metadata={"description": "the version that it was made of"})
+    pipeline = ma.fields.Dict(metadata={"description": "what made it of the parent"})
+    changes = ma.fields.List(ma.fields.Dict(), metadata={"description": "what each step changed"})
+    created_by = ma.fields.String(allow_none=True)
+    created_at = ma.fields.AwareDateTime()
+
+
+class DatasetSchema(ma.Schema):
+    id = ma.fields.String(attribute="dataset.id", metadata={"example": "ds-0123456789abcdef01234567"})
+    name = ma.fields.String(attribute="dataset.name")
+    created_by = ma.fields.String(attribute="dataset.created_by", allow_none=True)
+    created_at = ma.fields.AwareDateTime(attribute="dataset.created_at")
+    newest = ma.fields.Nested(DatasetVersionSchema)
+    tags = ma.fields.Dict(keys=ma.fields.String(), values=ma.fields.Integer())
+
+
+class DatasetQuerySchema(ma.Schema):
+    limit = ma.fields.Integer(load_default=20, validate=ma.validate.Range(1, 100))
+    after = ma.fields.String(load_default=None, metadata={"description": "`next` of the page before"})
+
+
+class DatasetListSchema(ma.Schema):
+    data = ma.fields.List(ma.fields.Nested(DatasetSchema), attribute="datasets")
+    next = ma.fields.String(allow_none=True, metadata={"description": "null on the last page"})
+
+
+class DatasetVersionListSchema(ma.Schema):
+    data = ma.fields.List(ma.fields.Nested(DatasetVersionSchema))
+
+
+class RestoreSchema(ma.Schema):
+    class Meta:
+        unknown = ma.RAISE
+
+    version = ma.fields.Integer(required=True, validate=ma.validate.Range(1, 2**31 - 1))
+
+
+class TagSchema(RestoreSchema):
+    pass
+
+
+class DiffQuerySchema(ma.Schema):
+    before = ma.fields.Integer(required=True, validate=ma.validate.Range(1, 2**31 - 1))
+    after = ma.fields.Integer(required=True, validate=ma.validate.Range(1, 2**31 - 1))
+    limit = ma.fields.Integer(load_default=20, validate=ma.validate.Range(0, 1000))
+
+
+class RowSchema(ma.Schema):
+    row = ma.fields.Integer(metadata={"description": "its place in the file that it came in"})
+    split = ma.fields.String()
+    messages = ma.fields.List(ma.fields.Dict())
+    rejected = ma.fields.Dict()
+    text = ma.fields.String()
+    label = ma.fields.String()
+    extra = ma.fields.Dict(metadata={"description": "the row's other columns"})
+
+    @ma.post_dump
+    def _given(self, row: Mapping[str, Any], **_kwargs: Any) -> Mapping[str, Any]:
+        return {key: value for key, value in row.items() if value is not None}
+
+
+class RowChangeSchema(ma.Schema):
+    kind = ma.fields.String(metadata={"enum": ["added", "removed", "changed"]})
+    before = ma.fields.Nested(RowSchema, allow_none=True)
+    after = ma.fields.Nested(RowSchema, allow_none=True)
+
+
+class DatasetDiffSchema(ma.Schema):
+    before = ma.fields.String()
+    after = ma.fields.String()
+    unchanged = ma.fields.Integer()
+    counts = ma.fields.Dict(keys=ma.fields.String(), values=ma.fields.Integer())
+    changes = ma.fields.List(ma.fields.Nested(RowChangeSchema), metadata={"description": "the first ones"})
