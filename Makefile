@@ -1,7 +1,7 @@
 RUN := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint format serve bench-train bench-data clean
+.PHONY: help install demo test test-slow lint format serve bench-train bench-data clean data-analyze data-validate data-versions
 
 help:
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -36,6 +36,16 @@ format: install  ## format the code and fix what ruff can fix
 
 serve: install  ## the service: web, worker and engine on http://127.0.0.1:5000
 	@$(RUN) run.py
+
+# Another file or dataset: make data-validate ARGS="ds-… --base-model smollm2-135m-instruct"
+data-analyze: install  ## what a file or a dataset holds: rows, labels, lengths
+	@.venv/bin/flask --app run data analyze $(ARGS)
+
+data-validate: install  ## every fault of a file or a dataset, and what is legal and yet suspicious
+	@.venv/bin/flask --app run data validate $(ARGS)
+
+data-versions: install  ## the datasets that are kept, or with ARGS=ds-… the versions of one
+	@.venv/bin/flask --app run data $(if $(ARGS),versions $(ARGS),list)
 
 # Once it has made the peers' environments (4 GB) about an hour. Options: make bench-train ARGS="--model r1-shape"
 bench-train: install  ## this trainer beside TRL and LLaMA-Factory on the same rows: speed, memory, loss

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from app.core.entities.data_pipeline import PipelineConfig, pipeline_config
 from app.core.entities.datasets import DataLimits
 from app.core.entities.evaluation import MeasuredRun
 from app.core.entities.training_config import TrainingConfig, training_config
@@ -34,10 +35,12 @@ __all__ = [
     "build_celery",
     "build_services",
     "configure_logging",
+    "load_pipeline_config",
     "load_settings",
     "load_training_config",
     "one_line",
     "prepare_instance",
+    "write_histogram",
     "write_quantization_report",
 ]
 
@@ -131,6 +134,9 @@ COMPONENTS = ComponentFactory[Any](
     {
         "dataset_store": "app.implementations.data.store:FileDatasetStore",
         "token_cache": "app.implementations.data.token_cache:FileTokenCache",
+        "run_pipeline": "app.implementations.data.pipeline:run_pipeline",
+        "inspect_rows": "app.implementations.data.inspection:inspect",
+        "lengths_png": "app.implementations.data.histogram:histogram_png",
         "dataset_library": "app.implementations.data.library:FolderDatasetLibrary",
         "base_models": "app.implementations.models.base_models:FolderBaseModelStore",
         "artifacts": "app.implementations.registry.artifacts:FolderArtifactStore",
@@ -212,12 +218,7 @@ def prepare_instance(app: Flask) -> str | None:
 
 def load_training_config(path: Path, **changes: Any) -> TrainingConfig:
     """Read a training YAML, ``changes`` over it. ``Invalid`` lists every faulty key."""
-    try:
-        raw = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise Invalid(f"{path}: cannot be read as YAML: {error}") from None
-    if not isinstance(raw, dict):
-        raise Invalid(f"{path}: must be a mapping of keys")
+    raw = _yaml_mapping(path)
     # `model:` may hold any key, so a change must replace the key where it stands.
     nested = raw.get("model")
     merged = (
@@ -226,6 +227,28 @@ def load_training_config(path: Path, **changes: Any) -> TrainingConfig:
         else raw
     )
     return training_config({**merged, **changes}, where=str(path.name))
+
+
+def load_pipeline_config(path: Path) -> PipelineConfig:
+    """Read a pipeline's YAML. ``Invalid`` lists every faulty key."""
+    return pipeline_config(_yaml_mapping(path), where=path.name)
+
+
+def _yaml_mapping(path: Path) -> dict[str, Any]:
+    try:
+        raw = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise Invalid(f"{path}: cannot be read as YAML: {error}") from None
+    if not isinstance(raw, dict):
+        raise Invalid(f"{path}: must be a mapping of keys")
+    return raw
+
+
+def write_histogram(target: Path, lengths: Sequence[int], unit: str, percentiles: Mapping[int, int]) -> None:
+    """A PNG of how long rows are."""
+    from app.utils.files import write_whole
+
+    write_whole(target, COMPONENTS.load("lengths_png")(lengths, unit, percentiles))
 
 
 def build_base_models(settings: Settings) -> BaseModelStore:
@@ -280,6 +303,7 @@ def build_celery(settings: Settings) -> Any:
 
 def build_services(settings: Settings, engine: Engine, *, inline: bool = False) -> Services:
     """Wire everything. ``inline`` is the foreground: jobs wait for no worker."""
+    from app.core.services.data_preparation import DataPreparationService
     from app.core.services.dataset_versions import DatasetVersionService
     from app.core.services.datasets import DatasetService
     from app.core.services.evaluation import EvaluationService
@@ -342,6 +366,8 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
         threads=trainer_threads,
     )
 
+    files = DatasetService(datasets=datasets, bases=bases)
+    dataset_versions = DatasetVersionService(repository=repository("datasets"), library=library)
     return Services(
         identity=IdentityService(
             users=repository("users"),
@@ -349,8 +375,16 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
             tokens=tokens,
             token_seconds=settings.token_seconds,
         ),
-        datasets=DatasetService(datasets=datasets, bases=bases),
-        dataset_versions=DatasetVersionService(repository=repository("datasets"), library=library),
+        datasets=files,
+        dataset_versions=dataset_versions,
+        data_preparation=DataPreparationService(
+            versions=dataset_versions,
+            files=files,
+            bases=bases,
+            run_pipeline=lambda *arguments, **options: COMPONENTS.load("run_pipeline")(*arguments, **options),
+            inspect=lambda *arguments, **options: COMPONENTS.load("inspect_rows")(*arguments, **options),
+            defaults=load_pipeline_config(CONFIG_DIR / "data_pipeline.yaml"),
+        ),
         training=TrainingService(
             jobs=repository("jobs"),
             versions=repository("versions"),

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
+from tqdm import tqdm
 
+from app.bootstrap import load_pipeline_config, write_histogram
 from app.cli.base import OPERATOR, Commands, services
 from app.core.entities.datasets import canonical
+from app.core.services.preview import render_preview
 
 if TYPE_CHECKING:
+    from app.core.entities.data_pipeline import Inspection
     from app.core.entities.dataset_versions import DatasetVersion
     from app.core.entities.datasets import Conversation
     from app.core.services.dataset_versions import RowChange
 
 data = Commands("data", help="Data to train on.")
 
-SHOWN = 160  # characters of a row
+SHOWN = 160  # characters of a text
+SHOWN_WARNINGS = 20
+SAMPLE = "data/raw/sample_data.json"
+PIPELINE = "config/data_pipeline.yaml"
 
 
 @data.command("upload")
@@ -51,6 +61,72 @@ def list_datasets(limit: int) -> None:
         newest = found.newest
         tags = "".join(f"  {tag}={number}" for tag, number in found.tags.items())
         click.echo(f"{newest.reference:32} {newest.rows:>9,} rows  {found.dataset.name}{tags}")
+
+
+@data.command("analyze")
+@click.argument("source", default=SAMPLE)
+@click.option("--base-model", help="Lengths in this base model's tokens; without it in characters.")
+@click.option("--max-length", type=click.IntRange(16), default=1024, show_default=True, help="Tokens of a row.")
+@click.option("--histogram", type=click.Path(dir_okay=False, path_type=Path), help="Write a PNG of the lengths.")
+def analyze(source: str, base_model: str | None, max_length: int, histogram: Path | None) -> None:
+    """What SOURCE holds: a file, or a dataset (ds-…, ds-…:3, ds-…@tag)."""
+    found = _inspected(source, base_model, max_length, slow_checks=False)
+    _print_report(found)
+    if histogram is not None:
+        write_histogram(histogram, found.row_lengths, found.report.unit, found.report.lengths)
+        click.echo(f"histogram: {histogram}")
+
+
+@data.command("validate")
+@click.argument("source", default=SAMPLE)
+@click.option("--base-model", help="Also what its tokenizer makes of the rows.")
+@click.option("--max-length", type=click.IntRange(16), default=1024, show_default=True, help="Tokens of a row.")
+@click.option("--limit", type=click.IntRange(0), default=20, show_default=True, help="Warnings to print.")
+def validate(source: str, base_model: str | None, max_length: int, limit: int) -> None:
+    """Every fault of SOURCE (exit status 1), and what is legal and yet suspicious."""
+    found = _inspected(source, base_model, max_length, slow_checks=True)
+    _print_report(found)
+    for warning in found.warnings[:limit]:
+        where = "all rows" if warning.row is None else f"row {warning.row}"
+        click.echo(f"  {where}: {warning.message} [{warning.code}]")
+    if len(found.warnings) > limit:
+        click.echo(f"  … and {len(found.warnings) - limit} more: --limit")
+
+
+@data.command("preview")
+@click.argument("source", default=SAMPLE)
+@click.option("--base-model", required=True, help="A name that `flask models list` shows.")
+@click.option("--row", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--max-length", type=click.IntRange(16), default=1024, show_default=True, help="Tokens of a row.")
+@click.option("--reasoning", type=click.Choice(["keep", "drop"]), default="keep", show_default=True)
+def show_row(source: str, base_model: str, row: int, max_length: int, reasoning: str) -> None:
+    """A row of SOURCE as the base model reads it, token by token."""
+    found = services().data_preparation.preview(
+        OPERATOR, source, row, trusted=True, base_model=base_model, max_length=max_length, reasoning=reasoning
+    )
+    click.echo(render_preview(found, colour=sys.stdout.isatty()), nl=False)
+
+
+@data.command("process")
+@click.argument("reference")
+@click.option("--config", type=click.Path(exists=True, dir_okay=False, path_type=Path), help=f"Else {PIPELINE}.")
+@click.option("--changes", type=click.IntRange(0), default=5, show_default=True, help="Changes to print a step.")
+def process(reference: str, config: Path | None, changes: int) -> None:
+    """Make the next version of a dataset with the data pipeline; print its reference."""
+    chosen = None if config is None else load_pipeline_config(config)
+    with _bars() as watch:
+        version, result = services().data_preparation.process(OPERATOR, reference, chosen, on_progress=watch)
+    for step in result.steps:
+        done = f"{step.rows_changed:,} changed, {step.rows_dropped:,} dropped, {step.rows_made:,} made"
+        click.echo(f"{step.name:8} {step.rows_before:,} → {step.rows_after:,} rows: {done}")
+        for change in step.changes[:changes]:
+            click.echo(f"  row {change.row}, {change.where}: {change.why}")
+            for sign, text in (("-", change.before), ("+", change.after)):
+                if text is not None:
+                    click.echo(f"    {sign} {_cut(text)}")
+    for warning in result.warnings[:SHOWN_WARNINGS]:
+        click.echo(f"  row {warning.row}: {warning.message} [{warning.code}]")
+    click.echo(version.reference)
 
 
 @data.command("versions")
@@ -123,5 +199,51 @@ def _shown(change: RowChange) -> str:
 
 
 def _short(row: Conversation) -> str:
-    text = row.text or json.dumps(canonical(row)["messages"], ensure_ascii=False)
+    return _cut(row.text or json.dumps(canonical(row)["messages"], ensure_ascii=False))
+
+
+def _cut(text: str) -> str:
+    """On one line."""
+    text = text.replace("\n", "⏎")
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+
+
+def _inspected(source: str, base_model: str | None, max_length: int, *, slow_checks: bool) -> Inspection:
+    preparation = services().data_preparation
+    rows = preparation.rows(OPERATOR, source, trusted=True)
+    with _bars() as watch:
+        return preparation.inspect(
+            rows, base_model=base_model, max_length=max_length, slow_checks=slow_checks, on_progress=watch
+        )
+
+
+@contextmanager
+def _bars() -> Iterator[Callable[[str, int, int], None]]:
+    """One for each slow check, on standard error; none where nobody watches."""
+    bars: dict[str, tqdm[Any]] = {}
+
+    def watch(name: str, done: int, total: int) -> None:
+        bar = bars.get(name) or bars.setdefault(name, tqdm(total=total, desc=name, unit=" rows", disable=None))
+        bar.update(done - bar.n)
+
+    try:
+        yield watch
+    finally:
+        for bar in bars.values():
+            bar.close()
+
+
+def _print_report(found: Inspection) -> None:
+    report = found.report
+    click.echo(f"rows          {report.total_samples:,}")
+    lengths = ", ".join(f"p{percent} {length:,}" for percent, length in report.lengths.items())
+    click.echo(f"{report.unit:13} {lengths}")
+    if report.label_counts:
+        counts = ", ".join(f"{label} {count:,}" for label, count in report.label_counts.items())
+        balanced = "balanced" if report.is_balanced else "not balanced"
+        click.echo(f"labels        {counts}: {balanced}, largest by smallest {report.imbalance_ratio:.1f}")
+    for name, counted in (("languages", report.languages), ("warnings", report.warning_counts)):
+        if counted:
+            click.echo(f"{name:13} {', '.join(f'{key} {count:,}' for key, count in counted.items())}")
+    for name, rate in report.rates.items():
+        click.echo(f"{name:13} {rate:,.0f} rows/s")

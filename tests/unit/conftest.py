@@ -12,19 +12,24 @@ from flask.testing import FlaskClient
 
 from app import create_app
 from app.bootstrap import BASE_MODEL_SOURCES, DATA_FORMATS, Settings, load_settings, load_training_config
+from app.core.entities.data_pipeline import PipelineConfig
 from app.core.entities.datasets import DataLimits
 from app.core.entities.identity import DEFAULT_PROJECT_ID, Principal, Role, User
 from app.core.entities.inference import Prediction
 from app.core.interfaces.operations import JobQueue
 from app.core.interfaces.storage import DatabaseHealth
 from app.core.services import Services
+from app.core.services.data_preparation import DataPreparationService
 from app.core.services.dataset_versions import DatasetVersionService
+from app.core.services.datasets import DatasetService
 from app.core.services.forecasting import Forecasts
 from app.core.services.identity import IdentityService
 from app.core.services.model_management import ModelManagementService
 from app.core.services.monitoring import MonitoringService
 from app.core.services.training import TrainingService
+from app.implementations.data.inspection import inspect
 from app.implementations.data.library import FolderDatasetLibrary
+from app.implementations.data.pipeline import run_pipeline
 from app.implementations.data.store import FileDatasetStore
 from app.implementations.data.token_cache import FileTokenCache
 from app.implementations.identity.passwords import Argon2Hasher
@@ -139,9 +144,13 @@ def services(quiet_settings: Settings, twins: Twins, tokens: JwtIssuer) -> Servi
     forecasts = Forecasts(
         ProcessTrainerLauncher("double-forecast"), settings.instance_dir / "forecasts", lambda device: 10**9, 1
     )
+    files = DatasetService(datasets, bases)
+    dataset_versions = DatasetVersionService(
+        twins.datasets, FolderDatasetLibrary(settings.data_dir / "versions", formats, DataLimits())
+    )
     return Services(
         identity=IdentityService(twins.users, Argon2Hasher(), tokens, settings.token_seconds),
-        datasets=unused,
+        datasets=files,
         training=TrainingService(
             twins.jobs,
             twins.versions,
@@ -153,8 +162,9 @@ def services(quiet_settings: Settings, twins: Twins, tokens: JwtIssuer) -> Servi
             forecasts,
             twins.datasets,
         ),
-        dataset_versions=DatasetVersionService(
-            twins.datasets, FolderDatasetLibrary(settings.data_dir / "versions", formats, DataLimits())
+        dataset_versions=dataset_versions,
+        data_preparation=DataPreparationService(
+            dataset_versions, files, bases, run_pipeline, inspect, PipelineConfig()
         ),
         execution=unused,
         models=ModelManagementService(twins.versions, bases),

@@ -6,16 +6,22 @@ from app.api.datasets.schemas import (
     DatasetDiffSchema,
     DatasetListSchema,
     DatasetQuerySchema,
+    DatasetReportSchema,
     DatasetSchema,
     DatasetVersionListSchema,
     DatasetVersionSchema,
     DiffQuerySchema,
+    InspectQuerySchema,
     NextVersionQuerySchema,
+    PreviewQuerySchema,
+    PreviewSchema,
     RestoreSchema,
     TagSchema,
     UploadQuerySchema,
     UploadSchema,
+    ValidationSchema,
 )
+from app.core.entities.data_pipeline import DatasetReport, Inspection
 from app.core.entities.dataset_versions import DatasetSummary, DatasetVersion
 from app.core.entities.identity import Role
 from app.core.services.dataset_versions import DatasetDiff, DatasetPage
@@ -56,6 +62,29 @@ DIFF = {
     "counts": {"added": 0, "removed": 4, "changed": 2},
     "changes": [],
 }
+
+
+REPORT = {
+    "total_samples": 256,
+    "label_counts": {},
+    "imbalance_ratio": None,
+    "is_balanced": None,
+    "unit": "tokens",
+    "lengths": {"50": 62, "90": 84, "95": 91, "99": 102, "100": 117},
+    "languages": {"en": 256},
+    "warning_counts": {"duplicate": 1},
+    "rates": {"tokens": 5900.0},
+}
+WARNING = {"row": 12, "code": "duplicate", "message": "is the same as row 3: leave one out"}
+PREVIEW = {
+    "row": 1,
+    "objective": "sft",
+    "reasoning": "keep",
+    "sequences": [{"name": "row", "tokens": [{"id": 1, "text": "<|im_start|>", "kind": "masked"}]}],
+    "count": {"trained": 0, "masked": 1, "truncated": 0, "dropped": 0, "total": 1},
+    "label": None,
+}
+MOST_ROWS = 5000  # that the slow checks of a request look through, in seconds
 
 
 @blueprint.post("")
@@ -131,6 +160,42 @@ def upload_version(query: dict[str, Any], files: dict[str, Any], dataset_id: str
     )
 
 
+@blueprint.get("/<dataset_id>/stats")
+@require(Role.VIEWER)
+@blueprint.arguments(InspectQuerySchema, location="query")
+@blueprint.response(200, DatasetReportSchema, example=REPORT)
+@blueprint.errors(404, 503)
+def stats(query: dict[str, Any], dataset_id: str) -> DatasetReport:
+    """See what a dataset holds: rows, labels, lengths"""
+    return _inspected(dataset_id, query, slow_checks=False).report
+
+
+@blueprint.post("/<dataset_id>/validate")
+@require(Role.VIEWER)
+@blueprint.arguments(InspectQuerySchema, location="query")
+@blueprint.response(200, ValidationSchema, example={"report": REPORT, "warnings": [WARNING]})
+@blueprint.errors(404, 503)
+def validate(query: dict[str, Any], dataset_id: str) -> Inspection:
+    """See what is legal in a dataset and yet suspicious
+
+    Near-duplicates, languages, secrets and personal data are looked for in datasets of up to 5,000 rows; in larger
+    ones the operator does it with `flask data validate`.
+    """
+    return _inspected(dataset_id, query, slow_checks=True)
+
+
+@blueprint.get("/<dataset_id>/preview")
+@require(Role.VIEWER)
+@blueprint.arguments(PreviewQuerySchema, location="query")
+@blueprint.response(200, PreviewSchema, example=PREVIEW)
+@blueprint.errors(404, 503)
+def preview(query: dict[str, Any], dataset_id: str) -> dict[str, Any]:
+    """See a row as a base model reads it, token by token: trained, masked, truncated"""
+    reference = _reference(dataset_id, query.pop("version"))
+    row = query.pop("row")
+    return current_services().data_preparation.preview(current_principal(), reference, row, **query).as_dict()
+
+
 @blueprint.post("/<dataset_id>/restore")
 @require(Role.DEVELOPER)
 @blueprint.arguments(RestoreSchema, example={"version": 1})
@@ -173,3 +238,13 @@ def set_tag(body: dict[str, Any], dataset_id: str, tag: str) -> DatasetSummary:
 def remove_tag(dataset_id: str, tag: str) -> DatasetSummary:
     """Remove a tag; the version stays"""
     return current_services().dataset_versions.untag(current_principal(), dataset_id, tag)
+
+
+def _reference(dataset_id: str, version: int | None) -> str:
+    return dataset_id if version is None else f"{dataset_id}:{version}"
+
+
+def _inspected(dataset_id: str, query: dict[str, Any], *, slow_checks: bool) -> Inspection:
+    preparation = current_services().data_preparation
+    rows = preparation.rows(current_principal(), _reference(dataset_id, query.pop("version")))
+    return preparation.inspect(rows, **query, slow_checks=slow_checks and len(rows) <= MOST_ROWS)

@@ -79,6 +79,71 @@ class DatasetVersionListSchema(ma.Schema):
     data = ma.fields.List(ma.fields.Nested(DatasetVersionSchema))
 
 
+class InspectQuerySchema(ma.Schema):
+    version = ma.fields.Integer(
+        load_default=None, validate=ma.validate.Range(1, 2**31 - 1), metadata={"description": "else the newest"}
+    )
+    base_model = ma.fields.String(
+        load_default=None,
+        validate=ma.validate.Length(1, 64),
+        metadata={"description": "lengths in its tokens; without it in characters"},
+    )
+    max_length = ma.fields.Integer(load_default=1024, validate=ma.validate.Range(16, 131_072))
+
+
+class DatasetReportSchema(ma.Schema):
+    total_samples = ma.fields.Integer()
+    label_counts = ma.fields.Dict(keys=ma.fields.String(), values=ma.fields.Integer())
+    imbalance_ratio = ma.fields.Float(allow_none=True, metadata={"description": "largest by smallest class"})
+    is_balanced = ma.fields.Boolean(allow_none=True, metadata={"description": "null without labels"})
+    unit = ma.fields.String(metadata={"enum": ["tokens", "characters"]})
+    lengths = ma.fields.Dict(metadata={"description": "percentiles of a row's length"})
+    languages = ma.fields.Dict(keys=ma.fields.String(), values=ma.fields.Integer())
+    warning_counts = ma.fields.Dict(keys=ma.fields.String(), values=ma.fields.Integer())
+    rates = ma.fields.Dict(metadata={"description": "rows a second, of the slow checks that were made"})
+
+
+class DataWarningSchema(ma.Schema):
+    row = ma.fields.Integer(allow_none=True, metadata={"description": "null: the whole dataset"})
+    code = ma.fields.String(metadata={"example": "duplicate"})
+    message = ma.fields.String(metadata={"description": "what is odd, and how to mend it"})
+
+
+class ValidationSchema(ma.Schema):
+    report = ma.fields.Nested(DatasetReportSchema)
+    warnings = ma.fields.List(
+        ma.fields.Nested(DataWarningSchema), metadata={"description": "the first hundred of each code"}
+    )
+
+
+class PreviewQuerySchema(ma.Schema):
+    base_model = ma.fields.String(required=True, validate=ma.validate.Length(1, 64))
+    row = ma.fields.Integer(required=True, validate=ma.validate.Range(1, 2**31 - 1))
+    version = ma.fields.Integer(load_default=None, validate=ma.validate.Range(1, 2**31 - 1))
+    max_length = ma.fields.Integer(load_default=1024, validate=ma.validate.Range(16, 131_072))
+    reasoning = ma.fields.String(load_default="keep", validate=ma.validate.OneOf(["keep", "drop"]))
+
+
+class PreviewTokenSchema(ma.Schema):
+    id = ma.fields.Integer()
+    text = ma.fields.String(metadata={"description": "empty where a character is begun: its last token has it"})
+    kind = ma.fields.String(metadata={"enum": ["trained", "masked", "truncated"]})
+
+
+class PreviewSequenceSchema(ma.Schema):
+    name = ma.fields.String(metadata={"description": "row, chosen, rejected, or a piece of a long text"})
+    tokens = ma.fields.List(ma.fields.Nested(PreviewTokenSchema))
+
+
+class PreviewSchema(ma.Schema):
+    row = ma.fields.Integer()
+    objective = ma.fields.String()
+    reasoning = ma.fields.String()
+    sequences = ma.fields.List(ma.fields.Nested(PreviewSequenceSchema))
+    count = ma.fields.Dict(keys=ma.fields.String(), values=ma.fields.Integer())
+    label = ma.fields.String(allow_none=True)
+
+
 class RestoreSchema(ma.Schema):
     class Meta:
         unknown = ma.RAISE

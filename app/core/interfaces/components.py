@@ -99,8 +99,8 @@ class DatasetLibrary(ABC):
     ) -> AbstractContextManager[KeptRows]:
         """Keep the rows of an upload as ``keeping`` does, without holding all of them.
 
-        ``source`` is the file's name, ``columns`` its columns' names to ours. ``Invalid`` (invalid_data) with every
-        fault, or (file_type_not_supported).
+        ``source`` is the file's name, ``columns`` its columns' names to ours. ``Invalid`` (invalid_data) with
+        every fault, or (file_type_not_supported).
         """
 
     @abstractmethod

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from app.core.services.data_preparation import DataPreparationService
     from app.core.services.dataset_versions import DatasetVersionService
     from app.core.services.datasets import DatasetService
     from app.core.services.evaluation import EvaluationService
@@ -25,6 +26,7 @@ class Services:
     identity: IdentityService
     datasets: DatasetService
     dataset_versions: DatasetVersionService
+    data_preparation: DataPreparationService
     training: TrainingService
     execution: ExecutionService
     models: ModelManagementService

@@ -1,9 +1,9 @@
 """Datasets: is a file sound, what does its cut hold, and what does a base model make of it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from app.core.entities.datasets import SPLITS, DatasetCheck, PreparedDataset, TokenizedRow
+from app.core.entities.datasets import SPLITS, Conversation, DatasetCheck, PreparedDataset, TokenizedRow
 from app.core.errors import Invalid
 from app.core.interfaces.components import BaseModelStore, DatasetStore
 from app.core.services.encoding import encode_by_shape
@@ -44,6 +44,12 @@ class DatasetService:
         if check.faults:
             raise Invalid("the data has faults", code="invalid_data", faults=check.faults)
         return self._datasets.prepare(dataset_path, check.digest, seed, trusted=trusted)
+
+    def rows(self, dataset_path: str, seed: int, *, trusted: bool = False) -> Sequence[Conversation]:
+        """All of a file, in its order, whatever split they train in. ``Invalid`` as ``prepare``."""
+        prepared = self.prepare(dataset_path, seed, trusted=trusted)
+        rows = [row for split in SPLITS for row in self._datasets.rows(prepared, split)]
+        return sorted((replace(row, split=None) for row in rows), key=lambda row: row.row)
 
     def summary(
         self, prepared: PreparedDataset, base_model: str | None, max_length: int

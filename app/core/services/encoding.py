@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Literal
 
 from app.core.entities.datasets import IGNORED, Conversation, Message, TokenizedRow
 from app.core.entities.reasoning import without_thought, without_thoughts
@@ -9,6 +10,7 @@ from app.core.entities.training_config import TrainingConfig
 from app.core.errors import Fault, Invalid
 from app.core.interfaces.components import ChatTokenizer
 
+Objective = Literal["sft", "dpo", "pretrain", "classification"]
 Encoder = Callable[[Conversation, ChatTokenizer, int | None], Sequence[TokenizedRow]]
 
 CONVERSATION, PAIR, TEXT, LABELLED = "a conversation", "a preference pair", "a plain text", "a labelled text"
@@ -63,13 +65,17 @@ def encode_by_shape(
     conversation: Conversation, tokenizer: ChatTokenizer, max_length: int
 ) -> Sequence[TokenizedRow]:
     """As the objective would that rows of this shape are for."""
+    return _encoded(objective_of(conversation), conversation, tokenizer, max_length)
+
+
+def objective_of(conversation: Conversation) -> Objective:
+    """The first that rows of this shape are for."""
     shape = _shape(conversation)
-    objective = next(objective for objective, encoders in _ENCODERS.items() if shape in encoders)
-    return _encoded(objective, conversation, tokenizer, max_length)
+    return next(objective for objective, encoders in _ENCODERS.items() if shape in encoders)
 
 
 def _encoded(
-    objective: str, conversation: Conversation, tokenizer: ChatTokenizer, max_length: int | None
+    objective: Objective, conversation: Conversation, tokenizer: ChatTokenizer, max_length: int | None
 ) -> Sequence[TokenizedRow]:
     encoders, shape = _ENCODERS[objective], _shape(conversation)
     if shape not in encoders:
@@ -149,7 +155,7 @@ def _fault(where: str, code: str, message: str) -> Invalid:
     return Invalid(f"{where} {message}", code=code, faults=[Fault(where, code, message)])
 
 
-_ENCODERS: Mapping[str, Mapping[str, Encoder]] = {
+_ENCODERS: Mapping[Objective, Mapping[str, Encoder]] = {
     "sft": {CONVERSATION: _answers},
     "dpo": {PAIR: _pair},
     "pretrain": {TEXT: _pieces, CONVERSATION: _pieces},
