@@ -67,15 +67,17 @@ class TrainSchema(ma.Schema):
         load_default=dict, metadata={"description": "over the service's train_config.yaml"}
     )
 
-    @ma.validates_schema(skip_on_field_errors=False)
-    def _once(self, data: Mapping[str, Any], **_kwargs: Any) -> None:
+    @ma.validates_schema(skip_on_field_errors=False, pass_original=True)
+    def _once(self, data: Mapping[str, Any], sent: Any, **_kwargs: Any) -> None:
+        if not isinstance(sent, dict):
+            return
         config = data.get("config", {})
         faults = {
             key: ["Given twice, here and under config."]
             for key in _NAMED
             if key in config and data.get(key) is not None
         }
-        given = [key for key in _DATA if data.get(key) is not None or key in config]
+        given = [key for key in _DATA if sent.get(key) is not None or key in config]
         if len(given) != 1:
             faults.setdefault("dataset_id", []).append("Give dataset_id, or dataset_path instead: one of the two.")
         if faults:

@@ -116,7 +116,8 @@ class DataPreparationService:
             except AppError as error:
                 raise _of_row(conversation, error) from None
             whole = sum(piece.tokens + piece.truncated for piece in pieces)
-            return whole, sum(piece.supervised for piece in pieces)
+            # Of a labelled text its class, which no tokenizer knows.
+            return whole, sum(piece.supervised for piece in pieces) + (conversation.label is not None)
 
         return count
 

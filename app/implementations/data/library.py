@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -36,9 +38,10 @@ class FolderDatasetLibrary(DatasetLibrary):
                 f"{source[:80]!r}: the file's name must end in one of {known}", code="file_type_not_supported"
             )
         conversion = Conversion(self._formats, self._limits, columns)
-        rows = read_rows(stream, suffix, conversion.faults, self._limits, columns)
-        with self._kept(conversion.convert(rows), conversion) as kept:
-            yield kept
+        with ExitStack() as opened:
+            rows = read_rows(_file(stream, opened), suffix, conversion.faults, self._limits, columns)
+            with self._kept(conversion.convert(rows), conversion) as kept:
+                yield kept
 
     @contextmanager
     def keeping(self, rows: Iterable[Conversation]) -> Iterator[KeptRows]:
@@ -73,6 +76,17 @@ class FolderDatasetLibrary(DatasetLibrary):
                 yield KeptRows(digest, count.number, size, conversion.format if conversion else None)
         finally:
             remove_folder(fresh)
+
+
+def _file(stream: BinaryIO, opened: ExitStack) -> BinaryIO:
+    """One of the system's: a small upload is bytes in memory, and what unpacks parquet is given a file."""
+    try:
+        stream.fileno()
+    except OSError:
+        file = opened.enter_context(tempfile.TemporaryFile())
+        shutil.copyfileobj(stream, file)
+        return file
+    return stream
 
 
 class _Counted:

@@ -9,7 +9,11 @@ from app.core.entities.identity import Role
 from app.implementations.identity.tokens import AUDIENCE, ISSUER
 
 OPEN = {"auth.token", "monitor.health", "monitor.ready", "docs.docs", "api-docs.openapi_json", "static", "metrics"}
-WRITES = {"train.submit", "train.estimate", "train.cancel"}
+WRITES = {
+    *("train.submit", "train.estimate", "train.cancel"),
+    *("datasets.upload", "datasets.upload_version", "datasets.delete", "datasets.restore"),
+    *("datasets.set_tag", "datasets.remove_tag"),
+}
 
 
 def guarded(app):
@@ -24,7 +28,7 @@ def guarded(app):
 
 def test_nothing_opens_without_a_token(app, client):
     found = list(guarded(app))
-    assert len(found) == 10
+    assert len(found) == 23
     for endpoint, method, path in found:
         answer = client.open(path, method=method)
         assert (answer.status_code, answer.json["code"]) == (401, "unauthorized"), endpoint

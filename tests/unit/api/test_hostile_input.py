@@ -162,7 +162,7 @@ def test_paths_that_are_not_files_under_data_raw(refused, settings, path):
     assert wheres(problem) == ["dataset_path"]
 
 
-@pytest.mark.parametrize("value", [5, None, [], {}, True, "", "x" * 1025])
+@pytest.mark.parametrize("value", [5, [], {}, True, "", "x" * 1025])
 def test_a_path_of_the_wrong_type(refused, value):
     assert wheres(refused(422, {"dataset_path": value})) == ["dataset_path"]
 

@@ -41,10 +41,11 @@ def test_each_operation_explains_itself(document):
         where = f"{verb} {path}"
         assert operation["summary"], where
         good = next(answer for status, answer in operation["responses"].items() if status.startswith("2"))
-        assert "example" in good["content"]["application/json"], where
+        assert verb == "delete" or "example" in good["content"]["application/json"], where
         assert "default" in operation["responses"], where
-        if verb == "post" and "cancel" not in path:
-            assert "example" in operation["requestBody"]["content"]["application/json"], where
+        content = operation.get("requestBody", {}).get("content", {})
+        if "application/json" in content:
+            assert "example" in content["application/json"], where
             assert {"400", "422", "429"} <= operation["responses"].keys(), where
 
 
