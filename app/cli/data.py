@@ -15,6 +15,7 @@ from tqdm import tqdm
 from app.bootstrap import load_pipeline_config, write_histogram
 from app.cli.base import OPERATOR, Commands, services
 from app.core.entities.datasets import canonical
+from app.core.errors import Invalid
 from app.core.services.preview import render_preview
 
 if TYPE_CHECKING:
@@ -84,7 +85,12 @@ def analyze(source: str, base_model: str | None, max_length: int, histogram: Pat
 @click.option("--limit", type=click.IntRange(0), default=20, show_default=True, help="Warnings to print.")
 def validate(source: str, base_model: str | None, max_length: int, limit: int) -> None:
     """Every fault of SOURCE (exit status 1), and what is legal and yet suspicious."""
-    found = _inspected(source, base_model, max_length, slow_checks=True)
+    try:
+        found = _inspected(source, base_model, max_length, slow_checks=True)
+    except Invalid as error:
+        for fault in error.faults:
+            click.echo(f"  {fault.where}: {fault.message} [{fault.code}]")
+        raise
     _print_report(found)
     for warning in found.warnings[:limit]:
         where = "all rows" if warning.row is None else f"row {warning.row}"

@@ -6,7 +6,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -38,8 +38,8 @@ class FolderDatasetLibrary(DatasetLibrary):
                 f"{source[:80]!r}: the file's name must end in one of {known}", code="file_type_not_supported"
             )
         conversion = Conversion(self._formats, self._limits, columns)
-        with ExitStack() as opened:
-            rows = read_rows(_file(stream, opened), suffix, conversion.faults, self._limits, columns)
+        with _file(stream) as file:
+            rows = read_rows(file, suffix, conversion.faults, self._limits, columns)
             with self._kept(conversion.convert(rows), conversion) as kept:
                 yield kept
 
@@ -78,15 +78,17 @@ class FolderDatasetLibrary(DatasetLibrary):
             remove_folder(fresh)
 
 
-def _file(stream: BinaryIO, opened: ExitStack) -> BinaryIO:
+@contextmanager
+def _file(stream: BinaryIO) -> Iterator[BinaryIO]:
     """One of the system's: a small upload is bytes in memory, and what unpacks parquet is given a file."""
     try:
         stream.fileno()
     except OSError:
-        file = opened.enter_context(tempfile.TemporaryFile())
-        shutil.copyfileobj(stream, file)
-        return file
-    return stream
+        with tempfile.TemporaryFile() as file:
+            shutil.copyfileobj(stream, file)
+            yield file
+    else:
+        yield stream
 
 
 class _Counted:

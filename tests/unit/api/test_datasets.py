@@ -10,7 +10,8 @@ from pyarrow import parquet
 from app.core.entities.identity import Role
 
 ROWS = [
-    {"messages": [{"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": f"{n}!"}]} for n in range(5)
+    {"messages": [{"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": f"{n}!"}]}
+    for n in range(5)
 ]
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
 
@@ -194,10 +195,16 @@ def test_no_route_reaches_into_another_project(upload, client, bearer):
 
 
 def test_stats_and_validation(upload, caller):
-    secret = b'{"messages": [{"role": "user", "content": "1?"}, {"role": "assistant", "content": "Mail a.b@firm.com"}]}\n'
+    private = {"role": "assistant", "content": "Mail a.b@firm.com"}
+    secret = json.dumps({"messages": [{"role": "user", "content": "1?"}, private]}).encode()
     dataset = upload(LINES + LINES[: LINES.index(b"\n") + 1] + secret).json["dataset_id"]
     stats = caller("GET", f"/api/v1/datasets/{dataset}/stats").json
-    assert (stats["total_samples"], stats["unit"], stats["label_counts"], stats["rates"]) == (7, "characters", {}, {})
+    assert (stats["total_samples"], stats["unit"], stats["label_counts"], stats["rates"]) == (
+        7,
+        "characters",
+        {},
+        {},
+    )
     found = caller("POST", f"/api/v1/datasets/{dataset}/validate").json
     codes = {warning["code"] for warning in found["warnings"]}
     assert {"duplicate", "personal_data"} <= codes

@@ -82,6 +82,7 @@ def test_the_digest_is_of_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         "messages": [{"content": "q", "role": "user"}, {"content": "a1", "role": "assistant"}],
         "rejected": None,
         "row": 1,
+        "split": None,
         "text": None,
     }
     line = json.dumps(expected, separators=(",", ":")) + "\n"
@@ -99,7 +100,7 @@ def test_any_reader_of_parquet_reads_it(tmp_path: Path) -> None:
 
     write_split(tmp_path, "train", rows(3))
     table = read_table(tmp_path / "train.parquet")
-    assert table.column_names == ["row", "messages", "text", "label", "rejected", "extra"]
+    assert table.column_names == ["row", "messages", "text", "label", "rejected", "split", "extra"]
     assert table.column("messages").to_pylist()[2][1] == {"role": "assistant", "content": "a3"}
     assert ParquetFile(tmp_path / "train.parquet").metadata.row_group(0).column(0).compression == "ZSTD"
 

@@ -109,6 +109,9 @@ class FakeDatasets(DatasetStore):
             raise self.fault
         return PreparedDataset(str(self.folder), {"train": len(self.train), "validation": 0, "test": 0})
 
+    def prepare_version(self, digest: str, seed: int) -> PreparedDataset:
+        return self.prepare(f"version {digest}", digest, seed)
+
     def rows(self, prepared: PreparedDataset, split: str) -> Sequence[Conversation]:
         return self.train if split == "train" else []
 

@@ -1,0 +1,117 @@
+"""The rows of dataset versions: kept once, whole, and not forgotten while somebody has them."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from app.bootstrap import DATA_FORMATS
+from app.core.entities.datasets import Conversation, DataLimits
+from app.core.errors import Invalid, Unavailable
+from app.implementations.data.library import FolderDatasetLibrary
+from app.implementations.data.store import FileDatasetStore
+
+ROOT = Path(__file__).parents[4]
+FORMATS = [DATA_FORMATS.create(name) for name in DATA_FORMATS.names()]
+# Of data/raw/sample_data.json, on any machine. It changes with the file alone.
+SAMPLE_DIGEST = "7cafac5fe88b"
+
+
+@pytest.fixture
+def library(tmp_path):
+    return FolderDatasetLibrary(tmp_path / "versions", FORMATS, DataLimits())
+
+
+def rows(count, split=None):
+    return [
+        Conversation(
+            number,
+            [{"role": "user", "content": f"👩‍🚀 {number}?"}, {"role": "assistant", "content": "שלום"}],
+            split,
+            {"half": "\ud83d", "n": number},
+        )
+        for number in range(1, count + 1)
+    ]
+
+
+def test_rows_come_back_as_they_went_in(library, tmp_path):
+    given = [*rows(3), Conversation(4, [], "test", text="a text", label="x")]
+    with library.keeping(given) as kept:
+        pass
+    assert list(library.rows(kept.digest)) == given
+    assert (kept.rows, kept.format) == (4, None)
+    assert (tmp_path / "versions" / kept.digest / "rows.parquet").stat().st_size == kept.size
+
+
+def test_equal_rows_are_kept_once_and_others_apart(library, tmp_path):
+    digests = []
+    for given in (rows(3), rows(3), rows(4), rows(3, "train")):
+        with library.keeping(given) as kept:
+            digests.append(kept.digest)
+    assert len(set(digests)) == 3
+    assert digests[0] == digests[1]
+    folders = [path for path in (tmp_path / "versions").iterdir() if path.is_dir()]
+    assert sorted(folder.name for folder in folders) == sorted(set(digests))
+
+
+def test_the_sample_data_has_one_digest_everywhere(library):
+    content = (ROOT / "data/raw/sample_data.json").read_bytes()
+    with library.receive(io.BytesIO(content), "sample_data.json", {}) as kept:
+        assert kept.digest.startswith(SAMPLE_DIGEST)
+
+
+def test_a_faulty_upload_leaves_nothing(library, tmp_path):
+    stream = io.BytesIO(b'{"prompt": "a", "completion": "b"}\n{"prompt": 5}\n')
+    with pytest.raises(Invalid) as refused, library.receive(stream, "a.jsonl", {}):
+        pass
+    assert refused.value.code == "invalid_data"
+    assert {fault.where for fault in refused.value.faults} == {"row 2: prompt", "row 2: completion"}
+    assert [path for path in (tmp_path / "versions").iterdir() if path.is_dir()] == []
+
+
+def test_rows_are_forgotten_unless_they_are_wanted(library):
+    with library.keeping(rows(2)) as kept:
+        pass
+    library.forget(kept.digest, unless=lambda digest: digest == kept.digest)
+    assert len(library.rows(kept.digest)) == 2
+    library.forget(kept.digest, unless=lambda digest: False)
+    with pytest.raises(Unavailable) as gone:
+        library.rows(kept.digest)
+    assert gone.value.code == "dataset_missing"
+    library.forget(kept.digest, unless=lambda digest: False)  # again is no error
+
+
+@pytest.mark.parametrize("digest", ["", "..", "../versions", "a" * 64, "A" * 64, "a" * 63 + "\n"])
+def test_a_digest_that_is_none_opens_nothing(library, digest):
+    with pytest.raises(Unavailable):
+        library.rows(digest)
+
+
+def test_damaged_rows_are_kept_anew(library, tmp_path):
+    with library.keeping(rows(2)) as kept:
+        pass
+    (tmp_path / "versions" / kept.digest / "rows.parquet").write_bytes(b"")
+    with pytest.raises(Unavailable):
+        library.rows(kept.digest)
+    with library.keeping(rows(2)):
+        pass
+    assert len(library.rows(kept.digest)) == 2
+
+
+def test_a_version_is_cut_like_a_file(library, tmp_path):
+    content = "".join(
+        json.dumps({"messages": list(row.messages), "half": row.extra["half"], "n": row.extra["n"]}) + "\n"
+        for row in rows(20)
+    )
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "rows.jsonl").write_text(content)
+    store = FileDatasetStore(tmp_path, FORMATS, 10**6)
+    with library.receive(io.BytesIO(content.encode()), "rows.jsonl", {}) as kept:
+        pass
+    of_version = store.prepare_version(kept.digest, 7)
+    of_file = store.prepare("rows.jsonl", store.check("rows.jsonl").digest, 7)
+    assert of_version.counts == of_file.counts == {"train": 16, "validation": 2, "test": 2}
+    for split in of_file.counts:
+        assert list(store.rows(of_version, split)) == list(store.rows(of_file, split))
+    assert store.prepare_version(kept.digest, 7) == of_version
