@@ -82,7 +82,7 @@ def test_the_digest_is_of_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         "messages": [{"content": "q", "role": "user"}, {"content": "a1", "role": "assistant"}],
         "rejected": None,
         "row": 1,
-        "split": None,
+        "split": "train",
         "text": None,
     }
     line = json.dumps(expected, separators=(",", ":")) + "\n"
