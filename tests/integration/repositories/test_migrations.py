@@ -8,7 +8,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from flask import Flask
 from flask_migrate import downgrade, upgrade
-from sqlalchemy import create_engine, inspect, select, text
+from sqlalchemy import column, create_engine, inspect, select, table, text
 from sqlalchemy.exc import IntegrityError
 
 from app.core.entities.identity import DEFAULT_PROJECT_ID
@@ -22,6 +22,7 @@ from app.repositories.database import (
     migrate_empty,
     schema_fault,
 )
+from app.repositories.jobs import SqlJobRepository
 from app.repositories.mapping import job_row
 from app.repositories.tables import JobRow, ProjectRow
 
@@ -67,12 +68,12 @@ def test_the_migrations_make_what_the_models_say(empty_engine):
 def test_tenant_data_names_its_project(empty_engine):
     migrate_empty(empty_engine)
     schema = inspect(empty_engine)
-    for table in TENANT_DATA:
-        (column,) = [c for c in schema.get_columns(table) if c["name"] == "project_id"]
+    for name in TENANT_DATA:
+        (column,) = [c for c in schema.get_columns(name) if c["name"] == "project_id"]
         assert not column["nullable"]
-        assert "projects" in {key["referred_table"] for key in schema.get_foreign_keys(table)}
-        led_by = [index["column_names"][0] for index in schema.get_indexes(table)]
-        led_by += [unique["column_names"][0] for unique in schema.get_unique_constraints(table)]
+        assert "projects" in {key["referred_table"] for key in schema.get_foreign_keys(name)}
+        led_by = [index["column_names"][0] for index in schema.get_indexes(name)]
+        led_by += [unique["column_names"][0] for unique in schema.get_unique_constraints(name)]
         assert "project_id" in led_by
 
 
@@ -86,6 +87,29 @@ def test_flask_db_upgrades_and_downgrades(app, empty_engine):
     assert migrate_empty(empty_engine) is False  # not empty: an operator was here
     upgrade()
     assert schema_fault(empty_engine) is None
+
+
+def test_jobs_of_the_first_schema_are_kept(app, empty_engine, make_job):
+    upgrade(revision="0001")
+    job = make_job()
+    columns = {c["name"] for c in inspect(empty_engine).get_columns("jobs")}
+    row = {name: value for name, value in vars(job_row(job)).items() if name in columns}
+    row |= {
+        "cancel_requested": False,
+        "attempts": 0,
+        "fence": 0,
+        "heartbeat": 0,
+        "lease_seconds": 0,
+        "last_event": 0,
+    }
+    jobs = table("jobs", *(column(c.name, c.type) for c in JobRow.__table__.c if c.name in columns))
+    with empty_engine.begin() as connection:
+        connection.execute(jobs.insert(), row)
+    assert "older than this code" in schema_fault(empty_engine)
+    upgrade()
+    assert SqlJobRepository(empty_engine).get("default", job.id) == job
+    downgrade(revision="0001")
+    assert {c["name"] for c in inspect(empty_engine).get_columns("jobs")} == columns
 
 
 def test_flask_db_prints_sql(app, capsys):
@@ -137,8 +161,8 @@ def test_another_schema_is_named_with_what_mends_it(empty_engine, revision, says
 
 def test_an_older_schema_asks_for_the_upgrade(empty_engine, monkeypatch):
     migrate_empty(empty_engine)
-    monkeypatch.setattr("app.repositories.database._revisions", lambda: ("0002", "0001"))
-    assert "(0001) is older than this code (0002): run `flask --app run db upgrade`" in schema_fault(empty_engine)
+    monkeypatch.setattr("app.repositories.database._revisions", lambda: ("9999", "0002"))
+    assert "(0002) is older than this code (9999): run `flask --app run db upgrade`" in schema_fault(empty_engine)
 
 
 def test_a_database_that_is_away_is_unavailable(tmp_path):
