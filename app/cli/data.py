@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +43,7 @@ def upload(file: Path, name: str | None, dataset_id: str | None, columns: tuple[
     if name is not None and dataset_id is not None:
         raise click.UsageError("--name or --to: a dataset that is there has its name")
     renamed = dict(map(_renamed, columns))
-    with file.open("rb") as stream:
+    with file.open("rb") as stream, tqdm(desc=file.name, unit="B", unit_scale=True, disable=None) as bar:
         version = services().dataset_versions.upload(
             OPERATOR,
             stream,
@@ -50,6 +51,7 @@ def upload(file: Path, name: str | None, dataset_id: str | None, columns: tuple[
             name=None if dataset_id else name or file.stem,
             dataset_id=dataset_id,
             columns=renamed,
+            progress=partial(_move, bar),
         )
     click.echo(version.reference)
 
@@ -193,6 +195,11 @@ def _renamed(text: str) -> tuple[str, str]:
     return theirs, ours
 
 
+def _move(bar: tqdm[Any], done: int, total: int) -> None:
+    bar.total = total
+    bar.update(done - bar.n)
+
+
 def _line(version: DatasetVersion) -> str:
     made = f"{version.created_at:%Y-%m-%d %H:%M} UTC"
     return f"{version.reference:32} {version.rows:>9,} rows  {version.digest[:12]}  {made}  {version.source}"
@@ -216,7 +223,8 @@ def _cut(text: str) -> str:
 
 def _inspected(source: str, base_model: str | None, max_length: int, *, slow_checks: bool) -> Inspection:
     preparation = services().data_preparation
-    rows = preparation.rows(OPERATOR, source, trusted=True)
+    with tqdm(desc=Path(source).name, unit="B", unit_scale=True, disable=None) as bar:
+        rows = preparation.rows(OPERATOR, source, trusted=True, progress=partial(_move, bar))
     with _bars() as watch:
         return preparation.inspect(
             rows, base_model=base_model, max_length=max_length, slow_checks=slow_checks, on_progress=watch

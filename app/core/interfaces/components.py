@@ -95,7 +95,7 @@ class DatasetLibrary(ABC):
 
     @abstractmethod
     def receive(
-        self, stream: BinaryIO, source: str, columns: Mapping[str, str]
+        self, stream: BinaryIO, source: str, columns: Mapping[str, str], progress: ByteProgress | None = None
     ) -> AbstractContextManager[KeptRows]:
         """Keep the rows of an upload as ``keeping`` does, without holding all of them.
 

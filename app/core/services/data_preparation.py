@@ -11,7 +11,7 @@ from app.core.entities.identity import Principal
 from app.core.entities.previews import RowPreview
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import AppError, Fault, Invalid, NotFound
-from app.core.interfaces.components import BaseModelStore
+from app.core.interfaces.components import BaseModelStore, ByteProgress
 from app.core.services.dataset_versions import DatasetVersionService
 from app.core.services.datasets import DatasetService
 from app.core.services.encoding import encode_by_shape, objective_of
@@ -44,11 +44,18 @@ class DataPreparationService:
         self._inspect = inspect
         self.defaults = defaults
 
-    def rows(self, principal: Principal | None, source: str, *, trusted: bool = False) -> Sequence[Conversation]:
+    def rows(
+        self,
+        principal: Principal | None,
+        source: str,
+        *,
+        trusted: bool = False,
+        progress: ByteProgress | None = None,
+    ) -> Sequence[Conversation]:
         """Of a dataset, or where ``trusted`` of a file. ``Invalid`` (invalid_data) with every fault of it."""
         if not trusted or source.startswith(REFERENCE):
             return self._versions.rows(principal, source)
-        return self._files.rows(source, self.defaults.seed, trusted=True)
+        return self._files.rows(source, self.defaults.seed, trusted=True, progress=progress)
 
     def inspect(
         self,

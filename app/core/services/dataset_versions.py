@@ -17,7 +17,7 @@ from app.core.entities.dataset_versions import (
 from app.core.entities.datasets import Conversation, row_key
 from app.core.entities.identity import DEFAULT_PROJECT_ID, Principal
 from app.core.errors import Fault, Invalid, NotFound
-from app.core.interfaces.components import DatasetLibrary, KeptRows
+from app.core.interfaces.components import ByteProgress, DatasetLibrary, KeptRows
 from app.core.interfaces.storage import DatasetRepository
 
 ChangeKind = Literal["added", "removed", "changed"]
@@ -63,6 +63,7 @@ class DatasetVersionService:
         name: str | None = None,
         dataset_id: str | None = None,
         columns: Mapping[str, str] | None = None,
+        progress: ByteProgress | None = None,
     ) -> DatasetVersion:
         """A new dataset under ``name``, or the next version of ``dataset_id``; whole or not at all.
 
@@ -74,7 +75,7 @@ class DatasetVersionService:
             _check_name(name)
         else:
             self._existing(project, dataset_id)
-        with self._library.receive(stream, source, columns or {}) as kept:
+        with self._library.receive(stream, source, columns or {}, progress) as kept:
             version = self._version(principal, dataset_id or f"ds-{secrets.token_hex(12)}", kept, source)
             if dataset_id is not None:
                 return self._repository.add_version(version)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from app.core.entities.datasets import SPLITS, Conversation, DatasetCheck, PreparedDataset, TokenizedRow
 from app.core.errors import Invalid
-from app.core.interfaces.components import BaseModelStore, DatasetStore
+from app.core.interfaces.components import BaseModelStore, ByteProgress, DatasetStore
 from app.core.services.encoding import encode_by_shape
 
 PERCENTILES = (50, 90, 100)
@@ -38,16 +38,20 @@ class DatasetService:
         """Every structural fault of a file at once."""
         return self._datasets.check(dataset_path, trusted=trusted)
 
-    def prepare(self, dataset_path: str, seed: int, *, trusted: bool = False) -> PreparedDataset:
+    def prepare(
+        self, dataset_path: str, seed: int, *, trusted: bool = False, progress: ByteProgress | None = None
+    ) -> PreparedDataset:
         """Check and split. ``Invalid`` (invalid_data) with every fault of the file."""
-        check = self.check(dataset_path, trusted=trusted)
+        check = self._datasets.check(dataset_path, trusted=trusted, progress=progress)
         if check.faults:
             raise Invalid("the data has faults", code="invalid_data", faults=check.faults)
         return self._datasets.prepare(dataset_path, check.digest, seed, trusted=trusted)
 
-    def rows(self, dataset_path: str, seed: int, *, trusted: bool = False) -> Sequence[Conversation]:
+    def rows(
+        self, dataset_path: str, seed: int, *, trusted: bool = False, progress: ByteProgress | None = None
+    ) -> Sequence[Conversation]:
         """All of a file, in its order, whatever split they train in. ``Invalid`` as ``prepare``."""
-        prepared = self.prepare(dataset_path, seed, trusted=trusted)
+        prepared = self.prepare(dataset_path, seed, trusted=trusted, progress=progress)
         rows = [row for split in SPLITS for row in self._datasets.rows(prepared, split)]
         return sorted((replace(row, split=None) for row in rows), key=lambda row: row.row)
 

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from app.core.entities.datasets import Conversation, DataLimits
 from app.core.errors import Invalid, Unavailable
-from app.core.interfaces.components import DataFormat, DatasetLibrary, KeptRows
+from app.core.interfaces.components import ByteProgress, DataFormat, DatasetLibrary, KeptRows
 from app.implementations.data.conversion import Conversion
 from app.implementations.data.cuts import WHOLE, read_split, write_split
 from app.implementations.data.parsing import SUFFIXES, read_rows
@@ -30,7 +30,9 @@ class FolderDatasetLibrary(DatasetLibrary):
         self._limits = limits
 
     @contextmanager
-    def receive(self, stream: BinaryIO, source: str, columns: Mapping[str, str]) -> Iterator[KeptRows]:
+    def receive(
+        self, stream: BinaryIO, source: str, columns: Mapping[str, str], progress: ByteProgress | None = None
+    ) -> Iterator[KeptRows]:
         suffix = Path(source).suffix.lower()
         if suffix not in SUFFIXES:
             known = ", ".join(SUFFIXES)
@@ -39,7 +41,7 @@ class FolderDatasetLibrary(DatasetLibrary):
             )
         conversion = Conversion(self._formats, self._limits, columns)
         with _file(stream) as file:
-            rows = read_rows(file, suffix, conversion.faults, self._limits, columns)
+            rows = read_rows(file, suffix, conversion.faults, self._limits, columns, progress)
             with self._kept(conversion.convert(rows), conversion) as kept:
                 yield kept
 
