@@ -188,7 +188,7 @@ def pull_base_model(name: str) -> None:
 
 
 @lab.command("quantization")
-@click.option("--dataset-path", help="A .json or .jsonl file; without it, that of train_config.yaml.")
+@click.option("--dataset-path", help="A json, jsonl, csv or parquet file; without it, that of train_config.yaml.")
 @click.option("--base-model", help="A name that `flask models list` shows.")
 @click.option("--rows", type=click.IntRange(1), help="Train on the first N training rows only.")
 @click.option("--epochs", type=click.IntRange(1, 1000), help="Passes over the training rows.")
@@ -206,7 +206,9 @@ def lab_quantization(
 
 @lab.command("train")
 @click.option("--small", is_flag=True, help="A model of 0.8 million parameters instead of 21.")
-@click.option("--dataset-path", help="A .json or .jsonl file with conversations; without it, the sample data.")
+@click.option(
+    "--dataset-path", help="A file of conversations (json, jsonl, csv, parquet); without it, the sample data."
+)
 def lab_train(small: bool, dataset_path: str | None) -> None:
     """Train a language model from scratch, here and now: on text, then on conversations."""
     from app.scripts import lab as scripts
@@ -216,7 +218,9 @@ def lab_train(small: bool, dataset_path: str | None) -> None:
 
 @lab.command("eval")
 @click.option("--model", default="tiny-llm-chat", show_default=True, help=_LAB_MODEL)
-@click.option("--dataset-path", help="A .json or .jsonl file with conversations; without it, the sample data.")
+@click.option(
+    "--dataset-path", help="A file of conversations (json, jsonl, csv, parquet); without it, the sample data."
+)
 @click.option("--answers", type=click.IntRange(0), default=5, show_default=True, help="Questions to ask it.")
 def lab_eval(model: str, dataset_path: str | None, answers: int) -> None:
     """Loss and perplexity of a model on conversations held out from training, and a few answers."""

@@ -38,7 +38,7 @@ LOST_SECONDS = 0.5  # between two looks at a claim that was lost
 # Options that stand over a key of the file.
 OPTIONS: dict[str, tuple[str, type, str]] = {
     "--base_model": ("base_model", str, "a name in config/base_models.yaml"),
-    "--dataset_path": ("dataset_path", str, "a .json or .jsonl file"),
+    "--dataset_path": ("dataset_path", str, "a json, jsonl, csv or parquet file"),
     "--dataset_id": ("dataset_id", str, "or a dataset: ds-…, ds-…:3 or ds-…@tag"),
     "--experiment_name": ("experiment_name", str, "names the run folder"),
     "--model_name": ("model_name", str, "publishes a version under this name"),

@@ -42,7 +42,9 @@ def parser() -> argparse.ArgumentParser:
     arguments = argparse.ArgumentParser(
         "process_data", description="Check a data file, split it, count its tokens."
     )
-    arguments.add_argument("--dataset_path", default="data/raw/sample_data.json", help="a .json or .jsonl file")
+    arguments.add_argument(
+        "--dataset_path", default="data/raw/sample_data.json", help="a json, jsonl, csv or parquet file"
+    )
     arguments.add_argument("--base_model", help="count tokens as this base model does")
     arguments.add_argument(
         "--max_length", type=int, default=1024, help="tokens of a row; longer ones are truncated"

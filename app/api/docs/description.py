@@ -16,12 +16,17 @@ TOKEN=$(curl -s http://127.0.0.1:5000/api/v1/auth/token \\
 A **viewer** may read and predict, a **developer** may train and cancel as well, an **admin** may do all.
 Users are made on the host: `flask users create NAME --role developer --password-stdin`.
 
-## Train, watch, ask
+## Upload, train, watch, ask
+
+A file of rows (json, jsonl, csv or parquet) becomes a dataset with versions that never change. `ds-…` means the
+newest, `ds-…:3` the third, `ds-…@tag` the one that the tag names. `dataset_path` names a file under `data/raw`
+instead.
 
 ```sh
+curl "http://127.0.0.1:5000/api/v1/datasets?name=support" -H "Authorization: Bearer $TOKEN" -F file=@rows.jsonl
 curl http://127.0.0.1:5000/api/v1/train -H "Authorization: Bearer $TOKEN" \\
   -H 'Content-Type: application/json' \\
-  -d '{{"dataset_path": "data/raw/sample_data.json", "config": {{"num_epochs": 3}}}}'
+  -d '{{"dataset_id": "ds-…", "config": {{"num_epochs": 3}}}}'
 curl http://127.0.0.1:5000/api/v1/train/status/ftjob-… -H "Authorization: Bearer $TOKEN"
 curl http://127.0.0.1:5000/api/v1/predict -H "Authorization: Bearer $TOKEN" \\
   -H 'Content-Type: application/json' \\
