@@ -225,7 +225,7 @@ def test_ctrl_c_cancels_the_job_and_leaves_no_process(place):
         _, said = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert process.returncode == 130
+    assert process.returncode == 130, said
     assert "cancelled" in said
     listed = run(place, "-m", "flask", "--app", "run", "train", "list", "--state", "cancelled")
     assert len(listed.stdout.splitlines()) == 1
