@@ -11,6 +11,13 @@ from tqdm import tqdm
 from app.core.entities.jobs import JobEvent
 
 LINE_SECONDS = 10.0  # between two lines where standard error is not a terminal
+# Which of these there are, the objective decides.
+_EVALUATED = {
+    "eval_loss": "validation loss",
+    "eval_accuracy": "accuracy",
+    "eval_macro_f1": "macro-F1",
+    "eval_margin": "margin",
+}
 
 
 class RunProgress:
@@ -33,10 +40,8 @@ class RunProgress:
         if event.type == "message":
             tqdm.write(f"  {event.message}", file=sys.stderr)
         elif "eval_loss" in event.data:
-            text = f"  step {event.data['step']}: validation loss {event.data['eval_loss']:.3f}"
-            if "eval_accuracy" in event.data:
-                text += f", accuracy {event.data['eval_accuracy']:.3f}, macro-F1 {event.data['eval_macro_f1']:.3f}"
-            tqdm.write(text, file=sys.stderr)
+            shown = [f"{name} {event.data[key]:.3f}" for key, name in _EVALUATED.items() if key in event.data]
+            tqdm.write(f"  step {event.data['step']}: {', '.join(shown)}", file=sys.stderr)
         elif _is_terminal():
             self._draw(event)
         else:

@@ -27,6 +27,7 @@ def test_a_terminal_gets_a_bar(capsys, monkeypatch):
             progress(event(step + 1, "metrics", **figures(step, 3)))
         progress(event(5, "metrics", step=3, total_steps=3, eval_loss=0.25, perplexity=1.28))
         progress(event(6, "metrics", step=3, total_steps=3, eval_loss=0.5, eval_accuracy=0.8, eval_macro_f1=0.7))
+        progress(event(7, "metrics", step=3, total_steps=3, eval_loss=0.4, eval_accuracy=0.9, eval_margin=1.25))
 
     said = capsys.readouterr().err
     assert "loading" in said
@@ -34,6 +35,7 @@ def test_a_terminal_gets_a_bar(capsys, monkeypatch):
     assert "loss 0.500  321 tokens/s  1:05 left" in said
     assert "validation loss 0.250\n" in said
     assert "validation loss 0.500, accuracy 0.800, macro-F1 0.700" in said
+    assert "step 3: validation loss 0.400, accuracy 0.900, margin 1.250\n" in said
 
 
 def test_a_log_gets_few_lines(capsys):
