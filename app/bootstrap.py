@@ -334,7 +334,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
     datasets = COMPONENTS.create(
         "dataset_store", data_dir=settings.data_dir, max_bytes=settings.max_body_bytes, **reading
     )
-    library = COMPONENTS.create("dataset_library", folder=settings.data_dir / "versions", **reading)
+    library = COMPONENTS.create("dataset_library", data_dir=settings.data_dir, **reading)
     token_cache = COMPONENTS.create("token_cache")
     artifacts = COMPONENTS.create("artifacts", folder=settings.models_dir / "registry")
     own_engines, own_secret = COMPONENTS.load("engine_addresses")(settings.instance_dir)

@@ -146,7 +146,7 @@ def services(quiet_settings: Settings, twins: Twins, tokens: JwtIssuer) -> Servi
     )
     files = DatasetService(datasets, bases)
     dataset_versions = DatasetVersionService(
-        twins.datasets, FolderDatasetLibrary(settings.data_dir / "versions", formats, DataLimits())
+        twins.datasets, FolderDatasetLibrary(settings.data_dir, formats, DataLimits())
     )
     return Services(
         identity=IdentityService(twins.users, Argon2Hasher(), tokens, settings.token_seconds),

@@ -16,6 +16,7 @@ from app.core.interfaces.components import ByteProgress, DataFormat, DatasetLibr
 from app.implementations.data.conversion import Conversion
 from app.implementations.data.cuts import WHOLE, read_split, write_split
 from app.implementations.data.parsing import SUFFIXES, read_rows
+from app.implementations.data.token_cache import FOLDER as TOKENS
 from app.utils.folders import fresh_neighbour, locked, manifest_of, move_into_place, remove_folder, seal
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -24,8 +25,9 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 class FolderDatasetLibrary(DatasetLibrary):
     """``formats`` in order of preference."""
 
-    def __init__(self, folder: Path, formats: Sequence[DataFormat], limits: DataLimits) -> None:
-        self._folder = folder
+    def __init__(self, data_dir: Path, formats: Sequence[DataFormat], limits: DataLimits) -> None:
+        self._folder = data_dir / "versions"
+        self._processed = data_dir / "processed"
         self._formats = formats
         self._limits = limits
 
@@ -56,8 +58,13 @@ class FolderDatasetLibrary(DatasetLibrary):
     def forget(self, digest: str, unless: Callable[[str], bool]) -> None:
         target = self._folder / digest
         with locked(target):
-            if not unless(digest):
-                remove_folder(target)
+            if unless(digest):
+                return
+            remove_folder(target)
+            # What was made of them says the same: an estimate leaves a cut, and the cut's tokens.
+            for place in (self._processed, self._processed / TOKENS):
+                for folder in place.glob(f"{digest}-*"):
+                    remove_folder(folder)
 
     @contextmanager
     def _kept(self, rows: Iterable[Conversation], conversion: Conversion | None) -> Iterator[KeptRows]:

@@ -120,7 +120,7 @@ def _place(cut: Path, tokenizer: ChatTokenizer, config: TrainingConfig) -> Path 
     except OSError:
         return None
     about = [LAYOUT, manifest, tokenizer.fingerprint, config.objective, config.max_length, config.reasoning]
-    return cut.parent / FOLDER / hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
+    return cut.parent / FOLDER / f"{cut.name}-{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]}"
 
 
 def _record(row: TokenizedRow) -> array[int]:

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from app.bootstrap import DATA_FORMATS
-from app.core.entities.datasets import Conversation, DataLimits
+from app.core.entities.datasets import Conversation, DataLimits, TokenizedRow
+from app.core.entities.training_config import TrainingConfig
 from app.core.errors import Invalid, Unavailable
 from app.implementations.data.library import FolderDatasetLibrary
 from app.implementations.data.store import FileDatasetStore
+from app.implementations.data.token_cache import FileTokenCache
 
 ROOT = Path(__file__).parents[4]
 FORMATS = [DATA_FORMATS.create(name) for name in DATA_FORMATS.names()]
@@ -20,7 +22,7 @@ SAMPLE_DIGEST = "7cafac5fe88b"
 
 @pytest.fixture
 def library(tmp_path):
-    return FolderDatasetLibrary(tmp_path / "versions", FORMATS, DataLimits())
+    return FolderDatasetLibrary(tmp_path, FORMATS, DataLimits())
 
 
 def rows(count, split=None):
@@ -80,6 +82,21 @@ def test_rows_are_forgotten_unless_they_are_wanted(library):
         library.rows(kept.digest)
     assert gone.value.code == "dataset_missing"
     library.forget(kept.digest, unless=lambda digest: False)  # again is no error
+
+
+def test_what_was_made_of_forgotten_rows_goes_with_them(library, tmp_path, chatml):
+    store = FileDatasetStore(tmp_path, FORMATS, 10**6)
+    with library.keeping(rows(20)) as kept, library.keeping(rows(21)) as other:
+        pass
+    cut, stays = (Path(store.prepare_version(one.digest, 7).folder) for one in (kept, other))
+    with FileTokenCache().keeping(cut, chatml, TrainingConfig()) as keep:
+        keep("train", [TokenizedRow(1, [5, 6], [-100, 6])])
+    tokens = tmp_path / "processed" / ".tokens"
+    assert len(list(tokens.iterdir())) == 1
+    library.forget(kept.digest, unless=lambda digest: False)
+    assert not cut.exists()
+    assert list(tokens.iterdir()) == []
+    assert stays.is_dir()
 
 
 @pytest.mark.parametrize("digest", ["", "..", "../versions", "a" * 64, "A" * 64, "a" * 63 + "\n"])
