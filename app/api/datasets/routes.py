@@ -166,7 +166,10 @@ def upload_version(query: dict[str, Any], files: dict[str, Any], dataset_id: str
 @blueprint.response(200, DatasetReportSchema, example=REPORT)
 @blueprint.errors(404, 503)
 def stats(query: dict[str, Any], dataset_id: str) -> DatasetReport:
-    """See what a dataset holds: rows, labels, lengths"""
+    """See what a dataset holds: rows, labels, lengths
+
+    Lengths are in tokens where `base_model` is named and there are at most 5,000 rows, else in characters.
+    """
     return _inspected(dataset_id, query, slow_checks=False).report
 
 
@@ -178,8 +181,8 @@ def stats(query: dict[str, Any], dataset_id: str) -> DatasetReport:
 def validate(query: dict[str, Any], dataset_id: str) -> Inspection:
     """See what is legal in a dataset and yet suspicious
 
-    Near-duplicates, languages, secrets and personal data are looked for in datasets of up to 5,000 rows; in larger
-    ones the operator does it with `flask data validate`.
+    Near-duplicates, languages, secrets and personal data are looked for, and tokens counted, in datasets of up to
+    5,000 rows; in larger ones the operator does it with `flask data validate`.
     """
     return _inspected(dataset_id, query, slow_checks=True)
 
@@ -247,4 +250,7 @@ def _reference(dataset_id: str, version: int | None) -> str:
 def _inspected(dataset_id: str, query: dict[str, Any], *, slow_checks: bool) -> Inspection:
     preparation = current_services().data_preparation
     rows = preparation.rows(current_principal(), _reference(dataset_id, query.pop("version")))
-    return preparation.inspect(rows, **query, slow_checks=slow_checks and len(rows) <= MOST_ROWS)
+    is_quick = len(rows) <= MOST_ROWS
+    if not is_quick:
+        query["base_model"] = None  # to tokenize is slow too: lengths are in characters then, as ``unit`` says
+    return preparation.inspect(rows, **query, slow_checks=slow_checks and is_quick)

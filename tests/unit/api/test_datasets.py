@@ -216,3 +216,10 @@ def test_stats_and_validation(upload, caller):
 def test_odd_queries_are_named(upload, caller, query):
     dataset = upload().json["dataset_id"]
     assert caller("GET", f"/api/v1/datasets/{dataset}/preview?{query}").status_code == 422
+
+
+def test_a_large_dataset_is_looked_at_quickly(upload, caller, monkeypatch):
+    monkeypatch.setattr("app.api.datasets.routes.MOST_ROWS", 4)
+    dataset = upload().json["dataset_id"]
+    found = caller("POST", f"/api/v1/datasets/{dataset}/validate?base_model=tiny-random").json
+    assert (found["report"]["unit"], found["report"]["rates"]) == ("characters", {})
