@@ -21,6 +21,7 @@ from app.core.entities.models import BaseModelSpec, ModelVersion
 from app.core.entities.trainer import ALONE, Placement
 from app.core.entities.training_config import TrainingConfig
 
+RowProgress = Callable[[str, int, int], None]  # is told (what is done, rows done, rows in all), many times
 ByteProgress = Callable[[int, int], None]  # is told (bytes done, bytes in all), many times
 
 
@@ -113,7 +114,7 @@ class DatasetLibrary(ABC):
 
     @abstractmethod
     def forget(self, digest: str, unless: Callable[[str], bool]) -> None:
-        """Remove them, unless the digest is wanted still."""
+        """Remove them and all that was made of them, unless the digest is wanted still."""
 
 
 class ChatTokenizer(ABC):

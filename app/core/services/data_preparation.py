@@ -11,18 +11,13 @@ from app.core.entities.identity import Principal
 from app.core.entities.previews import RowPreview
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import AppError, Fault, Invalid, NotFound
-from app.core.interfaces.components import BaseModelStore, ByteProgress
+from app.core.interfaces.components import BaseModelStore, ByteProgress, RowProgress
 from app.core.services.dataset_versions import DatasetVersionService
 from app.core.services.datasets import DatasetService
 from app.core.services.encoding import encode_by_shape, objective_of
 from app.core.services.preview import preview
 
-Progress = Callable[[str, int, int], None]  # name of the check, rows done, rows in all
 REFERENCE = "ds-"
-
-
-def unwatched(_name: str, _done: int, _total: int) -> None:
-    pass
 
 
 class DataPreparationService:
@@ -65,7 +60,7 @@ class DataPreparationService:
         base_model: str | None = None,
         max_length: int = 1024,
         slow_checks: bool = True,
-        on_progress: Progress = unwatched,
+        on_progress: RowProgress | None = None,
     ) -> Inspection:
         """Warnings and a report; lengths are in the base model's tokens where one is named.
 
@@ -76,7 +71,7 @@ class DataPreparationService:
             off = dict.fromkeys(("near_duplicates", "languages", "secrets", "personal_data"), False)
             config = config.model_copy(update={"inspection": config.inspection.model_copy(update=off)})
         tokens = None if base_model is None else self._counter(base_model, max_length)
-        return self._inspect(rows, config, tokens=tokens, max_length=max_length, on_progress=on_progress)
+        return self._inspect(rows, config, tokens=tokens, max_length=max_length, **_watched(on_progress))
 
     def preview(
         self, principal: Principal | None, source: str, row: int, *, trusted: bool = False, **changes: Any
@@ -100,12 +95,12 @@ class DataPreparationService:
         reference: str,
         config: PipelineConfig | None = None,
         *,
-        on_progress: Progress = unwatched,
+        on_progress: RowProgress | None = None,
     ) -> tuple[DatasetVersion, PipelineResult]:
         """The next version of a dataset, of what the pipeline makes of the version ``reference``."""
         config = config or self.defaults
         parent = self._versions.version(principal, reference)
-        result = self._run_pipeline(self._versions.rows(principal, reference), config, on_progress=on_progress)
+        result = self._run_pipeline(self._versions.rows(principal, reference), config, **_watched(on_progress))
         changes: list[Mapping[str, Any]] = [
             {key: value for key, value in asdict(step).items() if key not in ("changes", "warnings")}
             for step in result.steps
@@ -127,6 +122,10 @@ class DataPreparationService:
             return whole, sum(piece.supervised for piece in pieces) + (conversation.label is not None)
 
         return count
+
+
+def _watched(on_progress: RowProgress | None) -> dict[str, RowProgress]:
+    return {} if on_progress is None else {"on_progress": on_progress}
 
 
 def _of_row(conversation: Conversation, error: AppError) -> AppError:

@@ -15,12 +15,13 @@ from app.core.entities.data_pipeline import (
     PipelineConfig,
 )
 from app.core.entities.datasets import Conversation
+from app.core.interfaces.components import RowProgress
 from app.implementations.data.cleaning import clean_row, empty_warning, identity, is_empty, texts
 from app.implementations.data.languages import language_finder
 from app.implementations.data.near_duplicates import find_near_duplicates
 from app.implementations.data.private_data import Finder, personal_data_finder, secret_finder
 from app.implementations.data.splitting import label_of
-from app.implementations.data.watching import Progress, unwatched, watched
+from app.implementations.data.watching import unwatched, watched
 
 PERCENTILES = (50, 90, 95, 99, 100)
 MAX_LISTED = 100  # warnings of one code; all are counted
@@ -55,7 +56,7 @@ def inspect(
     *,
     tokens: TokenCount | None = None,
     max_length: int = 1024,
-    on_progress: Progress = unwatched,
+    on_progress: RowProgress = unwatched,
 ) -> Inspection:
     """``tokens`` counts as a base model does; without one, lengths are in characters.
 
@@ -144,7 +145,7 @@ def _warn_of_near_duplicates(
     rows: Sequence[Conversation],
     config: PipelineConfig,
     warn: Warn,
-    on_progress: Progress,
+    on_progress: RowProgress,
     rates: dict[str, float],
 ) -> None:
     asked = ["\n".join(_asked(row)) for row in rows]
@@ -163,7 +164,7 @@ def _asked(row: Conversation) -> Sequence[str]:
 
 
 def _languages(
-    rows: Sequence[Conversation], warn: Warn, on_progress: Progress, rates: dict[str, float]
+    rows: Sequence[Conversation], warn: Warn, on_progress: RowProgress, rates: dict[str, float]
 ) -> dict[str, int]:
     """Rows by the language of what the assistant says, else of their text."""
     language = language_finder()

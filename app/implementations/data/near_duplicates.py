@@ -12,7 +12,8 @@ from functools import lru_cache
 
 from app.core.entities.data_pipeline import NearDuplicateOptions
 from app.core.errors import Unavailable
-from app.implementations.data.watching import Progress, unwatched, watched
+from app.core.interfaces.components import RowProgress
+from app.implementations.data.watching import unwatched, watched
 
 # A Chinese or Japanese character is a word: these scripts write no spaces.
 _CJK = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
@@ -38,7 +39,7 @@ def find_near_duplicates(
     texts: Sequence[str],
     options: NearDuplicateOptions,
     seed: int,
-    on_progress: Progress = unwatched,
+    on_progress: RowProgress = unwatched,
     rates: MutableMapping[str, float] | None = None,
 ) -> NearDuplicates:
     """The same for the same texts, options and seed, on any machine."""

@@ -7,12 +7,13 @@ from dataclasses import replace
 
 from app.core.entities.data_pipeline import DataWarning, PipelineConfig, PipelineResult, StepRecord
 from app.core.entities.datasets import SPLITS, Conversation, Split
+from app.core.interfaces.components import RowProgress
 from app.implementations.data.augmentation import augment
 from app.implementations.data.cleaning import clean_rows
 from app.implementations.data.near_duplicates import find_near_duplicates
 from app.implementations.data.recording import Recorder
 from app.implementations.data.splitting import first_question, split
-from app.implementations.data.watching import Progress, unwatched
+from app.implementations.data.watching import unwatched
 
 KEPT_CHANGES = 1000
 
@@ -24,7 +25,7 @@ def run_pipeline(
     config: PipelineConfig,
     *,
     keep_changes: int | None = KEPT_CHANGES,
-    on_progress: Progress = unwatched,
+    on_progress: RowProgress = unwatched,
 ) -> PipelineResult:
     """The same result for the same rows and config, on any machine.
 
@@ -40,11 +41,11 @@ def run_pipeline(
     return PipelineResult(rows, records)
 
 
-def _clean(rows: Rows, config: PipelineConfig, record: Recorder, _: Progress) -> Rows:
+def _clean(rows: Rows, config: PipelineConfig, record: Recorder, _: RowProgress) -> Rows:
     return clean_rows(rows, config.cleaning, record)
 
 
-def _split(rows: Rows, config: PipelineConfig, record: Recorder, on_progress: Progress) -> Rows:
+def _split(rows: Rows, config: PipelineConfig, record: Recorder, on_progress: RowProgress) -> Rows:
     """Every row with its split, in the order of the file."""
     options = config.splitting
     clusters: Sequence[int] = ()
@@ -77,11 +78,11 @@ def _straddling(rows: Rows, clusters: Sequence[int]) -> list[DataWarning]:
     return found
 
 
-def _augment(rows: Rows, config: PipelineConfig, record: Recorder, _: Progress) -> Rows:
+def _augment(rows: Rows, config: PipelineConfig, record: Recorder, _: RowProgress) -> Rows:
     return augment(rows, config.augmentation, config.seed, record)
 
 
-_STEPS: Mapping[str, Callable[[Rows, PipelineConfig, Recorder, Progress], Rows]] = {
+_STEPS: Mapping[str, Callable[[Rows, PipelineConfig, Recorder, RowProgress], Rows]] = {
     "clean": _clean,
     "split": _split,
     "augment": _augment,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from collections.abc import Iterable, Iterator, MutableMapping
 from typing import TypeVar
 
+from app.core.interfaces.components import RowProgress
+
 T = TypeVar("T")
-Progress = Callable[[str, int, int], None]  # what is done; how many of how many rows
 _EVERY = 1000  # rows
 
 
@@ -19,7 +20,7 @@ def watched(
     name: str,
     items: Iterable[T],
     total: int,
-    on_progress: Progress,
+    on_progress: RowProgress,
     rates: MutableMapping[str, float] | None = None,
 ) -> Iterator[T]:
     """``items``; every thousand and at the end a call of ``on_progress``, and then the rate into ``rates``."""
