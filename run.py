@@ -20,8 +20,9 @@ def __getattr__(name: str) -> Any:
     celery = make_celery(
         flask_app,
         build_celery(settings),
-        slots=settings.worker_slots,
+        slots=settings.slots,
         poll_seconds=settings.poll_seconds,
+        drain_seconds=settings.drain_seconds,
     )
     globals()["celery"] = celery
     return celery

@@ -17,6 +17,7 @@ import yaml
 from app.core.entities.data_pipeline import PipelineConfig, pipeline_config
 from app.core.entities.datasets import DataLimits
 from app.core.entities.evaluation import MeasuredRun
+from app.core.entities.jobs import Limits
 from app.core.entities.training_config import TrainingConfig, training_config
 from app.core.errors import AppError, Invalid
 from app.core.factories import ComponentFactory
@@ -298,7 +299,9 @@ def write_quantization_report(folder: Path, runs: Sequence[MeasuredRun], about: 
 
 def build_celery(settings: Settings) -> Any:
     """The Celery app that workers consume with: the one that the queue sends with."""
-    return COMPONENTS.create("celery_app", redis_url=settings.redis_url, instance_dir=settings.instance_dir)
+    queues = settings.worker_queues or settings.queues
+    where = {"redis_url": settings.redis_url, "instance_dir": settings.instance_dir}
+    return COMPONENTS.create("celery_app", **where, queues=queues)
 
 
 def build_services(settings: Settings, engine: Engine, *, inline: bool = False) -> Services:
@@ -347,7 +350,12 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
     queue = (
         QUEUES.create("inline")
         if inline
-        else QUEUES.create("celery", redis_url=settings.redis_url, instance_dir=settings.instance_dir)
+        else QUEUES.create(
+            "celery",
+            redis_url=settings.redis_url,
+            instance_dir=settings.instance_dir,
+            queues=settings.queues,
+        )
     )
     tokens = COMPONENTS.create(
         "tokens",
@@ -366,6 +374,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
         threads=trainer_threads,
     )
 
+    limits = Limits(settings.project_max_running, settings.project_max_queued)
     files = DatasetService(datasets=datasets, bases=bases)
     dataset_versions = DatasetVersionService(repository=repository("datasets"), library=library)
     return Services(
@@ -395,6 +404,8 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
             defaults=defaults,
             forecasts=forecasts,
             dataset_versions=repository("datasets"),
+            queues=settings.queues,
+            limits=limits,
         ),
         execution=ExecutionService(
             jobs=repository("jobs"),
@@ -408,8 +419,11 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
             results_dir=settings.results_dir,
             lease_seconds=settings.lease_seconds,
             poll_seconds=settings.poll_seconds,
+            drain_seconds=settings.drain_seconds,
             max_attempts=settings.max_attempts,
             threads=trainer_threads,
+            queues=settings.worker_queues,
+            limits=limits,
         ),
         models=ModelManagementService(versions=repository("versions"), bases=bases),
         inference=InferenceService(

@@ -6,10 +6,10 @@ a field below, or whose value has the wrong type, stops the start with the key's
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -21,7 +21,10 @@ from pydantic_settings.exceptions import SettingsError as SourceError
 CONFIG_DIR = Path(__file__).resolve().parent
 ROOT = CONFIG_DIR.parent
 
+DEFAULT_QUEUE = "default"
 Port = Annotated[int, Field(ge=0, le=65535)]
+QueueName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
+GpuSlot = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+(,[A-Za-z0-9-]+)*$")]  # as CUDA_VISIBLE_DEVICES
 
 
 class SettingsError(Exception):
@@ -60,10 +63,16 @@ class Settings(BaseSettings):
     engine_secret: SecretStr | None = None  # None: run.py makes one for its own engine
     engine_timeout: float = Field(120, gt=0)  # seconds a generation may take
 
-    worker_slots: int = Field(1, ge=1, le=64)  # jobs that a worker trains at once
+    worker_slots: int = Field(1, ge=1, le=64)  # jobs that a worker trains at once, where it has no worker_gpus
+    worker_gpus: list[GpuSlot] = []  # a slot each: "0", or "0,1" for jobs of two processes
+    queues: list[QueueName] = Field([DEFAULT_QUEUE], min_length=1)  # that a job may name
+    worker_queues: list[QueueName] | None = None  # those that this worker serves; None: all
     poll_seconds: float = Field(1.0, gt=0)
     lease_seconds: float = Field(30.0, ge=2)
-    max_attempts: int = Field(3, ge=1)
+    max_attempts: int = Field(3, ge=1)  # that may be lost before a job is given up
+    drain_seconds: float = Field(6, gt=0)  # for trainers to save and end, when a worker is told to
+    project_max_running: int | None = Field(None, ge=1)  # jobs of a project that train at once; None: any number
+    project_max_queued: int | None = Field(1000, ge=1)  # and that wait
     trainer: Literal["torch", "double"] = "torch"  # double: a trainer without torch, for tests of jobs
     cpu_threads: int | None = Field(None, ge=1)  # None: the cores of this host, shared by engine and trainers
 
@@ -139,6 +148,25 @@ class Settings(BaseSettings):
             raise ValueError("there is no such file")
         return value
 
+    @model_validator(mode="after")
+    def _slots_have_threads(self) -> Self:
+        most = max(1, self.cores - self.engine_threads)
+        if not self.worker_gpus and self.worker_slots > most:
+            raise SettingsError(
+                f"configuration: worker_slots: {self.worker_slots} trainers, a thread each, and the engine's "
+                f"{self.engine_threads} are more than the {self.cores} cores: at most {most}, or set cpu_threads"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _queues_are_known(self) -> Self:
+        if DEFAULT_QUEUE not in self.queues:
+            raise SettingsError(f"configuration: queues: must name {DEFAULT_QUEUE}")
+        unknown = sorted(set(self.worker_queues or ()) - set(self.queues))
+        if unknown:
+            raise SettingsError(f"configuration: worker_queues: not among queues: {', '.join(unknown)}")
+        return self
+
     @property
     def database_uri(self) -> str:
         url = self.database_url or f"sqlite:///{self.instance_dir / 'app.db'}"
@@ -161,7 +189,12 @@ class Settings(BaseSettings):
     @property
     def trainer_threads(self) -> int:
         """OpenMP threads of one trainer that runs beside an engine."""
-        return max(1, (self.cores - self.engine_threads) // self.worker_slots)
+        return max(1, (self.cores - self.engine_threads) // len(self.slots))
+
+    @property
+    def slots(self) -> list[str | None]:
+        """Of a worker: the GPUs of each; None: whatever there is."""
+        return list(self.worker_gpus) or [None] * self.worker_slots
 
     @classmethod
     def settings_customise_sources(

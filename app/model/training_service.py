@@ -108,7 +108,7 @@ def train(app: Flask, config: TrainingConfig, run: UnfinishedRun | None = None) 
     owner = f"{socket.gethostname()}:{os.getpid()}:foreground"
     with app.app_context(), RunProgress() as progress:
         training = services.training
-        job = training.submit(None, overrides) if run is None else training.resume(run, overrides)
+        job = training.submit(None, overrides) if run is None else training.resume_run(run, overrides)
         while job.state not in FINAL_STATES:
             if not services.execution.run_next(owner, job.id, on_event=progress):
                 time.sleep(LOST_SECONDS)  # the claim was lost, and there may be no worker to find that out

@@ -1,7 +1,7 @@
 """``python run.py``: web, worker and engine under one parent, on one machine.
 
-A child that dies is started again. Ctrl-C or SIGTERM ends all within ten seconds and leaves no process; a second
-one ends them at once.
+A child that dies is started again. Ctrl-C or SIGTERM ends all within ten seconds (drain_seconds and four) and
+leaves no process; a second one ends them at once.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from app.processes.children import Child, say
 
 ROOT = Path(__file__).resolve().parents[2]
 MARK = "RUN_PY_MARK"  # in the environment of every process below this one
-GRACE_SECONDS = 8.0
+GRACE_SECONDS = 2.0  # beyond what the worker has for its trainers
 LOOK_SECONDS = 0.1
 READY_SECONDS = 0.5  # between two questions whether the service is ready
 ENGINE_TRIES = 3  # failures in a row after which the service is called ready without its engine
@@ -159,7 +159,7 @@ class Supervisor:
         """Ask, wait, and kill what is left, wherever it hangs in the tree."""
         for child in self._children:
             child.terminate()
-        until = time.monotonic() + GRACE_SECONDS
+        until = time.monotonic() + self._settings.drain_seconds + GRACE_SECONDS
         while self._signals < 2 and time.monotonic() < until:
             if all(child.has_ended() for child in self._children):
                 break

@@ -9,24 +9,44 @@ from sqlalchemy.orm import Session
 
 from app.core.entities.jobs import (
     FINAL_STATES,
+    WAITING_STATES,
     Claim,
     FineTuningJob,
     JobError,
     JobEvent,
     JobState,
     Lease,
+    Limits,
+    Order,
     Progress,
 )
 from app.core.entities.models import ModelVersion
 from app.core.errors import Conflict
-from app.core.interfaces.storage import JobRepository
+from app.core.interfaces.storage import NO_LIMITS, JobRepository
+from app.repositories.claiming import (
+    count_jobs,
+    locked_project,
+    next_of_all,
+    one_that_waits,
+    project_limits,
+)
 from app.repositories.database import Database
 from app.repositories.dataset_rules import no_dataset
-from app.repositories.job_rules import check_move, lost_for_good, stale, unknown_page
+from app.repositories.job_rules import (
+    LOST_WORKER,
+    after_loss,
+    after_pause,
+    after_stop,
+    check_end,
+    check_move,
+    check_room,
+    effective,
+    order_for,
+    stale,
+    unknown_page,
+)
 from app.repositories.mapping import error_json, event_entity, event_row, job_entity, job_row, version_row
 from app.repositories.tables import DatasetRow, JobEventRow, JobRow, ModelVersionRow, ProjectRow
-
-WAITING = (JobState.VALIDATING_FILES, JobState.QUEUED)
 
 
 class SqlJobRepository(JobRepository):
@@ -35,8 +55,11 @@ class SqlJobRepository(JobRepository):
     def __init__(self, engine: Engine) -> None:
         self._database = Database(engine)
 
-    def add(self, job: FineTuningJob) -> None:
+    def add(self, job: FineTuningJob, limits: Limits = NO_LIMITS) -> None:
         with self._database.write() as session:
+            limits = effective(project_limits(locked_project(session, job.project_id)), limits)
+            if limits.queued is not None:
+                check_room(count_jobs(session, job.project_id, WAITING_STATES), limits)
             if job.dataset_id is not None and not _keep_dataset(session, job.project_id, job.dataset_id):
                 raise no_dataset(job.dataset_id)
             session.add(job_row(job))
@@ -80,14 +103,40 @@ class SqlJobRepository(JobRepository):
                     _move(row, JobState.CANCELLED)
             return job_entity(row)
 
-    def claim(self, owner: str, lease_seconds: float, job_id: str | None = None) -> Claim | None:
-        query = select(JobRow).where(
-            JobRow.state.in_(WAITING), JobRow.owner.is_(None), JobRow.cancel_requested.is_(False)
-        )
-        query = query.where(JobRow.created_by.is_not(None) if job_id is None else JobRow.id == job_id)
-        query = query.order_by(JobRow.created_at, JobRow.id).limit(1).with_for_update(skip_locked=True)
+    def request_pause(self, project_id: str, job_id: str) -> FineTuningJob | None:
         with self._database.write() as session:
-            row = session.scalar(query)
+            query = select(JobRow).where(JobRow.project_id == project_id, JobRow.id == job_id)
+            row = session.scalar(query.with_for_update())
+            if row is None:
+                return None
+            row.state = after_pause(job_entity(row)).value
+            return job_entity(row)
+
+    def resume(self, project_id: str, job_id: str) -> FineTuningJob | None:
+        with self._database.write() as session:
+            query = select(JobRow).where(JobRow.project_id == project_id, JobRow.id == job_id)
+            row = session.scalar(query.with_for_update())
+            if row is None:
+                return None
+            if row.state != JobState.PAUSED:
+                raise Conflict(f"a job that is {row.state} cannot become queued", code="invalid_transition")
+            _move(row, JobState.QUEUED)
+            return job_entity(row)
+
+    def claim(
+        self,
+        owner: str,
+        lease_seconds: float,
+        job_id: str | None = None,
+        *,
+        queues: Sequence[str] | None = None,
+        limits: Limits = NO_LIMITS,
+    ) -> Claim | None:
+        with self._database.write() as session:
+            if job_id is None:
+                row = next_of_all(session, queues, limits)
+            else:
+                row = session.scalar(one_that_waits(job_id))
             if row is None:
                 return None
             if row.state == JobState.QUEUED:
@@ -99,11 +148,11 @@ class SqlJobRepository(JobRepository):
             row.heartbeat = 0
             return Claim(job_entity(row), row.fence, owner, lease_seconds)
 
-    def renew(self, job_id: str, fence: int) -> bool:
+    def renew(self, job_id: str, fence: int) -> Order:
         with self._database.write() as session:
             row = _held(session, job_id, fence)
             row.heartbeat += 1
-            return row.cancel_requested
+            return order_for(JobState(row.state), row.cancel_requested)
 
     def ingest(self, job_id: str, fence: int, events: Sequence[JobEvent], progress: Progress | None) -> None:
         with self._database.write() as session:
@@ -127,11 +176,19 @@ class SqlJobRepository(JobRepository):
     def move(self, job_id: str, fence: int, to: JobState, error: JobError | None = None) -> None:
         with self._database.write() as session:
             row = _held(session, job_id, fence)
-            _move(row, to)
+            check_end(JobState(row.state), to)
             if to is JobState.QUEUED and row.cancel_requested:
-                _move(row, JobState.CANCELLED)
-            row.error = None if error is None else error_json(error)
-            row.owner = None
+                to = JobState.CANCELLED
+            _let_go(row, to, error)
+
+    def give_back(self, job_id: str, fence: int) -> JobState:
+        with self._database.write() as session:
+            row = _held(session, job_id, fence)
+            return _let_go(row, after_stop(job_entity(row)))
+
+    def give_up(self, job_id: str, fence: int, error: JobError, max_attempts: int) -> JobState:
+        with self._database.write() as session:
+            return _lose(_held(session, job_id, fence), error, max_attempts, has_worker=True)
 
     def succeed(
         self, job_id: str, fence: int, version: ModelVersion, metrics: Mapping[str, object]
@@ -157,15 +214,17 @@ class SqlJobRepository(JobRepository):
             row = session.get(JobRow, lease.job_id, with_for_update=True)
             if row is None or row.owner is None or (row.fence, row.heartbeat) != (lease.fence, lease.heartbeat):
                 return None
-            row.owner = None
-            if row.cancel_requested:
-                _move(row, JobState.CANCELLED)
-            elif error := lost_for_good(JobState(row.state), row.created_by, row.attempts, max_attempts):
-                _move(row, JobState.FAILED)
-                row.error = error_json(error)
-            elif row.state == JobState.RUNNING:
-                _move(row, JobState.QUEUED)
-            return JobState(row.state)
+            return _lose(row, LOST_WORKER, max_attempts, has_worker=False)
+
+    def limits(self, project_id: str) -> Limits | None:
+        with self._database.read() as session:
+            project = session.get(ProjectRow, project_id)
+            return None if project is None else project_limits(project)
+
+    def set_limits(self, project_id: str, limits: Limits) -> None:
+        with self._database.write() as session:
+            project = locked_project(session, project_id)
+            project.max_running, project.max_queued = limits.running, limits.queued
 
     def events(self, project_id: str, job_id: str, *, after: int = 0, limit: int = 100) -> Sequence[JobEvent]:
         of_job = (JobEventRow.project_id == project_id, JobEventRow.job_id == job_id)
@@ -188,12 +247,22 @@ def _move(row: JobRow, to: JobState) -> None:
         row.finished_at = datetime.now(UTC)
 
 
-def _next_number(session: Session, project_id: str, name: str) -> int:
-    """Until this transaction ends no other numbers a version of this project.
+def _let_go(row: JobRow, to: JobState, error: JobError | None = None) -> JobState:
+    if to != row.state:
+        _move(row, to)
+    row.error = None if error is None else error_json(error)
+    row.owner = None
+    return to
 
-    FOR NO KEY UPDATE, as a plain FOR UPDATE would wait for every insert that refers to the project.
-    """
-    session.execute(select(ProjectRow.id).where(ProjectRow.id == project_id).with_for_update(key_share=True))
+
+def _lose(row: JobRow, error: JobError, max_attempts: int, *, has_worker: bool) -> JobState:
+    row.lost += 1
+    return _let_go(row, *after_loss(job_entity(row), error, max_attempts, has_worker=has_worker))
+
+
+def _next_number(session: Session, project_id: str, name: str) -> int:
+    """Until this transaction ends no other numbers a version of this project."""
+    locked_project(session, project_id)
     of_model = (ModelVersionRow.project_id == project_id, ModelVersionRow.name == name)
     return (session.scalar(select(func.max(ModelVersionRow.number)).where(*of_model)) or 0) + 1
 

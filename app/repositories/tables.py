@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from sqlalchemy import BigInteger, ForeignKey, Index, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
+from app.core.entities.jobs import DEFAULT_QUEUE
 from app.extensions import Base
 from app.repositories.types import Json, Text, UtcTime
 
@@ -21,6 +22,9 @@ class ProjectRow(Base):
     id: Mapped[Id]
     name: Mapped[Str] = mapped_column(unique=True)
     created_at: Mapped[Time]
+    max_running: Mapped[int | None]  # jobs that may train at once; None: what the settings say
+    max_queued: Mapped[int | None]
+    last_turn: Mapped[int] = mapped_column(default=0)  # the number of its last claim, counted over all projects
 
 
 class UserRow(Base):
@@ -88,7 +92,7 @@ class JobRow(Base):
     __tablename__ = "jobs"
     __table_args__ = (
         Index(None, "project_id", "created_at", "id"),  # list
-        Index(None, "state", "created_at", "id"),  # claim
+        Index(None, "project_id", "state", "owner"),  # claim
     )
 
     id: Mapped[Id]
@@ -113,6 +117,10 @@ class JobRow(Base):
     model_version_id: Mapped[Str | None]
     cancel_requested: Mapped[bool] = mapped_column(default=False)
     attempts: Mapped[int] = mapped_column(default=0)
+    lost: Mapped[int] = mapped_column(default=0)
+    priority: Mapped[int] = mapped_column(default=0)
+    queue: Mapped[Str] = mapped_column(default=DEFAULT_QUEUE)
+    retry_of: Mapped[Str | None]
     metrics: Mapped[JsonObject]
 
     owner: Mapped[Str | None] = mapped_column(index=True)

@@ -9,6 +9,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from celery import Celery, signals
@@ -18,14 +19,16 @@ from app.core.errors import Unavailable
 from app.core.interfaces.operations import DOORBELL
 from app.extensions import current_services
 
-GRACE_SECONDS = 7.0  # for slots to stop their trainers, within the supervisor's eight
+LAST_SECONDS = 1.0  # for the last words about trainers that had drain_seconds to end
 
 log = logging.getLogger(__name__)
 
 
-def make_celery(app: Flask, celery: Celery, *, slots: int, poll_seconds: float) -> Celery:
-    """Give the Celery app its task, and a worker that runs it the slots."""
-    worker = Worker(app, slots, poll_seconds)
+def make_celery(
+    app: Flask, celery: Celery, *, slots: Sequence[str | None], poll_seconds: float, drain_seconds: float
+) -> Celery:
+    """Give the Celery app its task, and a worker that runs it the slots: the GPUs of each, None for any."""
+    worker = Worker(app, slots, poll_seconds, drain_seconds)
 
     @celery.task(name=DOORBELL)
     def ring(job_id: str) -> None:
@@ -41,12 +44,16 @@ def make_celery(app: Flask, celery: Celery, *, slots: int, poll_seconds: float) 
 class Worker:
     """Its methods take and ignore the arguments of Celery's signals."""
 
-    def __init__(self, app: Flask, slots: int, poll_seconds: float) -> None:
+    def __init__(self, app: Flask, slots: Sequence[str | None], poll_seconds: float, drain_seconds: float) -> None:
         self._app = app
         self._poll_seconds = poll_seconds
+        self._drain_seconds = drain_seconds
         self._doorbell = threading.Event()
         self._ending = threading.Event()
-        slot_threads = [threading.Thread(target=self._slot, args=(n,), name=f"slot {n}") for n in range(slots)]
+        slot_threads = [
+            threading.Thread(target=self._slot, args=(number, gpus), name=f"slot {number}")
+            for number, gpus in enumerate(slots)
+        ]
         self._threads = [*slot_threads, threading.Thread(target=self._watch, name="leases")]
         with app.app_context():
             self._execution = current_services().execution
@@ -67,16 +74,16 @@ class Worker:
 
     def join(self, **_: Any) -> None:
         self.drain()
-        until = time.monotonic() + GRACE_SECONDS
+        until = time.monotonic() + self._drain_seconds + LAST_SECONDS
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
 
-    def _slot(self, number: int) -> None:
+    def _slot(self, number: int, gpus: str | None) -> None:
         owner = f"{socket.gethostname()}:{os.getpid()}:{number}"
         with self._app.app_context():
             while not self._ending.is_set():
                 try:
-                    while self._execution.run_next(owner):
+                    while self._execution.run_next(owner, gpus=gpus):
                         pass
                 except Unavailable as error:
                     log.warning("%s: %s", owner, error)

@@ -16,6 +16,7 @@ from app.core.entities.data_pipeline import PipelineConfig
 from app.core.entities.datasets import DataLimits
 from app.core.entities.identity import DEFAULT_PROJECT_ID, Principal, Role, User
 from app.core.entities.inference import Prediction
+from app.core.entities.jobs import Limits
 from app.core.interfaces.operations import JobQueue
 from app.core.interfaces.storage import DatabaseHealth
 from app.core.services import Services
@@ -38,10 +39,10 @@ from app.implementations.models.base_models import FolderBaseModelStore
 from app.implementations.queue.trainer_launcher import ProcessTrainerLauncher
 from app.repositories.memory import (
     MemoryDatasetRepository,
-    MemoryJobRepository,
     MemoryModelVersionRepository,
     MemoryUserRepository,
 )
+from app.repositories.memory_jobs import MemoryJobRepository
 
 QUIET = "version: 1\ndisable_existing_loggers: false\n"
 OTHER_PROJECT = "other"
@@ -63,7 +64,7 @@ class TwinQueue(JobQueue):
         self.rung: list[str] = []
         self.problem: str | None = None
 
-    def ring(self, job_id: str) -> None:
+    def ring(self, job_id: str, queue: str) -> None:
         self.rung.append(job_id)
 
     def check(self) -> str | None:
@@ -105,7 +106,7 @@ class Twins:
     inference: TwinInference = field(default_factory=TwinInference)
 
     def __post_init__(self) -> None:
-        self.jobs = MemoryJobRepository(self.versions, self.datasets)
+        self.jobs = MemoryJobRepository(self.versions, self.datasets, [DEFAULT_PROJECT_ID, OTHER_PROJECT])
 
     def job_count(self) -> int:
         return sum(self.jobs.count_by_state().values())
@@ -161,6 +162,8 @@ def services(quiet_settings: Settings, twins: Twins, tokens: JwtIssuer) -> Servi
             defaults,
             forecasts,
             twins.datasets,
+            settings.queues,
+            Limits(None, settings.project_max_queued),
         ),
         dataset_versions=dataset_versions,
         data_preparation=DataPreparationService(

@@ -13,21 +13,43 @@ class JobState(StrEnum):
     VALIDATING_FILES = "validating_files"
     QUEUED = "queued"
     RUNNING = "running"
+    PAUSING = "pausing"
+    PAUSED = "paused"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
 
 
-# The one table of moves. RUNNING → QUEUED is a lost lease or a drained worker.
+# The one table of moves. RUNNING → QUEUED is a lost lease, a lost trainer or a drained worker; a job that was to
+# pause is PAUSED then, as its user asked.
 TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
     JobState.VALIDATING_FILES: frozenset({JobState.QUEUED, JobState.FAILED, JobState.CANCELLED}),
-    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.CANCELLED}),
-    JobState.RUNNING: frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.QUEUED}),
+    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.PAUSED, JobState.CANCELLED}),
+    JobState.RUNNING: frozenset(
+        {JobState.PAUSING, JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.QUEUED}
+    ),
+    JobState.PAUSING: frozenset(
+        {JobState.PAUSED, JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.QUEUED}
+    ),
+    JobState.PAUSED: frozenset({JobState.QUEUED, JobState.CANCELLED}),
     JobState.SUCCEEDED: frozenset(),
     JobState.FAILED: frozenset(),
     JobState.CANCELLED: frozenset(),
 }
 FINAL_STATES = frozenset(state for state, following in TRANSITIONS.items() if not following)
+WAITING_STATES = (JobState.VALIDATING_FILES, JobState.QUEUED)  # in the order in which they are claimed
+TRAINING_STATES = (JobState.RUNNING, JobState.PAUSING)
+
+DEFAULT_QUEUE = "default"
+PRIORITIES = range(-10, 11)
+
+
+class Order(StrEnum):
+    """What is wished of an attempt, as its heartbeat learns it from the row."""
+
+    GO_ON = "go_on"
+    PAUSE = "pause"
+    CANCEL = "cancel"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +94,22 @@ class FineTuningJob:
     error: JobError | None = None
     model_version_id: str | None = None
     cancel_requested: bool = False
-    attempts: int = 0
+    attempts: int = 0  # claims that trained it
+    lost: int = 0  # claims whose worker or trainer was lost
+    priority: int = 0  # of PRIORITIES; the higher, the sooner among its project's
+    queue: str = DEFAULT_QUEUE  # the workers that serve it may take it
+    retry_of: str | None = None
     metrics: Mapping[str, Any] = field(default_factory=dict)
     dataset_id: str | None = None  # with ``dataset_number`` the version that it trains on; None: a file
     dataset_number: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Jobs that a project may have at once; None: as many as it likes. ``queued`` counts WAITING_STATES."""
+
+    running: int | None = None
+    queued: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

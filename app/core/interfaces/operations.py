@@ -17,8 +17,8 @@ class JobQueue(ABC):
     """The doorbell. Losing a message costs a worker one poll interval."""
 
     @abstractmethod
-    def ring(self, job_id: str) -> None:
-        """Say that a job waits. Never raises: the row is saved, and workers poll."""
+    def ring(self, job_id: str, queue: str) -> None:
+        """Say to the workers of ``queue`` that a job waits. Never raises: the row is saved, and workers poll."""
 
     @abstractmethod
     def check(self) -> str | None:

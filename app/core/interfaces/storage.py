@@ -5,20 +5,34 @@ from collections.abc import Mapping, Sequence
 
 from app.core.entities.dataset_versions import Dataset, DatasetSummary, DatasetVersion
 from app.core.entities.identity import Membership, Role, User
-from app.core.entities.jobs import Claim, FineTuningJob, JobError, JobEvent, JobState, Lease, Progress
+from app.core.entities.jobs import (
+    Claim,
+    FineTuningJob,
+    JobError,
+    JobEvent,
+    JobState,
+    Lease,
+    Limits,
+    Order,
+    Progress,
+)
 from app.core.entities.models import ModelSummary, ModelVersion
+
+NO_LIMITS = Limits()
 
 
 class JobRepository(ABC):
     """Jobs, their attempts and events. The row is the truth; a message is a doorbell.
 
+    Limits of a project stand in its row; where they are not set, the ``limits`` that a call brings hold.
     Methods that take a ``fence`` raise ``StaleAttempt`` when the job has been claimed anew, released or
     ended since, and change nothing.
     """
 
     @abstractmethod
-    def add(self, job: FineTuningJob) -> None:
-        """``NotFound`` (dataset_not_found) if the dataset that it names has been deleted meanwhile."""
+    def add(self, job: FineTuningJob, limits: Limits = NO_LIMITS) -> None:
+        """``NotFound`` (dataset_not_found) if the dataset that it names has been deleted meanwhile;
+        ``TooMany`` (too_many_jobs) where as many of its project's wait as may."""
 
     @abstractmethod
     def get(self, project_id: str, job_id: str) -> FineTuningJob | None: ...
@@ -38,17 +52,41 @@ class JobRepository(ABC):
         """Cancel a job no one holds at once, mark one that is held; a final one is left. None: no such job."""
 
     @abstractmethod
-    def claim(self, owner: str, lease_seconds: float, job_id: str | None = None) -> Claim | None:
-        """Take the oldest job that waits (to be validated or to run) and that nobody holds; None if none.
+    def request_pause(self, project_id: str, job_id: str) -> FineTuningJob | None:
+        """QUEUED is PAUSED at once, RUNNING is PAUSING; one that pauses or is paused is left. None: no such job.
 
-        A job in QUEUED moves to RUNNING and counts an attempt, one in VALIDATING_FILES keeps its state.
-        The fence grows. Two callers never get the same job. ``job_id`` narrows the choice to one job; without
-        it, jobs of the foreground (``created_by`` is None) are left to the command that submitted them.
+        ``Conflict`` (invalid_transition) in any other state, and once its cancellation has been asked for.
         """
 
     @abstractmethod
-    def renew(self, job_id: str, fence: int) -> bool:
-        """Count one heartbeat; the answer is whether the job's cancellation has been asked for."""
+    def resume(self, project_id: str, job_id: str) -> FineTuningJob | None:
+        """PAUSED is QUEUED again; ``Conflict`` (invalid_transition) in any other state. None: no such job."""
+
+    @abstractmethod
+    def claim(
+        self,
+        owner: str,
+        lease_seconds: float,
+        job_id: str | None = None,
+        *,
+        queues: Sequence[str] | None = None,
+        limits: Limits = NO_LIMITS,
+    ) -> Claim | None:
+        """Take a job that waits (to be validated or to run) and that nobody holds; None if none.
+
+        Fair share first: of the projects that wait, the one with the fewest jobs held, then the one whose last
+        turn is the longest ago. Within it what is to be validated, then by priority, then the oldest. No more of
+        a project's train at once than its limit allows.
+
+        A job in QUEUED moves to RUNNING and counts an attempt, one in VALIDATING_FILES keeps its state.
+        The fence grows. Two callers never get the same job. ``queues`` narrows the choice to jobs of those,
+        ``job_id`` to one job, whatever its queue and its project's limits; without it, jobs of the foreground
+        (``created_by`` is None) are left to the command that submitted them.
+        """
+
+    @abstractmethod
+    def renew(self, job_id: str, fence: int) -> Order:
+        """Count one heartbeat; the answer is what has been asked for meanwhile."""
 
     @abstractmethod
     def ingest(self, job_id: str, fence: int, events: Sequence[JobEvent], progress: Progress | None) -> None:
@@ -61,7 +99,21 @@ class JobRepository(ABC):
     def move(self, job_id: str, fence: int, to: JobState, error: JobError | None = None) -> None:
         """Make a move of TRANSITIONS and let go of the job. ``Conflict`` for a move that is not in the table.
 
-        Back to QUEUED becomes CANCELLED where that was asked for: nobody would claim it again.
+        To QUEUED becomes CANCELLED where that was asked for: nobody would claim it again.
+        """
+
+    @abstractmethod
+    def give_back(self, job_id: str, fence: int) -> JobState:
+        """Let go of a job whose attempt was stopped, as somebody asked or because its worker drains.
+
+        CANCELLED or PAUSED where that was asked for, else RUNNING is QUEUED; VALIDATING_FILES stays.
+        """
+
+    @abstractmethod
+    def give_up(self, job_id: str, fence: int, error: JobError, max_attempts: int) -> JobState:
+        """Let go of a job whose trainer was lost, as ``give_back``; FAILED (poisoned) after ``max_attempts``.
+
+        ``error`` says how it was lost, and is part of the last word.
         """
 
     @abstractmethod
@@ -78,10 +130,16 @@ class JobRepository(ABC):
     def release_lost(self, lease: Lease, max_attempts: int) -> JobState | None:
         """Take a job from an owner whose heartbeat is still ``lease.heartbeat``: None if it moved since.
 
-        It goes to CANCELLED where that was asked for. Else RUNNING goes back to QUEUED, or to FAILED
-        (``poisoned``) after ``max_attempts`` attempts; VALIDATING_FILES stays and is merely let go.
-        A job of the foreground has no other worker: FAILED (``interrupted``).
+        Then as ``give_up``; but a job of the foreground has no other worker: FAILED (``interrupted``).
         """
+
+    @abstractmethod
+    def limits(self, project_id: str) -> Limits | None:
+        """Those set for the project; None: no such project."""
+
+    @abstractmethod
+    def set_limits(self, project_id: str, limits: Limits) -> None:
+        """``NotFound`` (project_not_found)."""
 
     @abstractmethod
     def events(self, project_id: str, job_id: str, *, after: int = 0, limit: int = 100) -> Sequence[JobEvent]:

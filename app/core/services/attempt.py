@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from app.core.entities.jobs import Claim, JobError, JobEvent, JobState, Progress
+from app.core.entities.jobs import Claim, JobError, JobEvent, JobState, Order, Progress
 from app.core.entities.models import ModelVersion
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import AppError, StaleAttempt
@@ -20,7 +20,7 @@ from app.core.interfaces.storage import JobRepository
 from app.core.services.heartbeat import Heartbeat
 from app.core.services.run_folders import new_folder
 
-STOP_SECONDS = 3.0  # for a trainer that was asked to stop; then it is killed
+CANCEL_SECONDS = 3.0  # for a trainer to stop at its next step; then it is killed
 BATCH_SECONDS = 0.1  # events that come closer together are written in one transaction
 VERSION_IDS = uuid.UUID("6f5c6f0e-6f0b-4a0e-9a53-2f6f3f1c7b55")
 PROGRESS_FIELDS = frozenset(field.name for field in fields(Progress))
@@ -29,7 +29,11 @@ log = logging.getLogger(__name__)
 
 
 class Attempt:
-    """Follows one trainer. ``draining`` set means: stop it and leave the job to another worker."""
+    """Follows one trainer. ``draining`` set means: stop it and leave the job to another worker.
+
+    A trainer that is to stop saves a checkpoint first. To pause it has as long as it needs, to drain
+    ``drain_seconds``.
+    """
 
     def __init__(
         self,
@@ -41,6 +45,7 @@ class Attempt:
         heartbeat: Heartbeat,
         draining: threading.Event,
         poll_seconds: float,
+        drain_seconds: float,
         max_attempts: int,
         on_event: Callable[[JobEvent], None] | None,
     ) -> None:
@@ -53,6 +58,7 @@ class Attempt:
         self._heartbeat = heartbeat
         self._draining = draining
         self._poll_seconds = poll_seconds
+        self._drain_seconds = drain_seconds
         self._max_attempts = max_attempts
         self._on_event = on_event
         self._progress = Progress()
@@ -66,8 +72,8 @@ class Attempt:
         if outcome.kind == "succeeded":
             self._publish(outcome.result or {}, run_folder / "artifacts")
             return
-        to, error = self._verdict(outcome)
-        self._heartbeat.persist(lambda: self._jobs.move(self._job.id, self._fence, to, error))
+        state = self._heartbeat.persist(lambda: self._end(outcome))
+        log.info("job %s: now %s", self._job.id, state)
 
     def _train(self, job_file: Mapping[str, Any], folder: Path) -> TrainerOutcome:
         handle = self._launcher.start(job_file, folder, self._heartbeat.deadline)
@@ -81,13 +87,16 @@ class Attempt:
 
     def _follow(self, handle: TrainerHandle) -> None:
         kill_at: float | None = None
+        told = False
         while not handle.wait(self._poll_seconds):
             self._ingest(handle)
             if self._heartbeat.lost:
                 raise StaleAttempt(f"attempt {self._fence} no longer holds job {self._job.id}")
-            if kill_at is None and (self._heartbeat.cancel_requested or self._draining.is_set()):
+            if not told and self._is_to_stop():
                 handle.stop()
-                kill_at = time.monotonic() + STOP_SECONDS
+                told = True
+            if kill_at is None and (patience := self._patience()) is not None:
+                kill_at = time.monotonic() + patience
             if kill_at is not None and time.monotonic() >= kill_at:
                 handle.kill()
                 break
@@ -109,21 +118,33 @@ class Attempt:
             for event in events:
                 self._on_event(event)
 
-    def _verdict(self, outcome: TrainerOutcome) -> tuple[JobState, JobError | None]:
-        if outcome.kind == "failed":
-            error = JobError(outcome.code or "trainer_failed", outcome.message or "", outcome.faults)
-            return JobState.FAILED, error
-        if self._heartbeat.cancel_requested:
-            return JobState.CANCELLED, None
-        if self._draining.is_set():
-            return JobState.QUEUED, None
-        # Neither is the job's doing: the machine slept past the lease, or somebody ended the trainer.
-        if outcome.kind == "stopped" or outcome.code == "lease_ended":
-            if self._job.attempts < self._max_attempts:
-                return JobState.QUEUED, None
-            message = f"its trainer was ended from outside in {self._job.attempts} attempts"
-            return JobState.FAILED, JobError("poisoned", message)
-        return JobState.FAILED, JobError(outcome.code or "trainer_failed", outcome.message or "")
+    def _is_to_stop(self) -> bool:
+        return self._heartbeat.order is not Order.GO_ON or self._draining.is_set()
+
+    def _patience(self) -> float | None:
+        """Seconds for a trainer that was told to stop; None: as long as it takes."""
+        if self._heartbeat.order is Order.CANCEL:
+            return CANCEL_SECONDS
+        return self._drain_seconds if self._draining.is_set() else None
+
+    def _end(self, outcome: TrainerOutcome) -> JobState:
+        """The row's word on a trainer that has published nothing."""
+        how = JobError(outcome.code or "trainer_failed", outcome.message or "", outcome.faults)
+        if outcome.kind == "failed" or (outcome.kind == "crashed" and self._is_final(how.code)):
+            self._jobs.move(self._job.id, self._fence, JobState.FAILED, how)
+            return JobState.FAILED
+        if self._is_to_stop():
+            return self._jobs.give_back(self._job.id, self._fence)
+        # Perhaps not the job's doing: somebody stopped or killed it, or the machine slept too long.
+        if outcome.kind == "stopped":
+            how = JobError("trainer_stopped", "its trainer was ended from outside")
+        return self._jobs.give_up(self._job.id, self._fence, how, self._max_attempts)
+
+    def _is_final(self, code: str) -> bool:
+        """Whether a crash would only come again. A command in the foreground has no second worker to show."""
+        if self._heartbeat.order is Order.CANCEL or code == "lease_ended":
+            return False
+        return code == "out_of_memory" or self._job.created_by is None
 
     def _version_id(self, fence: int) -> str:
         return uuid.uuid5(VERSION_IDS, f"{self._job.id}/{fence}").hex

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from app.core.entities.jobs import Claim, FineTuningJob, JobError, JobEvent, JobState
+from app.core.entities.jobs import Claim, FineTuningJob, JobError, JobEvent, JobState, Limits, Order
 from app.core.entities.ledger import TokenLedger
 from app.core.entities.models import Reference
 from app.core.entities.training_config import TrainingConfig
@@ -35,7 +35,9 @@ OnEvent = Callable[[JobEvent], None]
 
 
 class ExecutionService:
-    """``threads`` is what each trainer may use. Safe to call from many threads."""
+    """``threads`` is what each trainer may use, ``queues`` those whose jobs it takes (None: all), ``limits`` hold
+    for projects that have none of their own. Safe to call from many threads.
+    """
 
     def __init__(
         self,
@@ -50,8 +52,11 @@ class ExecutionService:
         results_dir: Path,
         lease_seconds: float,
         poll_seconds: float,
+        drain_seconds: float,
         max_attempts: int,
         threads: int,
+        queues: Sequence[str] | None,
+        limits: Limits,
     ) -> None:
         self._jobs = jobs
         self._versions = versions
@@ -66,27 +71,33 @@ class ExecutionService:
         # Each renewal also asks whether to cancel, so it is not left to a third of a long lease.
         self._beat_seconds = min(poll_seconds, lease_seconds / 3)
         self._poll_seconds = min(poll_seconds, LONGEST_WAIT)
+        self._drain_seconds = drain_seconds
         self._max_attempts = max_attempts
         self._threads = threads
+        self._queues = queues
+        self._limits = limits
         self._reaper = Reaper(jobs, max_attempts)
         self._draining = threading.Event()
 
-    def run_next(self, owner: str, job_id: str | None = None, on_event: OnEvent | None = None) -> bool:
+    def run_next(
+        self, owner: str, job_id: str | None = None, on_event: OnEvent | None = None, gpus: str | None = None
+    ) -> bool:
         """Claim a job that waits and carry it as far as it goes; False if there is none, or when draining.
 
         One that was to be validated is queued or failed, and waits to be claimed again; one that was queued is
-        trained. ``on_event`` hears what its trainer says. ``Unavailable`` if the database does not answer.
+        trained, on the ``gpus`` of this slot (``0,1``; empty: on none; None: on whatever there is). ``on_event``
+        hears what its trainer says. ``Unavailable`` if the database does not answer.
         """
         if self._draining.is_set():
             return False
         read_before = boottime()
-        claim = self._jobs.claim(owner, self._lease_seconds, job_id)
+        claim = self._jobs.claim(owner, self._lease_seconds, job_id, queues=self._queues, limits=self._limits)
         if claim is None:
             return False
         log.info("job %s: claimed by %s in %s, claim %d", claim.job.id, owner, claim.job.state, claim.fence)
         with Heartbeat(self._jobs, claim, read_before, self._beat_seconds) as heartbeat:
             try:
-                self._carry(claim, heartbeat, on_event)
+                self._carry(claim, heartbeat, on_event, gpus)
             except StaleAttempt as error:
                 log.warning("job %s: claim %d walks away: %s", claim.job.id, claim.fence, error)
         return True
@@ -99,13 +110,13 @@ class ExecutionService:
         """Claim no more, stop trainers and give their jobs back. Returns at once; ``run_next`` does it."""
         self._draining.set()
 
-    def _carry(self, claim: Claim, heartbeat: Heartbeat, on_event: OnEvent | None) -> None:
+    def _carry(self, claim: Claim, heartbeat: Heartbeat, on_event: OnEvent | None, gpus: str | None) -> None:
         try:
             config = TrainingConfig.model_validate(claim.job.config)
             if claim.job.state is JobState.VALIDATING_FILES:
                 self._validate(claim, config, heartbeat)
             else:
-                self._train(claim, config, heartbeat, on_event)
+                self._train(claim, config, heartbeat, on_event, gpus)
         except StaleAttempt:
             raise
         except KeyboardInterrupt:  # in the foreground; a worker's slot gets none
@@ -125,7 +136,7 @@ class ExecutionService:
 
     def _validate(self, claim: Claim, config: TrainingConfig, heartbeat: Heartbeat) -> None:
         def go_on() -> bool:
-            return not (self._draining.is_set() or heartbeat.lost or heartbeat.cancel_requested)
+            return not (self._draining.is_set() or heartbeat.lost or heartbeat.order is Order.CANCEL)
 
         self._start_from(claim.job, config)  # gone artifacts are a fault of now, not of when it is its turn
         digest, trusted = claim.job.dataset_digest, _trusted(claim)
@@ -136,10 +147,8 @@ class ExecutionService:
             prepared = cut_of(config, digest, self._datasets, trusted=trusted)
             base = self._bases.folder(config.base_model)
             self._forecasts.check_fit(config, base, Path(prepared.folder), found.longest_row, go_on)
-        if heartbeat.cancel_requested:
-            heartbeat.persist(lambda: self._jobs.move(claim.job.id, claim.fence, JobState.CANCELLED))
-        elif self._draining.is_set():
-            heartbeat.persist(lambda: self._let_go(claim))
+        if heartbeat.order is Order.CANCEL or self._draining.is_set():
+            heartbeat.persist(lambda: self._jobs.give_back(claim.job.id, claim.fence))
         else:
             heartbeat.persist(lambda: self._jobs.move(claim.job.id, claim.fence, JobState.QUEUED))
 
@@ -153,13 +162,14 @@ class ExecutionService:
         event = JobEvent(1, "message", "info", message, datetime.now(UTC), {"token_ledger": ledger.as_dict()})
         self._jobs.ingest(claim.job.id, claim.fence, [event], None)
 
-    def _let_go(self, claim: Claim) -> None:
-        """Leave a job in VALIDATING_FILES to the next worker. If a heartbeat comes between, the lease runs out."""
-        for lease in self._jobs.leases():
-            if (lease.job_id, lease.fence) == (claim.job.id, claim.fence):
-                self._jobs.release_lost(lease, self._max_attempts)
-
-    def _train(self, claim: Claim, config: TrainingConfig, heartbeat: Heartbeat, on_event: OnEvent | None) -> None:
+    def _train(
+        self,
+        claim: Claim,
+        config: TrainingConfig,
+        heartbeat: Heartbeat,
+        on_event: OnEvent | None,
+        gpus: str | None,
+    ) -> None:
         job = claim.job
         trusted = _trusted(claim)
         base = self._bases.folder(config.base_model)
@@ -180,6 +190,7 @@ class ExecutionService:
             "dataset_folder": prepared.folder,
             "run_folder": str(run_folder),
             "threads": self._threads,
+            "gpus": gpus,
             "forecast": None if known is None else asdict(known),
         }
         attempt = Attempt(
@@ -191,6 +202,7 @@ class ExecutionService:
             heartbeat,
             self._draining,
             self._poll_seconds,
+            self._drain_seconds,
             self._max_attempts,
             on_event,
         )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TypeVar
 
-from app.core.entities.jobs import Claim, JobState, Lease
+from app.core.entities.jobs import Claim, JobState, Lease, Order
 from app.core.errors import StaleAttempt, Unavailable
 from app.core.interfaces.operations import TrainerHandle
 from app.core.interfaces.storage import JobRepository
@@ -32,7 +32,7 @@ class Heartbeat:
         self._claim = claim
         self._seconds = seconds  # between renewals
         self.deadline = read_before + claim.lease_seconds
-        self.cancel_requested = claim.job.cancel_requested
+        self.order = Order.CANCEL if claim.job.cancel_requested else Order.GO_ON
         self.lost = False
         self._handle: TrainerHandle | None = None
         self._ended = threading.Event()
@@ -70,7 +70,7 @@ class Heartbeat:
         while not self._ended.wait(pause):
             now = boottime()
             try:
-                self.cancel_requested = self._jobs.renew(self._claim.job.id, self._claim.fence)
+                self.order = self._jobs.renew(self._claim.job.id, self._claim.fence)
             except StaleAttempt:
                 self.lost = True
                 return

@@ -12,8 +12,8 @@ from app.core.entities.dataset_versions import DatasetReference
 from app.core.entities.datasets import DatasetCheck
 from app.core.entities.forecasts import Estimate
 from app.core.entities.identity import DEFAULT_PROJECT_ID, Principal
-from app.core.entities.jobs import FINAL_STATES, FineTuningJob, JobEvent, JobState
-from app.core.entities.training_config import TrainingConfig, flattened, training_config
+from app.core.entities.jobs import DEFAULT_QUEUE, FINAL_STATES, FineTuningJob, JobEvent, JobState, Limits
+from app.core.entities.training_config import TrainingConfig, training_config
 from app.core.errors import Conflict, Fault, Invalid, NotFound
 from app.core.interfaces.components import BaseModelStore, DatasetStore, TokenCache
 from app.core.interfaces.operations import JobQueue
@@ -22,6 +22,7 @@ from app.core.services.cuts import cut_of
 from app.core.services.forecasting import Forecasts
 from app.core.services.lineage import begin_from_version
 from app.core.services.preflight import check_job
+from app.core.services.request_checks import RequestChecks, project_of
 from app.core.services.resuming import UnfinishedRun
 from app.utils.folders import locked
 
@@ -37,7 +38,10 @@ class JobPage:
 
 
 class TrainingService:
-    """A principal of None is the foreground command on the host: the default project, any path of the host."""
+    """A principal of None is the foreground command on the host: the default project, any path of the host.
+
+    ``queues`` are those that a job may name; ``limits`` hold for projects that have none of their own.
+    """
 
     def __init__(
         self,
@@ -50,6 +54,8 @@ class TrainingService:
         defaults: TrainingConfig,
         forecasts: Forecasts,
         dataset_versions: DatasetRepository,
+        queues: Sequence[str],
+        limits: Limits,
     ) -> None:
         self._jobs = jobs
         self._versions = versions
@@ -59,15 +65,37 @@ class TrainingService:
         self._queue = queue
         self._defaults = defaults.with_changes(from_version=None)  # a request says itself where it begins
         self._forecasts = forecasts
-        self._dataset_versions = dataset_versions
+        self._checks = RequestChecks(datasets, bases, dataset_versions)
+        self._queues = queues
+        self._limits = limits
 
-    def submit(self, principal: Principal | None, overrides: Mapping[str, Any]) -> FineTuningJob:
+    def submit(
+        self,
+        principal: Principal | None,
+        overrides: Mapping[str, Any],
+        *,
+        priority: int = 0,
+        queue: str = DEFAULT_QUEUE,
+    ) -> FineTuningJob:
         """Save a job that trains with the defaults and ``overrides`` over them, and ring for a worker.
 
         ``overrides`` has the keys of TrainingConfig, flat or under ``model``, with JSON's own types. ``Invalid``
-        with every fault of the config, the names in it and the data; then nothing is saved.
+        with every fault of the config, the names in it and the data; ``TooMany`` (too_many_jobs) where as many
+        of the project's wait as may; then nothing is saved.
         """
-        return self._submit(principal, overrides, None)
+        return self._submit(principal, overrides, priority=priority, queue=queue)
+
+    def retry(self, principal: Principal, job_id: str) -> FineTuningJob:
+        """A new job, with ``retry_of``, that asks for what this one asked for, from the start.
+
+        ``Conflict`` (nothing_to_retry) unless that has failed or was cancelled; else as ``submit``.
+        """
+        job = self.get(principal, job_id)
+        if job.state not in (JobState.FAILED, JobState.CANCELLED):
+            message = f"the job is {job.state.value}: only one that has failed or was cancelled is tried again"
+            raise Conflict(message, code="nothing_to_retry")
+        overrides = {key: value for key, value in job.config.items() if key != "output_dir"}
+        return self._submit(principal, overrides, priority=job.priority, queue=job.queue, retry_of=job.id)
 
     def estimate(self, principal: Principal | None, overrides: Mapping[str, Any]) -> Estimate:
         """What the job of ``submit`` would take, and whether it fits this host; nothing is saved.
@@ -82,7 +110,7 @@ class TrainingService:
         prepared = cut_of(config, check.digest, self._datasets, trusted=trusted)
         return self._forecasts.estimate(config, self._bases.folder(config.base_model), Path(prepared.folder))
 
-    def resume(self, run: UnfinishedRun, overrides: Mapping[str, Any]) -> FineTuningJob:
+    def resume_run(self, run: UnfinishedRun, overrides: Mapping[str, Any]) -> FineTuningJob:
         """A job of the foreground that goes on with ``run``, in its folder and from its newest whole checkpoint.
 
         ``Conflict`` (run_is_finished, run_is_live), and as ``submit``. The checkpoints are the new job's then.
@@ -98,20 +126,22 @@ class TrainingService:
             )
         try:
             with locked(run.checkpoints, wait=False):
-                job = self._submit(None, overrides, str(run.folder.absolute()))
+                job = self._submit(None, overrides, run_folder=str(run.folder.absolute()))
                 run.checkpoints.rename(run.checkpoints.with_name(job.id))
         except BlockingIOError:
             raise Conflict("a trainer is at work in this run folder", code="run_is_live") from None
         return job
 
-    def _submit(
-        self, principal: Principal | None, overrides: Mapping[str, Any], run_folder: str | None
-    ) -> FineTuningJob:
+    def _submit(self, principal: Principal | None, overrides: Mapping[str, Any], **of_job: Any) -> FineTuningJob:
+        queue = of_job.get("queue", DEFAULT_QUEUE)
+        if queue not in self._queues:
+            fault = Fault("queue", "unknown_queue", f"must be one of: {', '.join(self._queues)}")
+            raise Invalid("the request has faults: nothing was started", faults=[fault])
         config, check = self._checked(principal, overrides)
         version = None if config.dataset_id is None else DatasetReference.parse(config.dataset_id)
         job = FineTuningJob(
             id=f"ftjob-{secrets.token_hex(12)}",
-            project_id=_project(principal),
+            project_id=project_of(principal),
             name=config.experiment_name,
             state=JobState.VALIDATING_FILES,
             base_model=config.base_model,
@@ -119,12 +149,12 @@ class TrainingService:
             dataset_digest=check.digest,
             created_by=principal.user_id if principal else None,
             created_at=datetime.now(UTC),
-            run_folder=run_folder,
             dataset_id=version.id if version else None,
             dataset_number=version.number if version else None,
+            **of_job,
         )
-        self._jobs.add(job)
-        self._queue.ring(job.id)
+        self._jobs.add(job, self._limits)
+        self._queue.ring(job.id, job.queue)
         return job
 
     def _checked(
@@ -132,14 +162,14 @@ class TrainingService:
     ) -> tuple[TrainingConfig, DatasetCheck]:
         # A client cannot say where on the host a run's files go, and the defaults' place is for one run only.
         defaults = self._defaults if principal is None else self._defaults.with_changes(output_dir=None)
-        overrides, version_faults = begin_from_version(self._versions, _project(principal), overrides)
+        overrides, version_faults = begin_from_version(self._versions, project_of(principal), overrides)
         faults = list(version_faults)
         config: TrainingConfig | None = None
         try:
             config = training_config(overrides, over=defaults, strict=True)
         except Invalid as error:
             faults.extend(error.faults)
-        check, named_faults = self._check_named(principal, config.model_dump() if config else overrides)
+        check, named_faults = self._checks.check(principal, config.model_dump() if config else overrides)
         faults.extend(named_faults)
         if faults or config is None or check is None:
             raise Invalid("the request has faults: nothing was started", faults=faults)
@@ -149,12 +179,12 @@ class TrainingService:
 
     def named_faults(self, principal: Principal | None, overrides: Mapping[str, Any]) -> Sequence[Fault]:
         """What is wrong with the version, the base model, the data and the place that a request names."""
-        overrides, faults = begin_from_version(self._versions, _project(principal), overrides)
-        return [*faults, *self._check_named(principal, overrides)[1]]
+        overrides, faults = begin_from_version(self._versions, project_of(principal), overrides)
+        return [*faults, *self._checks.check(principal, overrides)[1]]
 
     def get(self, principal: Principal | None, job_id: str) -> FineTuningJob:
         """``NotFound`` for another project's job too."""
-        job = self._jobs.get(_project(principal), _known(job_id))
+        job = self._jobs.get(project_of(principal), _known(job_id))
         if job is None:
             raise _no_job(job_id)
         return job
@@ -170,17 +200,52 @@ class TrainingService:
         """Newest first, from the job after ``after`` on."""
         if after is not None and not JOB_ID.fullmatch(after):
             raise Invalid("after is not the id of a job", faults=[Fault("after", "not_a_job_id", "not a job id")])
-        jobs = self._jobs.list(_project(principal), state=state, limit=limit + 1, after=after)
+        jobs = self._jobs.list(project_of(principal), state=state, limit=limit + 1, after=after)
         return JobPage(jobs[:limit], jobs[limit - 1].id if len(jobs) > limit else None)
 
     def cancel(self, principal: Principal | None, job_id: str) -> FineTuningJob:
         """Again is no error; ``Conflict`` once the job has succeeded or failed."""
-        job = self._jobs.request_cancel(_project(principal), _known(job_id))
+        job = self._jobs.request_cancel(project_of(principal), _known(job_id))
         if job is None:
             raise _no_job(job_id)
         if job.state in FINAL_STATES - {JobState.CANCELLED}:
             raise Conflict(f"the job has {job.state.value}: there is nothing to cancel", code="job_is_final")
         return job
+
+    def pause(self, principal: Principal | None, job_id: str) -> FineTuningJob:
+        """One that trains ends at its next step, with a checkpoint. Again is no error.
+
+        ``Conflict`` while its files are validated, once it has ended, and for one of the foreground.
+        """
+        job = self.get(principal, job_id)
+        if job.created_by is None:
+            message = "this job is a command's in the foreground: end that with Ctrl-C, go on with --resume"
+            raise Conflict(message, code="foreground_job")
+        paused = self._jobs.request_pause(job.project_id, job.id)
+        if paused is None:
+            raise _no_job(job_id)
+        return paused
+
+    def resume(self, principal: Principal | None, job_id: str) -> FineTuningJob:
+        """Queue a paused job again: whatever worker takes it goes on from its checkpoint. ``Conflict`` if it is
+        not paused."""
+        job = self._jobs.resume(project_of(principal), _known(job_id))
+        if job is None:
+            raise _no_job(job_id)
+        self._queue.ring(job.id, job.queue)
+        return job
+
+    def limits(self, principal: Principal) -> Limits:
+        """Of the principal's project, as they hold now."""
+        own = self._jobs.limits(principal.project_id)
+        if own is None:
+            raise NotFound("there is no such project", code="project_not_found")
+        running = self._limits.running if own.running is None else own.running
+        return Limits(running, self._limits.queued if own.queued is None else own.queued)
+
+    def set_limits(self, principal: Principal, limits: Limits) -> None:
+        """From the next claim and the next submission on; None: what the service's settings say."""
+        self._jobs.set_limits(principal.project_id, limits)
 
     def events(
         self, principal: Principal | None, job_id: str, *, after: int = 0, limit: int = 100
@@ -188,52 +253,6 @@ class TrainingService:
         """In order, from the number after ``after`` on."""
         job = self.get(principal, job_id)
         return self._jobs.events(job.project_id, job.id, after=after, limit=limit)
-
-    def _check_named(
-        self, principal: Principal | None, config: Mapping[str, Any]
-    ) -> tuple[DatasetCheck | None, Sequence[Fault]]:
-        """The check of the data, if it could be found, and every fault. A key of the wrong type is passed over."""
-        config, _ = flattened(config)
-        base_model, dataset_path = config.get("base_model"), config.get("dataset_path")
-        faults: list[Fault] = []
-        if principal is not None and config.get("output_dir") is not None:
-            faults.append(Fault("config.output_dir", "not_allowed", "only the foreground command may set it"))
-        check: DatasetCheck | None = None
-        if isinstance(base_model, str):
-            try:
-                self._bases.spec(base_model)
-            except Invalid as error:
-                faults.append(Fault("base_model", error.code, error.message))
-        if config.get("dataset_id") is not None:
-            check, dataset_faults = self._check_version(principal, config["dataset_id"])
-            faults.extend(dataset_faults)
-        elif isinstance(dataset_path, str):
-            try:
-                check = self._datasets.check(dataset_path, trusted=principal is None)
-                faults.extend(check.faults)
-            except Invalid as error:
-                faults.extend(error.faults or [Fault("dataset_path", error.code, error.message)])
-        return check, faults
-
-    def _check_version(
-        self, principal: Principal | None, reference: Any
-    ) -> tuple[DatasetCheck | None, Sequence[Fault]]:
-        """Its rows were checked when they were uploaded; ``path`` of the answer is ``ds-…:3``."""
-        if not isinstance(reference, str):
-            return None, ()
-        try:
-            parsed = DatasetReference.parse(reference)
-        except Invalid as error:
-            return None, [Fault("dataset_id", error.code, error.message)]
-        version = self._dataset_versions.version(_project(principal), parsed.id, parsed.number, parsed.tag)
-        if version is None:
-            message = f"there is no dataset {reference[:100]!r} in this project"
-            return None, [Fault("dataset_id", "dataset_not_found", message)]
-        return DatasetCheck(version.reference, version.digest, version.rows, ()), ()
-
-
-def _project(principal: Principal | None) -> str:
-    return principal.project_id if principal else DEFAULT_PROJECT_ID
 
 
 def _known(job_id: str) -> str:

@@ -1,23 +1,29 @@
 """The Celery app that the sender of doorbells and the worker share."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from celery import Celery
 from kombu import Exchange, Queue
 
-QUEUE = "training"
 CONNECT_SECONDS = 2.0
 
 
-def celery_app(redis_url: str | None, instance_dir: Path) -> Celery:
-    """Unconnected. Without Redis, messages are files in ``instance_dir/broker``."""
+def queue_name(queue: str) -> str:
+    """The broker's name of a queue of jobs."""
+    return f"training.{queue}"
+
+
+def celery_app(redis_url: str | None, instance_dir: Path, queues: Sequence[str]) -> Celery:
+    """Unconnected; its worker serves ``queues``. Without Redis, messages are files in ``instance_dir/broker``."""
+    names = [queue_name(queue) for queue in queues]
     celery = Celery("llm-finetuning", set_as_current=False)
     celery.conf.update(
         # The default exchange needs no bindings, which kombu's filesystem channel would write in place.
-        task_queues=[Queue(QUEUE, Exchange(""), routing_key=QUEUE)],
-        task_default_queue=QUEUE,
+        task_queues=[Queue(name, Exchange(""), routing_key=name) for name in names],
+        task_default_queue=names[0],
         task_default_exchange="",
-        task_default_routing_key=QUEUE,
+        task_default_routing_key=names[0],
         task_serializer="json",
         accept_content=["json"],
         task_ignore_result=True,

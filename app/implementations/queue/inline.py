@@ -4,7 +4,7 @@ from app.core.interfaces.operations import JobQueue
 
 
 class InlineQueue(JobQueue):
-    def ring(self, job_id: str) -> None:
+    def ring(self, job_id: str, queue: str) -> None:
         """Nobody waits for it."""
 
     def check(self) -> str | None:

@@ -63,7 +63,7 @@ class ProcessTrainerLauncher(TrainerLauncher):
                     stderr=output,
                     pass_fds=(ring_out, control_in),
                     start_new_session=True,
-                    env=_environment(int(job_file["threads"])),
+                    env=_environment(int(job_file["threads"]), job_file.get("gpus")),
                 )
         except BaseException:
             os.close(ring_in)
@@ -179,11 +179,12 @@ class ProcessTrainerHandle(TrainerHandle):
                 self._control.write(line.encode())
 
 
-def _environment(threads: int) -> dict[str, str]:
+def _environment(threads: int, gpus: str | None) -> dict[str, str]:
     before = os.environ.get("PYTHONPATH")
     return {
         **os.environ,
         **dict.fromkeys(THREAD_VARIABLES, str(threads)),
+        **({} if gpus is None else {"CUDA_VISIBLE_DEVICES": gpus}),
         "PYTHONPATH": f"{ROOT}{os.pathsep}{before}" if before else str(ROOT),
         **SHAPE_CACHES,
         "PYTHONUNBUFFERED": "1",

@@ -24,10 +24,10 @@ from app.repositories.datasets import SqlDatasetRepository
 from app.repositories.jobs import SqlJobRepository
 from app.repositories.memory import (
     MemoryDatasetRepository,
-    MemoryJobRepository,
     MemoryModelVersionRepository,
     MemoryUserRepository,
 )
+from app.repositories.memory_jobs import MemoryJobRepository
 from app.repositories.model_versions import SqlModelVersionRepository
 from app.repositories.tables import ProjectRow
 from app.repositories.users import SqlUserRepository
@@ -84,7 +84,9 @@ def repositories(request: pytest.FixtureRequest, open_engine: Callable[[str], En
         versions = MemoryModelVersionRepository()
         datasets = MemoryDatasetRepository()
         users = MemoryUserRepository(["default", "other"])
-        return Repositories(MemoryJobRepository(versions, datasets), versions, users, datasets)
+        return Repositories(
+            MemoryJobRepository(versions, datasets, ["default", "other"]), versions, users, datasets
+        )
     return _over_sql(open_engine(request.param))
 
 

@@ -8,8 +8,8 @@ from threading import Barrier
 import pytest
 
 from app.core.entities.dataset_versions import Dataset, DatasetVersion
-from app.core.entities.jobs import JobEvent, JobState
-from app.core.errors import Conflict, NotFound, StaleAttempt
+from app.core.entities.jobs import JobEvent, JobState, Limits
+from app.core.errors import Conflict, NotFound, StaleAttempt, TooMany
 from app.repositories.mapping import job_row
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -57,6 +57,28 @@ def test_each_of_many_claims_gets_a_job_of_its_own(sql, add_jobs, together):
     assert sum(map(bool, shares)) > 1
     for share in shares:
         assert share == sorted(share)  # each saw the oldest first
+
+
+def test_many_claims_at_once_keep_to_the_limit(sql, add_jobs, together):
+    add_jobs(4 * THREADS)
+    shares = together(lambda number: sql.jobs.claim(f"worker-{number}", 30, limits=Limits(running=3)))
+    assert sum(claim is not None for claim in shares) <= 3
+    while sql.jobs.claim("worker", 30, limits=Limits(running=3)):
+        pass
+    assert len(sql.jobs.leases()) == 3
+
+
+def test_many_submissions_at_once_keep_to_the_limit(sql, make_job, together):
+    new = [make_job() for _ in range(THREADS)]
+
+    def submit(number):
+        try:
+            sql.jobs.add(new[number], Limits(queued=3))
+        except TooMany:
+            return False
+        return True
+
+    assert together(submit).count(True) == 3
 
 
 def test_two_successes_under_one_name_get_two_numbers(sql, add_jobs, make_version, together):

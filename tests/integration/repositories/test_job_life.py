@@ -1,20 +1,32 @@
-"""Any order of calls: SQLite does what the in-memory twin does, and no job is ever stranded."""
+"""Any order of calls: the databases do what the in-memory twin does, and no job is ever stranded."""
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
-from sqlalchemy import delete
+from sqlalchemy import delete, update
 
-from app.core.entities.jobs import FINAL_STATES, JobError, JobEvent, JobState, Lease, Progress
+from app.core.entities.jobs import (
+    FINAL_STATES,
+    TRAINING_STATES,
+    JobError,
+    JobEvent,
+    JobState,
+    Lease,
+    Limits,
+    Progress,
+)
 from app.core.errors import AppError
 from app.repositories.database import Database, migrate_empty
 from app.repositories.jobs import SqlJobRepository
-from app.repositories.memory import MemoryJobRepository
-from app.repositories.tables import JobEventRow, JobRow, ModelVersionRow
+from app.repositories.memory_jobs import MemoryJobRepository
+from app.repositories.tables import JobEventRow, JobRow, ModelVersionRow, ProjectRow
+from tests.integration.repositories.conftest import SQL, START
 
 MAX_ATTEMPTS = 2
+LIMITS = Limits(queued=6)
 indexes = st.sampled_from([0, 0, 0, 1, 2])
 fences = st.sampled_from([0, 0, 0, 1])  # how far behind the newest
 moves = st.sampled_from([JobState.QUEUED, *JobState])
@@ -26,7 +38,8 @@ class JobLife(RuleBasedStateMachine):
         with Database(engine).write() as session:
             for table in (JobEventRow, ModelVersionRow, JobRow):
                 session.execute(delete(table))
-        self.both = (SqlJobRepository(engine), MemoryJobRepository())
+            session.execute(update(ProjectRow).values(last_turn=0, max_running=None, max_queued=None))
+        self.both = (SqlJobRepository(engine), MemoryJobRepository(projects=["default", "other"]))
         self.make_job, self.make_version = make_job, make_version
         self.fence, self.seen = {}, {}
         self.add(JobState.QUEUED)
@@ -58,21 +71,30 @@ class JobLife(RuleBasedStateMachine):
             self.take(None)
         return self.pick(index)
 
-    @rule(state=st.sampled_from([JobState.QUEUED, JobState.VALIDATING_FILES]))
-    def submit(self, state):
-        self.add(state)
+    @rule(
+        state=st.sampled_from([JobState.QUEUED, JobState.VALIDATING_FILES]),
+        priority=st.sampled_from([-1, 0, 0, 2]),
+        project_id=st.sampled_from(["default", "default", "other"]),
+        queue=st.sampled_from(["default", "default", "large"]),
+    )
+    def submit(self, state, **of_job):
+        self.add(state, **of_job)
 
-    def add(self, state):
-        job = self.make_job(state=state)
-        self.same(lambda jobs: jobs.add(job))
+    def add(self, state, **of_job):
+        job = self.make_job(state=state, **of_job)
+        self.same(lambda jobs: jobs.add(job, LIMITS))
         return job
 
-    @rule(index=st.sampled_from([None, 0, 1]))
-    def claim(self, index):
-        self.take(None if index is None else self.pick(index)[0].id)
+    @rule(index=st.sampled_from([None, None, 0, 1]), queues=st.sampled_from([None, None, ["default"], ["large"]]))
+    def claim(self, index, queues):
+        self.take(None if index is None else self.pick(index)[0].id, queues=queues)
 
-    def take(self, chosen):
-        claim = self.same(lambda jobs: jobs.claim("worker", 30, chosen))
+    @rule(running=st.sampled_from([None, 1, 2]), project_id=st.sampled_from(["default", "other"]))
+    def limit(self, running, project_id):
+        self.same(lambda jobs: jobs.set_limits(project_id, Limits(running)))
+
+    def take(self, chosen, **options):
+        claim = self.same(lambda jobs: jobs.claim("worker", 30, chosen, limits=LIMITS, **options))
         if claim is not None:
             assert claim.fence > self.fence.get(claim.job.id, 0)
             self.fence[claim.job.id] = claim.fence
@@ -107,6 +129,27 @@ class JobLife(RuleBasedStateMachine):
         job, _ = self.pick(index)
         self.same(lambda jobs: jobs.request_cancel("default", job.id))
 
+    @rule(index=indexes)
+    def pause(self, index):
+        job, _ = self.pick(index)
+        self.same(lambda jobs: jobs.request_pause("default", job.id))
+
+    @rule(index=indexes)
+    def resume(self, index):
+        job, _ = self.pick(index)
+        self.same(lambda jobs: jobs.resume("default", job.id))
+
+    @rule(index=indexes, behind=fences)
+    def give_back(self, index, behind):
+        job, fence = self.pick_held(index)
+        self.same(lambda jobs: jobs.give_back(job.id, fence - behind))
+
+    @rule(index=indexes, behind=fences)
+    def give_up(self, index, behind):
+        job, fence = self.pick_held(index)
+        lost = JobError("trainer_failed", "by SIGSEGV")
+        self.same(lambda jobs: jobs.give_up(job.id, fence - behind, lost, MAX_ATTEMPTS))
+
     @rule(index=indexes, stale=st.booleans())
     def lose(self, index, stale):
         job, fence = self.pick_held(index)
@@ -118,17 +161,19 @@ class JobLife(RuleBasedStateMachine):
     def they_agree_and_nothing_is_stranded(self):
         held = {lease.job_id for lease in self.same(lambda jobs: jobs.leases())}
         self.same(lambda jobs: jobs.count_by_state())
-        for job in self.same(lambda jobs: jobs.list("default")):
+        others = self.same(lambda jobs: jobs.list("other"))
+        for job in [*self.same(lambda jobs: jobs.list("default")), *others]:
             final = job.state in FINAL_STATES
-            assert (job.state is JobState.RUNNING) <= (job.id in held)
-            assert not (final and job.id in held)
+            assert (job.state in TRAINING_STATES) <= (job.id in held)
+            assert not (job.id in held and (final or job.state is JobState.PAUSED))
             assert not job.cancel_requested or final or job.id in held
             assert final == (job.finished_at is not None)
-            assert job.attempts <= self.fence.get(job.id, 0)
+            assert max(job.attempts, job.lost) <= self.fence.get(job.id, 0)
+            assert job.lost <= MAX_ATTEMPTS
             before = self.seen.get(job.id)
             assert before not in FINAL_STATES or before is job.state
             self.seen[job.id] = job.state
-            events = self.same(lambda jobs, job=job: jobs.events("default", job.id))
+            events = self.same(lambda jobs, job=job: jobs.events(job.project_id, job.id))
             assert [event.seq for event in events] == list(range(1, len(events) + 1))
 
 
@@ -141,9 +186,12 @@ def without_times(outcome):
     return replace(outcome, job=without_times(outcome.job)) if hasattr(outcome, "job") else outcome
 
 
-def test_any_order_of_calls(open_engine, make_job, make_version):
-    engine = open_engine("sqlite")
+@pytest.mark.parametrize("kind", SQL)
+def test_any_order_of_calls(open_engine, make_job, make_version, kind):
+    engine = open_engine(kind)
     migrate_empty(engine)
+    with Database(engine).write() as session:
+        session.add(ProjectRow(id="other", name="other", created_at=START))
     run_state_machine_as_test(
         lambda: JobLife(engine, make_job, make_version),
         settings=settings(

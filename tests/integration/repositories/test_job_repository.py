@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from app.core.entities.jobs import FINAL_STATES, JobError, JobEvent, JobState, Lease, Progress
+from app.core.entities.jobs import FINAL_STATES, JobError, JobEvent, JobState, Lease, Order, Progress
 from app.core.errors import Conflict, Fault, Invalid, StaleAttempt
 
 NOW = datetime(2026, 5, 5, 5, 5, 5, 55, tzinfo=UTC)
@@ -91,7 +91,7 @@ def test_counts_every_state_over_all_projects(jobs, make_job):
     }
 
 
-def test_claims_the_oldest_first_and_each_once(jobs, make_job):
+def test_claims_what_is_to_be_validated_then_the_oldest_each_once(jobs, make_job):
     young, old, validating = (
         make_job(created_at=NOW + timedelta(hours=hours), state=state)
         for hours, state in [(2, JobState.QUEUED), (0, JobState.QUEUED), (1, JobState.VALIDATING_FILES)]
@@ -99,8 +99,8 @@ def test_claims_the_oldest_first_and_each_once(jobs, make_job):
     for job in (young, old, validating, make_job(state=JobState.SUCCEEDED)):
         jobs.add(job)
     claims = [jobs.claim("worker", 12.5) for _ in range(4)]
-    assert [claim and claim.job.id for claim in claims] == [old.id, validating.id, young.id, None]
-    first, second = claims[:2]
+    assert [claim and claim.job.id for claim in claims] == [validating.id, old.id, young.id, None]
+    second, first = claims[:2]
     assert (first.job.state, first.job.attempts) == (JobState.RUNNING, 1)
     assert first.job.started_at is not None
     assert (first.fence, first.owner, first.lease_seconds) == (1, "worker", 12.5)
@@ -155,10 +155,10 @@ def test_cancels_a_waiting_job_at_once(jobs, make_job):
 
 def test_marks_a_held_job_and_its_heartbeat_hears_of_it(jobs, held):
     job_id, fence = held
-    assert jobs.renew(job_id, fence) is False
+    assert jobs.renew(job_id, fence) is Order.GO_ON
     marked = jobs.request_cancel("default", job_id)
     assert (marked.state, marked.cancel_requested) == (JobState.RUNNING, True)
-    assert jobs.renew(job_id, fence) is True
+    assert jobs.renew(job_id, fence) is Order.CANCEL
     jobs.move(job_id, fence, JobState.CANCELLED)
     assert jobs.get("default", job_id).state is JobState.CANCELLED
 
@@ -217,6 +217,8 @@ def test_a_stale_attempt_is_refused_and_changes_nothing(jobs, held, make_job, ma
         lambda fence: jobs.ingest(job_id, fence, [event(1)], Progress(step=9)),
         lambda fence: jobs.set_run_folder(job_id, fence, "elsewhere"),
         lambda fence: jobs.move(job_id, fence, JobState.FAILED),
+        lambda fence: jobs.give_back(job_id, fence),
+        lambda fence: jobs.give_up(job_id, fence, JobError("trainer_failed", "by SIGSEGV"), 3),
         lambda fence: jobs.succeed(job_id, fence, version, {}),
     ]
 
@@ -341,10 +343,10 @@ def test_a_job_that_loses_every_worker_is_poisoned(jobs, make_job):
 
 def test_lost_while_validating_stays_for_the_next(jobs, make_job):
     jobs.add(make_job(state=JobState.VALIDATING_FILES))
-    for fence in (1, 2, 3, 4):
+    for fence, after in [(1, JobState.VALIDATING_FILES), (2, JobState.VALIDATING_FILES), (3, JobState.FAILED)]:
         claim = jobs.claim("worker", 30)
         assert (claim.fence, claim.job.attempts) == (fence, 0)
-        assert jobs.release_lost(jobs.leases()[0], 3) is JobState.VALIDATING_FILES
+        assert jobs.release_lost(jobs.leases()[0], 3) is after
 
 
 def test_no_method_reaches_into_another_project(jobs, held):
@@ -355,5 +357,7 @@ def test_no_method_reaches_into_another_project(jobs, held):
     with pytest.raises(Invalid):
         jobs.list("other", after=job_id)
     assert jobs.request_cancel("other", job_id) is None
-    assert jobs.renew(job_id, fence) is False
+    assert jobs.request_pause("other", job_id) is None
+    assert jobs.resume("other", job_id) is None
+    assert jobs.renew(job_id, fence) is Order.GO_ON
     assert jobs.events("other", job_id) == []

@@ -89,8 +89,9 @@ def test_flask_db_upgrades_and_downgrades(app, empty_engine):
     assert schema_fault(empty_engine) is None
 
 
-def test_jobs_of_the_first_schema_are_kept(app, empty_engine, make_job):
-    upgrade(revision="0001")
+@pytest.mark.parametrize("revision", ["0001", "0002"])
+def test_jobs_of_an_earlier_schema_are_kept(app, empty_engine, make_job, revision):
+    upgrade(revision=revision)
     job = make_job()
     columns = {c["name"] for c in inspect(empty_engine).get_columns("jobs")}
     row = {name: value for name, value in vars(job_row(job)).items() if name in columns}
@@ -108,7 +109,7 @@ def test_jobs_of_the_first_schema_are_kept(app, empty_engine, make_job):
     assert "older than this code" in schema_fault(empty_engine)
     upgrade()
     assert SqlJobRepository(empty_engine).get("default", job.id) == job
-    downgrade(revision="0001")
+    downgrade(revision=revision)
     assert {c["name"] for c in inspect(empty_engine).get_columns("jobs")} == columns
 
 
@@ -161,8 +162,8 @@ def test_another_schema_is_named_with_what_mends_it(empty_engine, revision, says
 
 def test_an_older_schema_asks_for_the_upgrade(empty_engine, monkeypatch):
     migrate_empty(empty_engine)
-    monkeypatch.setattr("app.repositories.database._revisions", lambda: ("9999", "0002"))
-    assert "(0002) is older than this code (9999): run `flask --app run db upgrade`" in schema_fault(empty_engine)
+    monkeypatch.setattr("app.repositories.database._revisions", lambda: ("9999", "0003"))
+    assert "(0003) is older than this code (9999): run `flask --app run db upgrade`" in schema_fault(empty_engine)
 
 
 def test_a_database_that_is_away_is_unavailable(tmp_path):

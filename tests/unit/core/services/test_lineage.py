@@ -146,6 +146,8 @@ def test_the_services_own_defaults_start_from_nothing(services, publish):
         services.training._queue,
         defaults,
         services.training._forecasts,
-        services.training._dataset_versions,
+        services.training._checks._dataset_versions,
+        services.training._queues,
+        services.training._limits,
     )
     assert again.submit(CLIENT, SOUND).config["from_version"] is None

@@ -94,7 +94,7 @@ def test_a_new_job_takes_over_folder_and_checkpoints(
     before = training.submit(None, SOUND)
     in_state(twins, before.id, state)
     checkpoint(run, before.id, 7)
-    job = training.resume(run_to_resume(run), {**SOUND, "num_epochs": 9})
+    job = training.resume_run(run_to_resume(run), {**SOUND, "num_epochs": 9})
 
     assert job.id != before.id
     assert (job.run_folder, job.state, job.created_by) == (str(run), JobState.VALIDATING_FILES, None)
@@ -106,12 +106,12 @@ def test_a_new_job_takes_over_folder_and_checkpoints(
 
 def test_a_run_of_another_instance_can_be_gone_on_with(training: Any, run: Path) -> None:
     checkpoint(run, "ftjob-unknown", 7)
-    assert training.resume(run_to_resume(run), SOUND).run_folder == str(run)
+    assert training.resume_run(run_to_resume(run), SOUND).run_folder == str(run)
 
 
 def refusal(training: Any, run: Path) -> str:
     with pytest.raises(Conflict) as refused:
-        training.resume(run_to_resume(run), SOUND)
+        training.resume_run(run_to_resume(run), SOUND)
     return refused.value.code
 
 
@@ -133,7 +133,7 @@ def test_artifacts_finish_a_run_that_no_row_tells_of_and_no_other(training: Any,
     in_state(twins, known.id, JobState.FAILED)
     checkpoint(run, known.id, 8)
     seal(run / "artifacts", {"job_id": known.id})
-    assert training.resume(run_to_resume(run), SOUND).run_folder == str(run)
+    assert training.resume_run(run_to_resume(run), SOUND).run_folder == str(run)
 
 
 def test_a_run_that_is_at_work_is_refused(training: Any, twins: Any, run: Path) -> None:
@@ -155,11 +155,11 @@ def test_a_job_of_the_service_is_its_workers_while_it_lasts(
     if refused:
         assert refusal(training, run) == "run_is_live"
     else:
-        assert training.resume(run_to_resume(run), SOUND).created_by is None
+        assert training.resume_run(run_to_resume(run), SOUND).created_by is None
 
 
 def test_nothing_is_taken_over_for_a_config_with_faults(training: Any, run: Path) -> None:
     place = checkpoint(run, "ftjob-unknown", 7)
     with pytest.raises(Invalid):
-        training.resume(run_to_resume(run), {**SOUND, "num_epochs": 0})
+        training.resume_run(run_to_resume(run), {**SOUND, "num_epochs": 0})
     assert place.is_dir()

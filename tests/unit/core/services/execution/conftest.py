@@ -16,10 +16,12 @@ from app.core.entities.training_config import TrainingConfig
 from app.core.errors import Invalid, Unavailable
 from app.core.interfaces.components import ArtifactStore, BaseModelStore, ChatTokenizer, DatasetStore
 from app.core.interfaces.operations import TrainerHandle, TrainerLauncher, TrainerOutcome
+from app.core.interfaces.storage import NO_LIMITS
 from app.core.services.execution import ExecutionService
 from app.core.services.forecasting import Forecasts
 from app.implementations.data.token_cache import FileTokenCache
-from app.repositories.memory import MemoryJobRepository, MemoryModelVersionRepository
+from app.repositories.memory import MemoryModelVersionRepository
+from app.repositories.memory_jobs import MemoryJobRepository
 
 PROJECT = "default"
 LEASE = 2.0
@@ -143,6 +145,7 @@ class FakeTrainer(TrainerLauncher, TrainerHandle):
 
     def __init__(self) -> None:
         self.started = threading.Event()
+        self.told = threading.Event()  # to stop
         self.job_file: Mapping[str, Any] = {}
         self.deadlines: list[float] = []
         self.stops = self.kills = 0
@@ -177,6 +180,7 @@ class FakeTrainer(TrainerLauncher, TrainerHandle):
 
     def stop(self) -> None:
         self.stops += 1
+        self.told.set()
         if not self.deaf:
             self.end(TrainerOutcome("stopped"))
 
@@ -221,8 +225,11 @@ class House:
             results_dir=self.results,
             lease_seconds=lease_seconds,
             poll_seconds=0.05,
+            drain_seconds=3.0,
             max_attempts=2,
             threads=1,
+            queues=None,
+            limits=NO_LIMITS,
         )
 
     def submit(self, state: JobState = JobState.QUEUED, created_by: str | None = "user", **config: Any) -> str:

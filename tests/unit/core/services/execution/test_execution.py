@@ -13,7 +13,7 @@ from app.core.entities.jobs import JobEvent, JobState, Lease
 from app.core.errors import Conflict, StaleAttempt, Unavailable
 from app.core.interfaces.operations import TrainerOutcome
 from app.core.services import tracking
-from app.repositories.memory import MemoryJobRepository
+from app.repositories.memory_jobs import MemoryJobRepository
 from app.utils.clock import boottime
 from tests.unit.core.services.execution.conftest import (
     LEASE,
@@ -239,7 +239,7 @@ def test_cancel_stops_the_trainer(house: House, in_background: Background) -> No
 def test_a_trainer_that_does_not_listen_is_killed(
     house: House, in_background: Background, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.core.services.attempt.STOP_SECONDS", 0.1)
+    monkeypatch.setattr("app.core.services.attempt.CANCEL_SECONDS", 0.1)
     house.trainer.deaf = True
     job_id = house.submit()
     thread = in_background(house.execution.run_next, "me")
@@ -368,11 +368,87 @@ def test_a_lease_that_ran_out_is_not_the_jobs_fault(house: House) -> None:
     assert error.code == "poisoned"
 
 
-def test_a_crash_is(house: House) -> None:
+def test_a_job_that_kills_its_process_again_and_again_is_poisoned(house: House) -> None:
     job_id = house.submit()
     house.trainer.end(TrainerOutcome("crashed", "trainer_failed", "it ended by SIGSEGV"))
     house.execution.run_next("me")
+    assert house.job(job_id).state is JobState.QUEUED
+    house.execution.run_next("me")
+    error = house.job(job_id).error
+    assert error is not None
+    assert (error.code, "by SIGSEGV" in error.message) == ("poisoned", True)
+
+
+def test_a_crash_in_the_foreground_is_the_end(house: House) -> None:
+    job_id = house.submit(created_by=None)
+    house.trainer.end(TrainerOutcome("crashed", "trainer_failed", "it ended by SIGSEGV"))
+    house.execution.run_next("me", job_id)
+    error = house.job(job_id).error
+    assert error is not None
+    assert error.code == "trainer_failed"
+
+
+def test_a_trainer_that_the_system_ended_for_want_of_memory_is_not_started_again(house: House) -> None:
+    job_id = house.submit()
+    house.trainer.end(TrainerOutcome("crashed", "out_of_memory", "no room"))
+    house.execution.run_next("me")
     assert house.job(job_id).state is JobState.FAILED
+
+
+def test_a_pause_stops_the_trainer_and_waits_for_it(
+    house: House, in_background: Background, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.core.services.attempt.CANCEL_SECONDS", 0.0)
+    house.trainer.deaf = True  # busy with a long step
+    job_id = house.submit()
+    thread = in_background(house.execution.run_next, "me")
+    assert house.trainer.started.wait(5)
+    house.jobs.request_pause(PROJECT, job_id)
+    assert house.trainer.told.wait(5)
+    assert house.job(job_id).state is JobState.PAUSING
+    assert not house.trainer.kills
+    house.trainer.end(TrainerOutcome("stopped"))
+    thread.join(5)
+    assert house.job(job_id).state is JobState.PAUSED
+    assert house.job(job_id).lost == 0
+
+
+def test_a_job_that_pauses_can_still_be_cancelled(
+    house: House, in_background: Background, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.core.services.attempt.CANCEL_SECONDS", 0.1)
+    house.trainer.deaf = True
+    job_id = house.submit()
+    thread = in_background(house.execution.run_next, "me")
+    assert house.trainer.started.wait(5)
+    house.jobs.request_pause(PROJECT, job_id)
+    assert house.trainer.told.wait(5)
+    house.jobs.request_cancel(PROJECT, job_id)
+    thread.join(5)
+    assert house.job(job_id).state is JobState.CANCELLED
+    assert house.trainer.kills
+
+
+def test_a_job_that_ends_before_it_hears_of_the_pause_has_succeeded(
+    house: House, in_background: Background
+) -> None:
+    house.trainer.deaf = True
+    job_id = house.submit()
+    thread = in_background(house.execution.run_next, "me")
+    assert house.trainer.started.wait(5)
+    house.jobs.request_pause(PROJECT, job_id)
+    assert house.trainer.told.wait(5)
+    house.trainer.end()
+    thread.join(5)
+    assert house.job(job_id).state is JobState.SUCCEEDED
+
+
+def test_the_gpus_of_a_slot_reach_its_trainer(house: House) -> None:
+    house.trainer.end()
+    for gpus in ("0,1", None):
+        house.submit()
+        house.execution.run_next("me", gpus=gpus)
+        assert house.trainer.job_file["gpus"] == gpus
 
 
 def test_a_database_that_is_away_while_a_worker_drains_fails_no_job(house: House) -> None:

@@ -1,0 +1,84 @@
+"""Which job is claimed next: fair share between projects, then state, priority and age within one."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import ColumnElement, Select, and_, case, func, select
+from sqlalchemy.orm import Session
+
+from app.core.entities.jobs import TRAINING_STATES, WAITING_STATES, JobState, Limits
+from app.repositories.job_rules import effective, no_project
+from app.repositories.tables import JobRow, ProjectRow
+
+
+def next_of_all(session: Session, queues: Sequence[str] | None, limits: Limits) -> JobRow | None:
+    """The job to claim, its row locked, and its project's turn taken; jobs of the foreground are passed over."""
+    for project_id, own in _projects_in_turn(session, queues):
+        most = effective(own, limits).running
+        room = most is None or count_jobs(session, project_id, TRAINING_STATES) < most
+        states = WAITING_STATES if room else (JobState.VALIDATING_FILES,)
+        row = session.scalar(_first_of(project_id, states, queues))
+        if row is None:  # another worker has it in hand
+            continue
+        project = locked_project(session, project_id)
+        # Whoever claimed one of this project's since we counted had its row locked, and has let go of it.
+        full = most is not None and count_jobs(session, project_id, TRAINING_STATES) >= most
+        if full and row.state == JobState.QUEUED:
+            continue
+        project.last_turn = 1 + (session.scalar(select(func.max(ProjectRow.last_turn))) or 0)
+        return row
+    return None
+
+
+def one_that_waits(job_id: str) -> Select[JobRow]:
+    return _locked(select(JobRow.id).where(JobRow.id == job_id, _waits(WAITING_STATES)))
+
+
+def locked_project(session: Session, project_id: str) -> ProjectRow:
+    """FOR NO KEY UPDATE, as a plain FOR UPDATE would wait for every insert that refers to the project.
+
+    Whoever locks a job's row and its project's locks the job's first. ``NotFound`` (project_not_found).
+    """
+    query = select(ProjectRow).where(ProjectRow.id == project_id).with_for_update(key_share=True)
+    project = session.scalar(query.execution_options(populate_existing=True))
+    if project is None:
+        raise no_project(project_id)
+    return project
+
+
+def project_limits(project: ProjectRow) -> Limits:
+    return Limits(project.max_running, project.max_queued)
+
+
+def count_jobs(session: Session, project_id: str, states: Sequence[JobState]) -> int:
+    query = select(func.count()).where(JobRow.project_id == project_id, JobRow.state.in_(states))
+    return session.scalar(query) or 0
+
+
+def _projects_in_turn(session: Session, queues: Sequence[str] | None) -> Sequence[tuple[str, Limits]]:
+    """Of those with a job to claim: the fewest jobs held first, then the turn that is the longest ago."""
+    of_project = JobRow.project_id == ProjectRow.id
+    held = select(func.count()).where(of_project, JobRow.owner.is_not(None)).scalar_subquery()
+    waiting = select(JobRow.id).where(of_project, _waits(WAITING_STATES), _offered(queues)).exists()
+    query = select(ProjectRow).where(waiting).order_by(held, ProjectRow.last_turn, ProjectRow.id)
+    return [(project.id, project_limits(project)) for project in session.scalars(query)]
+
+
+def _first_of(project_id: str, states: Sequence[JobState], queues: Sequence[str] | None) -> Select[JobRow]:
+    order = case({state.value: place for place, state in enumerate(WAITING_STATES)}, value=JobRow.state)
+    query = select(JobRow.id).where(JobRow.project_id == project_id, _waits(states), _offered(queues))
+    return _locked(query.order_by(order, JobRow.priority.desc(), JobRow.created_at, JobRow.id))
+
+
+def _locked(ids: Select[str]) -> Select[JobRow]:
+    """The row of the first id that nobody has locked. The ids are sorted without the rows, which are large."""
+    first = ids.limit(1).with_for_update(skip_locked=True).scalar_subquery()
+    return select(JobRow).where(JobRow.id == first)
+
+
+def _waits(states: Sequence[JobState]) -> ColumnElement[bool]:
+    return and_(JobRow.state.in_(states), JobRow.owner.is_(None), JobRow.cancel_requested.is_(False))
+
+
+def _offered(queues: Sequence[str] | None) -> ColumnElement[bool]:
+    by_a_client = JobRow.created_by.is_not(None)
+    return by_a_client if queues is None else and_(by_a_client, JobRow.queue.in_(queues))
