@@ -13,10 +13,11 @@ from flask.cli import with_appcontext
 
 from app.cli.base import OPERATOR, Command, Commands, services
 from app.cli.data import data
+from app.cli.jobs import jobs
 from app.core.entities.forecasts import in_minutes
 from app.core.entities.identity import Role
 from app.core.entities.inference import Sampling
-from app.core.entities.jobs import FineTuningJob, JobState
+from app.core.entities.jobs import DEFAULT_QUEUE, PRIORITIES
 from app.extensions import current_services
 
 if TYPE_CHECKING:
@@ -26,13 +27,13 @@ _LAB_MODEL = "A base model or a version (name, name:3), of Llama's architecture.
 
 
 users = Commands("users", help="People who may call the service.")
-train = Commands("train", help="Fine-tuning jobs.")
+train = Commands("train", help="Ask for fine-tuning jobs; `flask jobs` says what becomes of them.")
 models = Commands("models", help="Published models and base models.")
 lab = Commands("lab", help="To learn from: small things to try, on this machine.")
 
 
 def init_cli(app: Flask) -> None:
-    for group in (users, data, train, models, lab):
+    for group in (users, data, train, jobs, models, lab):
         app.cli.add_command(group)
     app.cli.add_command(predict)
 
@@ -75,19 +76,32 @@ def _job_options(command: Callable[..., None]) -> Callable[..., None]:
     )
     @wraps(command)
     def with_options(
-        dataset_path: str | None, dataset_id: str | None, base_model: str | None, changes: tuple[str, ...]
+        dataset_path: str | None,
+        dataset_id: str | None,
+        base_model: str | None,
+        changes: tuple[str, ...],
+        **others: Any,
     ) -> None:
         named = {"dataset_path": dataset_path, "dataset_id": dataset_id, "base_model": base_model}
-        command(dict(map(_change, changes)) | {key: value for key, value in named.items() if value is not None})
+        overrides = dict(map(_change, changes)) | {key: value for key, value in named.items() if value is not None}
+        command(overrides, **others)
 
     return with_options
 
 
 @train.command("submit")
 @_job_options
-def submit(overrides: dict[str, Any]) -> None:
+@click.option(
+    "--priority",
+    type=click.IntRange(PRIORITIES[0], PRIORITIES[-1]),
+    default=0,
+    show_default=True,
+    help="Among the jobs of the project; the higher, the sooner.",
+)
+@click.option("--queue", default=DEFAULT_QUEUE, show_default=True, help="Whose workers may take it.")
+def submit(overrides: dict[str, Any], priority: int, queue: str) -> None:
     """Queue a job for a worker, and print its id."""
-    click.echo(services().training.submit(OPERATOR, overrides).id)
+    click.echo(services().training.submit(OPERATOR, overrides, priority=priority, queue=queue).id)
 
 
 @train.command("estimate")
@@ -109,38 +123,6 @@ def estimate(overrides: dict[str, Any]) -> None:
         lines["would fit"] = " ".join(f"--set {key}={json.dumps(value)}" for key, value in changes)
     for name, value in lines.items():
         click.echo(f"{name:12} {value}")
-
-
-@train.command("status")
-@click.argument("task_id")
-def job_status(task_id: str) -> None:
-    """Show how far the job TASK_ID is."""
-    job = services().training.get(OPERATOR, task_id)
-    click.echo(_line(job))
-    for name in ("loss", "eval_loss", "learning_rate", "tokens_per_second", "eta_seconds"):
-        if (value := getattr(job.progress, name)) is not None:
-            click.echo(f"  {name}: {value:.6g}")
-    if job.error:
-        click.echo(f"  error: {job.error.code}: {job.error.message}")
-        for fault in job.error.faults:
-            click.echo(f"    {fault.where}: {fault.message}")
-
-
-@train.command("list")
-@click.option("--state", type=click.Choice([state.value for state in JobState]))
-@click.option("--limit", type=click.IntRange(1, 100), default=20, show_default=True)
-def list_jobs(state: str | None, limit: int) -> None:
-    """List jobs, newest first."""
-    page = services().training.list(OPERATOR, state=JobState(state) if state else None, limit=limit)
-    for job in page.jobs:
-        click.echo(_line(job))
-
-
-@train.command("cancel")
-@click.argument("task_id")
-def cancel(task_id: str) -> None:
-    """Cancel the job TASK_ID; one that trains ends at its next step."""
-    click.echo(_line(services().training.cancel(OPERATOR, task_id)))
 
 
 @models.command("list")
@@ -272,8 +254,3 @@ def _change(text: str) -> tuple[str, Any]:
         return key, json.loads(value)
     except ValueError:
         return key, value
-
-
-def _line(job: FineTuningJob) -> str:
-    steps = f"{job.progress.step}/{job.progress.total_steps or '?'}"
-    return f"{job.id}  {job.state.value:16} {steps:>11}  {job.name}  {job.created_at:%Y-%m-%d %H:%M} UTC"

@@ -190,9 +190,10 @@ def shared_app(tmp_path_factory: pytest.TempPathFactory) -> Flask:
 
 
 @pytest.fixture
-def app(shared_app: Flask, services: Services) -> Iterator[Flask]:
+def app(shared_app: Flask, services: Services, quiet_settings: Settings) -> Iterator[Flask]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(shared_app.extensions, "services", services)
+        patch.setitem(shared_app.extensions, "settings", quiet_settings)
         yield shared_app
 
 

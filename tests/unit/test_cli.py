@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from app.core.entities.identity import DEFAULT_PROJECT_ID, Role
-from app.core.entities.jobs import JobError, JobState, Progress
+from app.core.entities.jobs import JobError, JobEvent, JobState, Limits, Progress
 from app.core.entities.models import ModelVersion
 from app.core.errors import Fault, Unavailable
 
@@ -78,9 +78,9 @@ def test_a_username_that_is_taken(flask):
         ("users", "create", "alice"),
         ("users", "nonsense"),
         ("train", "submit", "--set", "seed"),
-        ("train", "list", "--state", "asleep"),
-        ("train", "list", "--limit", "0"),
-        ("train", "status"),
+        ("jobs", "list", "--state", "asleep"),
+        ("jobs", "list", "--limit", "0"),
+        ("jobs", "show"),
         ("models", "show"),
         ("predict",),
         ("predict", "  "),
@@ -102,7 +102,9 @@ def test_usage_errors(flask, words):
     "words",
     [
         *[("users",), ("users", "create"), ("users", "list")],
-        *[("train",), ("train", "submit"), ("train", "status"), ("train", "list"), ("train", "cancel")],
+        *[("train",), ("train", "submit"), ("train", "estimate"), ("jobs",)],
+        *[("jobs", verb) for verb in ("list", "show", "events", "logs", "cancel", "pause", "resume", "retry")],
+        ("jobs", "limits"),
         *[("models",), ("models", "list"), ("models", "show"), ("models", "pull"), ("predict",)],
         *[("lab",), ("lab", "train"), ("lab", "eval"), ("lab", "chat"), ("lab", "demo")],
     ],
@@ -138,34 +140,76 @@ def test_submit_is_bound_to_data_raw(flask, tmp_path, twins):
 
 def test_a_jobs_life_as_the_operator_sees_it(flask, twins):
     job_id = flask("train", "submit", "--dataset-path", "data/raw/sound.json")[1].strip()
-    code, out, _ = flask("train", "status", job_id)
+    code, out, _ = flask("jobs", "show", job_id)
     assert code == 0
     assert out.startswith(f"{job_id}  validating_files")
     claim = twins.jobs.claim("w", 30)
     twins.jobs.ingest(job_id, claim.fence, [], Progress(3, 10, loss=1.25))
     error = JobError("invalid_data", "the data has faults", (Fault("row 2", "no_answer", "no answer"),))
     twins.jobs.move(job_id, claim.fence, JobState.FAILED, error)
-    _, out, _ = flask("train", "status", job_id)
+    _, out, _ = flask("jobs", "show", job_id)
     assert "3/10" in out
     assert "  loss: 1.25\n" in out
     assert "  error: invalid_data: the data has faults\n    row 2: no answer\n" in out
-    assert job_id in flask("train", "list", "--state", "failed")[1]
-    assert flask("train", "list", "--state", "queued")[1] == ""
-    code, _, err = flask("train", "cancel", job_id)
+    assert job_id in flask("jobs", "list", "--state", "failed")[1]
+    assert flask("jobs", "list", "--state", "queued")[1] == ""
+    code, _, err = flask("jobs", "cancel", job_id)
     assert code == 1
     assert one_line(err)
 
 
 def test_cancel(flask, twins):
     job_id = flask("train", "submit", "--dataset-path", "data/raw/sound.json")[1].strip()
-    code, out, _ = flask("train", "cancel", job_id)
+    code, out, _ = flask("jobs", "cancel", job_id)
     assert code == 0
     assert "cancelled" in out
 
 
-@pytest.mark.parametrize(
-    "words", [("train", "status", "ftjob-x"), ("train", "cancel", "x"), ("models", "show", "x")]
-)
+def test_pause_resume_and_retry(flask, twins):
+    words = ("train", "submit", "--dataset-path", "data/raw/sound.json", "--priority", "4")
+    job_id = flask(*words)[1].strip()
+    twins.jobs.move(job_id, twins.jobs.claim("w", 30).fence, JobState.QUEUED)
+    for verb, state in (("pause", "paused"), ("resume", "queued"), ("cancel", "cancelled")):
+        code, out, _ = flask("jobs", verb, job_id)
+        assert (code, state in out) == (0, True)
+    code, out, _ = flask("jobs", "retry", job_id)
+    again = twins.jobs.get(DEFAULT_PROJECT_ID, out.strip())
+    assert (code, again.retry_of, again.priority) == (0, job_id, 4)
+    assert f"retry_of: {job_id}" in flask("jobs", "show", again.id)[1]
+    code, _, err = flask("jobs", "resume", again.id)
+    assert code == 1
+    assert one_line(err)
+
+
+def test_events_and_logs(flask, twins, settings):
+    job_id = flask("train", "submit", "--dataset-path", "data/raw/sound.json")[1].strip()
+    assert "no trainer has been started" in flask("jobs", "logs", job_id)[2]
+    twins.jobs.move(job_id, twins.jobs.claim("w", 30).fence, JobState.QUEUED)
+    fence = twins.jobs.claim("w", 30).fence
+    twins.jobs.set_run_folder(job_id, fence, "run_1")
+    assert "no logs.txt" in flask("jobs", "logs", job_id)[2]
+    folder = settings.results_dir / "run_1"
+    folder.mkdir(parents=True)
+    (folder / "logs.txt").write_text("one\ntwo\nthree\n")
+    assert flask("jobs", "logs", job_id, "--lines", "2")[1] == "two\nthree\n"
+    at = datetime(2026, 1, 1, 12, 0, 1, tzinfo=UTC)
+    said = [
+        JobEvent(1, "message", "info", "loading", at),
+        JobEvent(2, "metrics", "info", "step 1 of 2", at, {"loss": 1.25}),
+    ]
+    twins.jobs.ingest(job_id, fence, said, None)
+    code, out, _ = flask("jobs", "events", job_id, "--after", "1")
+    assert (code, out) == (0, "     2  12:00:01  info   step 1 of 2  loss 1.25\n")
+
+
+def test_limits(flask, twins):
+    assert flask("jobs", "limits")[1] == "running  any number\nqueued   1000\n"
+    assert flask("jobs", "limits", "--running", "2", "--queued", "5")[1] == "running  2\nqueued   5\n"
+    assert twins.jobs.limits(DEFAULT_PROJECT_ID) == Limits(2, 5)
+    assert flask("jobs", "limits", "--running", "0")[1] == "running  any number\nqueued   5\n"
+
+
+@pytest.mark.parametrize("words", [("jobs", "show", "ftjob-x"), ("jobs", "cancel", "x"), ("models", "show", "x")])
 def test_what_is_not_there(flask, words):
     code, _, err = flask(*words)
     assert code == 1
@@ -215,7 +259,7 @@ def test_predict(flask, twins):
 
 def test_without_a_database_one_line_says_what_to_do(flask, twins):
     twins.database.problem = "the database has no schema: run it"
-    for words in (("users", "list"), ("train", "list"), ("models", "list"), ("predict", "x")):
+    for words in (("users", "list"), ("jobs", "list"), ("models", "list"), ("predict", "x")):
         assert flask(*words) == (1, "", "Error: the database has no schema: run it\n")
 
 

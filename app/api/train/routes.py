@@ -3,6 +3,7 @@
 from typing import Any
 
 from app.api.train.schemas import (
+    NAMED,
     AcceptedSchema,
     EstimateSchema,
     EventListSchema,
@@ -10,11 +11,12 @@ from app.api.train.schemas import (
     JobListSchema,
     JobQuerySchema,
     JobSchema,
+    LimitsSchema,
     TrainSchema,
 )
 from app.core.entities.forecasts import Estimate
 from app.core.entities.identity import Role
-from app.core.entities.jobs import FineTuningJob
+from app.core.entities.jobs import FineTuningJob, Limits
 from app.core.services.training import JobPage
 from app.extensions import current_services
 from app.gateway.authentication import current_principal, require
@@ -72,15 +74,18 @@ EVENT = {
 @require(Role.DEVELOPER)
 @blueprint.arguments(TrainSchema, example=EXAMPLE)
 @blueprint.response(202, AcceptedSchema, example=ACCEPTED)
-@blueprint.errors(400, 413)
+@blueprint.errors(400, 404, 413)
 def submit(body: dict[str, Any]) -> FineTuningJob:
     """Start a fine-tuning job
 
     What `config` leaves out comes from the service's `train_config.yaml`; its keys may stand under `model` as
     well, and LoRA's at the top. `output_dir` cannot be set here. A request with faults starts nothing, and the
-    answer lists all of them.
+    answer lists all of them. 429 `too_many_jobs`: as many jobs of the project wait as may.
     """
-    return current_services().training.submit(current_principal(), _overrides(body))
+    priority, queue = body["priority"], body["queue"]
+    return current_services().training.submit(
+        current_principal(), _overrides(body), priority=priority, queue=queue
+    )
 
 
 @blueprint.post("/estimate")
@@ -130,6 +135,58 @@ def cancel(task_id: str) -> FineTuningJob:
     return current_services().training.cancel(current_principal(), task_id)
 
 
+@blueprint.post("/<task_id>/pause")
+@require(Role.DEVELOPER)
+@blueprint.response(200, JobSchema, example={**JOB, "status": "pausing"})
+@blueprint.errors(404, 409)
+def pause(task_id: str) -> FineTuningJob:
+    """Pause a job
+
+    One that is queued is paused at once; one that trains is `pausing` until it has left a checkpoint after its
+    next step. Asking again is no error; 409 while its files are validated, and once it has ended.
+    """
+    return current_services().training.pause(current_principal(), task_id)
+
+
+@blueprint.post("/<task_id>/resume")
+@require(Role.DEVELOPER)
+@blueprint.response(200, JobSchema, example={**JOB, "status": "queued"})
+@blueprint.errors(404, 409)
+def resume(task_id: str) -> FineTuningJob:
+    """Resume a paused job
+
+    It is queued again, and goes on from its checkpoint on whatever worker takes it: to the bit where that is like
+    the one before, else its events say what differs.
+    """
+    return current_services().training.resume(current_principal(), task_id)
+
+
+@blueprint.post("/<task_id>/retry")
+@require(Role.DEVELOPER)
+@blueprint.response(202, AcceptedSchema, example=ACCEPTED)
+@blueprint.errors(404, 409, 422)
+def retry(task_id: str) -> FineTuningJob:
+    """Try a job again
+
+    A new job that asks for what this one asked for, from the start; its `retry_of` names this one. 409 unless that
+    has failed or was cancelled.
+    """
+    return current_services().training.retry(current_principal(), task_id)
+
+
+@blueprint.get("/limits")
+@require(Role.VIEWER)
+@blueprint.response(200, LimitsSchema, example={"running": 2, "queued": 1000})
+@blueprint.errors()
+def limits() -> Limits:
+    """See how many jobs the project may have
+
+    The service's operator sets them. Between projects workers share fairly: the one with the fewest jobs in hand
+    comes first.
+    """
+    return current_services().training.limits(current_principal())
+
+
 @blueprint.get("/<task_id>/events")
 @require(Role.VIEWER)
 @blueprint.arguments(EventQuerySchema, location="query")
@@ -141,5 +198,5 @@ def events(query: dict[str, Any], task_id: str) -> dict[str, Any]:
 
 
 def _overrides(body: dict[str, Any]) -> dict[str, Any]:
-    named = {key: value for key, value in body.items() if key != "config" and value is not None}
+    named = {key: value for key in NAMED if (value := body.get(key)) is not None}
     return {**body["config"], **named}

@@ -5,7 +5,7 @@ from typing import Any
 
 import marshmallow as ma
 
-from app.core.entities.jobs import JobState
+from app.core.entities.jobs import DEFAULT_QUEUE, PRIORITIES, JobState
 from app.core.entities.training_config import TrainingConfig, training_config
 from app.core.errors import Invalid
 from app.extensions import current_services
@@ -14,7 +14,7 @@ from app.gateway.openapi import Api, FaultSchema
 
 _DEFAULTS = TrainingConfig()
 _DATA = ("dataset_id", "dataset_path")
-_NAMED = (*_DATA, "base_model")
+NAMED = (*_DATA, "base_model")
 
 
 class TrainingConfigField(ma.fields.Field):  # type: ignore[type-arg]
@@ -63,6 +63,17 @@ class TrainSchema(ma.Schema):
         validate=ma.validate.Length(1, 64),
         metadata={"description": "a base model's name; without it, the service's default"},
     )
+    priority = ma.fields.Integer(
+        strict=True,
+        load_default=0,
+        validate=ma.validate.Range(PRIORITIES[0], PRIORITIES[-1]),
+        metadata={"description": "among the project's jobs: the higher, the sooner"},
+    )
+    queue = ma.fields.String(
+        load_default=DEFAULT_QUEUE,
+        validate=ma.validate.Length(1, 32),
+        metadata={"description": "one of the service's queues: the workers that serve it may take the job"},
+    )
     config = TrainingConfigField(
         load_default=dict, metadata={"description": "over the service's train_config.yaml"}
     )
@@ -74,7 +85,7 @@ class TrainSchema(ma.Schema):
         config = data.get("config", {})
         faults = {
             key: ["Given twice, here and under config."]
-            for key in _NAMED
+            for key in NAMED
             if key in config and data.get(key) is not None
         }
         given = [key for key in _DATA if sent.get(key) is not None or key in config]
@@ -88,7 +99,7 @@ class TrainSchema(ma.Schema):
         if not isinstance(data, dict):
             return
         config = data.get("config")
-        sound = {key: data[key] for key in _NAMED if data.get(key) is not None and key not in error.messages}
+        sound = {key: data[key] for key in NAMED if data.get(key) is not None and key not in error.messages}
         faults = current_services().training.named_faults(
             current_principal(), {**(config if isinstance(config, dict) else {}), **sound}
         )
@@ -143,7 +154,11 @@ class JobSchema(AcceptedSchema):
         JobErrorSchema, allow_none=True, metadata={"description": "why it failed, with every fault"}
     )
     cancel_requested = ma.fields.Boolean()
-    attempts = ma.fields.Integer()
+    attempts = ma.fields.Integer(metadata={"description": "how often a worker began to train it"})
+    lost = ma.fields.Integer(metadata={"description": "how often its worker or its trainer was lost"})
+    priority = ma.fields.Integer()
+    queue = ma.fields.String()
+    retry_of = ma.fields.String(allow_none=True, metadata={"description": "the job that this one tries again"})
     dataset_path = ma.fields.String(attribute="config.dataset_path")
     dataset_id = ma.fields.String(attribute="config.dataset_id", allow_none=True)
     dataset_digest = ma.fields.String(
@@ -155,6 +170,13 @@ class JobSchema(AcceptedSchema):
     created_by = ma.fields.String(allow_none=True)
     started_at = ma.fields.AwareDateTime(allow_none=True)
     finished_at = ma.fields.AwareDateTime(allow_none=True)
+
+
+class LimitsSchema(ma.Schema):
+    """Null: any number."""
+
+    running = ma.fields.Integer(allow_none=True, metadata={"description": "jobs that may train at once"})
+    queued = ma.fields.Integer(allow_none=True, metadata={"description": "jobs that may wait"})
 
 
 class JobQuerySchema(ma.Schema):

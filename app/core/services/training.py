@@ -3,7 +3,7 @@
 import re
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -237,15 +237,20 @@ class TrainingService:
 
     def limits(self, principal: Principal) -> Limits:
         """Of the principal's project, as they hold now."""
-        own = self._jobs.limits(principal.project_id)
-        if own is None:
-            raise NotFound("there is no such project", code="project_not_found")
+        own = self._own_limits(principal)
         running = self._limits.running if own.running is None else own.running
         return Limits(running, self._limits.queued if own.queued is None else own.queued)
 
-    def set_limits(self, principal: Principal, limits: Limits) -> None:
-        """From the next claim and the next submission on; None: what the service's settings say."""
-        self._jobs.set_limits(principal.project_id, limits)
+    def change_limits(self, principal: Principal, changes: Mapping[str, int | None]) -> None:
+        """Fields of Limits, from the next claim and submission on; None: what the service's settings say."""
+        if changes:
+            self._jobs.set_limits(principal.project_id, replace(self._own_limits(principal), **changes))
+
+    def _own_limits(self, principal: Principal) -> Limits:
+        own = self._jobs.limits(principal.project_id)
+        if own is None:
+            raise NotFound("there is no such project", code="project_not_found")
+        return own
 
     def events(
         self, principal: Principal | None, job_id: str, *, after: int = 0, limit: int = 100

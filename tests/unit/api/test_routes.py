@@ -9,7 +9,7 @@ import pytest
 
 from app.bootstrap import load_training_config
 from app.core.entities.identity import DEFAULT_PROJECT_ID, Role
-from app.core.entities.jobs import JobError, JobEvent, JobState, Progress
+from app.core.entities.jobs import JobError, JobEvent, JobState, Limits, Progress
 from app.core.entities.models import ModelVersion
 from app.core.errors import Fault, NotFound, Unavailable
 
@@ -92,6 +92,92 @@ def test_cancel_may_be_repeated_but_not_undo_an_end(caller, twins):
     assert (answer.status_code, answer.json["code"]) == (409, "job_is_final")
 
 
+@pytest.fixture
+def queued(caller, twins):
+    """A job that is validated and waits to be trained."""
+    task_id = caller("POST", "/api/v1/train", json={"dataset_path": "data/raw/sound.json"}).json["task_id"]
+    twins.jobs.move(task_id, twins.jobs.claim("w", 30).fence, JobState.QUEUED)
+    return task_id
+
+
+def test_a_job_is_paused_and_goes_on(caller, twins, queued):
+    for _ in range(2):
+        paused = caller("POST", f"/api/v1/train/{queued}/pause")
+        assert (paused.status_code, paused.json["status"]) == (200, "paused")
+    twins.queue.rung.clear()
+    assert caller("POST", f"/api/v1/train/{queued}/resume").json["status"] == "queued"
+    assert twins.queue.rung == [queued]
+    again = caller("POST", f"/api/v1/train/{queued}/resume")
+    assert (again.status_code, again.json["code"]) == (409, "invalid_transition")
+    twins.jobs.claim("w", 30)
+    assert caller("POST", f"/api/v1/train/{queued}/pause").json["status"] == "pausing"
+
+
+def test_what_is_being_validated_or_has_ended_is_not_paused(caller, twins):
+    task_id = caller("POST", "/api/v1/train", json={"dataset_path": "data/raw/sound.json"}).json["task_id"]
+    answer = caller("POST", f"/api/v1/train/{task_id}/pause")
+    assert (answer.status_code, answer.json["code"]) == (409, "invalid_transition")
+    caller("POST", f"/api/v1/train/{task_id}/cancel")
+    assert caller("POST", f"/api/v1/train/{task_id}/pause").status_code == 409
+
+
+def test_a_job_of_the_foreground_is_its_commands(caller, services):
+    job = services.training.submit(None, {"dataset_path": "data/raw/sound.json"})
+    answer = caller("POST", f"/api/v1/train/{job.id}/pause")
+    assert (answer.status_code, answer.json["code"]) == (409, "foreground_job")
+
+
+def test_a_retry_is_a_new_job_that_asks_for_the_same(caller, twins):
+    body = {
+        "dataset_path": "data/raw/sound.json",
+        "config": {"learning_rate": 0.003, "lora": {"r": 4}},
+        "priority": 3,
+    }
+    first = caller("POST", "/api/v1/train", json=body).json["task_id"]
+    early = caller("POST", f"/api/v1/train/{first}/retry")
+    assert (early.status_code, early.json["code"]) == (409, "nothing_to_retry")
+    twins.jobs.move(first, twins.jobs.claim("w", 30).fence, JobState.FAILED, JobError("nan_loss", "NaN"))
+    answer = caller("POST", f"/api/v1/train/{first}/retry")
+    assert (answer.status_code, answer.json["status"]) == (202, "validating_files")
+    before, after = (caller("GET", f"/api/v1/train/status/{id}").json for id in (first, answer.json["task_id"]))
+    assert after["retry_of"] == first
+    assert before["status"] == "failed"
+    for key in ("config", "name", "priority", "queue", "dataset_digest"):
+        assert after[key] == before[key]
+
+
+def test_a_retry_of_data_that_is_gone_says_so(caller, settings):
+    moved = settings.data_dir / "raw" / "moved.json"
+    moved.write_text((settings.data_dir / "raw" / "sound.json").read_text())
+    task_id = caller("POST", "/api/v1/train", json={"dataset_path": "data/raw/moved.json"}).json["task_id"]
+    caller("POST", f"/api/v1/train/{task_id}/cancel")
+    moved.unlink()
+    answer = caller("POST", f"/api/v1/train/{task_id}/retry")
+    assert (answer.status_code, answer.json["errors"][0]["where"]) == (422, "dataset_path")
+    assert len(caller("GET", "/api/v1/train").json["data"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("priority", 11), ("priority", -11), ("priority", 1.5), ("priority", "high"), ("queue", "nowhere")],
+)
+def test_a_priority_or_queue_that_is_none_starts_nothing(caller, twins, field, value):
+    answer = caller("POST", "/api/v1/train", json={"dataset_path": "data/raw/sound.json", field: value})
+    assert answer.status_code == 422
+    assert [fault["where"] for fault in answer.json["errors"]] == [field]
+    assert twins.job_count() == 0
+
+
+def test_as_many_jobs_wait_as_may(caller, twins):
+    twins.jobs.set_limits("default", Limits(queued=1))
+    assert caller("GET", "/api/v1/train/limits").json == {"running": None, "queued": 1}
+    assert caller("POST", "/api/v1/train", json={"dataset_path": "data/raw/sound.json"}).status_code == 202
+    answer = caller("POST", "/api/v1/train", json={"dataset_path": "data/raw/sound.json"})
+    assert (answer.status_code, answer.json["code"]) == (429, "too_many_jobs")
+    assert int(answer.headers["Retry-After"]) > 0
+    assert twins.job_count() == 1
+
+
 def test_events_come_in_order_from_where_the_caller_stopped(caller, twins):
     task_id = caller("POST", "/api/v1/train", json={"dataset_path": "data/raw/sound.json"}).json["task_id"]
     claim = twins.jobs.claim("w", 30)
@@ -103,7 +189,10 @@ def test_events_come_in_order_from_where_the_caller_stopped(caller, twins):
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("GET", "status/{}"), ("POST", "{}/cancel"), ("GET", "{}/events")],
+    [
+        *[("GET", "status/{}"), ("GET", "{}/events")],
+        *[("POST", f"{{}}/{verb}") for verb in ("cancel", "pause", "resume", "retry")],
+    ],
 )
 @pytest.mark.parametrize("task_id", [NOBODY, "ftjob-x", "1 or 1=1", "%00"])
 def test_a_job_that_is_not_there(caller, method, path, task_id):
@@ -115,7 +204,8 @@ def test_another_projects_job_is_not_found(client, bearer, caller):
     task_id = caller("POST", "/api/v1/train", json={"dataset_path": "data/raw/sound.json"}).json["task_id"]
     stranger = bearer(Role.ADMIN, "other")
     assert client.get(f"/api/v1/train/status/{task_id}", headers=stranger).status_code == 404
-    assert client.post(f"/api/v1/train/{task_id}/cancel", headers=stranger).status_code == 404
+    for verb in ("cancel", "pause", "resume", "retry"):
+        assert client.post(f"/api/v1/train/{task_id}/{verb}", headers=stranger).status_code == 404
     assert client.get("/api/v1/train", headers=stranger).json["data"] == []
 
 

@@ -1,0 +1,114 @@
+"""``flask jobs``: what becomes of fine-tuning jobs."""
+
+from __future__ import annotations
+
+import click
+from flask import current_app
+
+from app.cli.base import OPERATOR, Commands, services
+from app.core.entities.jobs import FineTuningJob, JobState
+
+jobs = Commands("jobs", help="What becomes of fine-tuning jobs.")
+_TASK = click.argument("task_id")
+_LIMIT = "Jobs that may {} at once; 0: what the service's settings say."
+
+
+@jobs.command("list")
+@click.option("--state", type=click.Choice([state.value for state in JobState]))
+@click.option("--limit", type=click.IntRange(1, 100), default=20, show_default=True)
+def list_jobs(state: str | None, limit: int) -> None:
+    """List jobs, newest first."""
+    page = services().training.list(OPERATOR, state=JobState(state) if state else None, limit=limit)
+    for job in page.jobs:
+        click.echo(_line(job))
+
+
+@jobs.command("show")
+@_TASK
+def show(task_id: str) -> None:
+    """Show how far the job TASK_ID is, and why it failed."""
+    job = services().training.get(OPERATOR, task_id)
+    click.echo(_line(job))
+    for name in ("priority", "queue", "attempts", "lost", "retry_of", "model_version_id", "run_folder"):
+        if (value := getattr(job, name)) not in (None, 0):
+            click.echo(f"  {name}: {value}")
+    for name in ("loss", "eval_loss", "learning_rate", "tokens_per_second", "eta_seconds"):
+        if (value := getattr(job.progress, name)) is not None:
+            click.echo(f"  {name}: {value:.6g}")
+    if job.error:
+        click.echo(f"  error: {job.error.code}: {job.error.message}")
+        for fault in job.error.faults:
+            click.echo(f"    {fault.where}: {fault.message}")
+
+
+@jobs.command("events")
+@_TASK
+@click.option("--after", type=click.IntRange(0), default=0, show_default=True, help="The last number seen.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True)
+def events(task_id: str, after: int, limit: int) -> None:
+    """Read what the job TASK_ID has said and measured, in order."""
+    for event in services().training.events(OPERATOR, task_id, after=after, limit=limit):
+        loss = event.data.get("loss", event.data.get("eval_loss"))
+        figure = "" if loss is None else f"  loss {loss:.4g}"
+        click.echo(f"{event.seq:>6}  {event.created_at:%H:%M:%S}  {event.level:5}  {event.message}{figure}")
+
+
+@jobs.command("logs")
+@_TASK
+@click.option("--lines", type=click.IntRange(1), default=50, show_default=True)
+def logs(task_id: str, lines: int) -> None:
+    """Print the last output of the trainers of the job TASK_ID."""
+    job = services().training.get(OPERATOR, task_id)
+    if job.run_folder is None:
+        raise click.ClickException("no trainer has been started for this job yet")
+    path = current_app.extensions["settings"].results_dir / job.run_folder / "logs.txt"
+    if not path.is_file():
+        raise click.ClickException(f"there is no {path.name} in the run folder {job.run_folder}")
+    for line in path.read_text("utf-8", "replace").splitlines()[-lines:]:
+        click.echo(line)
+
+
+@jobs.command("cancel")
+@_TASK
+def cancel(task_id: str) -> None:
+    """Cancel the job TASK_ID; one that trains ends at its next step, and its last checkpoint is kept."""
+    click.echo(_line(services().training.cancel(OPERATOR, task_id)))
+
+
+@jobs.command("pause")
+@_TASK
+def pause(task_id: str) -> None:
+    """Pause the job TASK_ID; one that trains leaves a checkpoint after its next step."""
+    click.echo(_line(services().training.pause(OPERATOR, task_id)))
+
+
+@jobs.command("resume")
+@_TASK
+def resume(task_id: str) -> None:
+    """Queue the paused job TASK_ID again; it goes on from its checkpoint."""
+    click.echo(_line(services().training.resume(OPERATOR, task_id)))
+
+
+@jobs.command("retry")
+@_TASK
+def retry(task_id: str) -> None:
+    """Ask anew for what the failed or cancelled job TASK_ID asked for, and print the new job's id."""
+    click.echo(services().training.retry(OPERATOR, task_id).id)
+
+
+@jobs.command("limits")
+@click.option("--running", type=click.IntRange(0), help=_LIMIT.format("train"))
+@click.option("--queued", type=click.IntRange(0), help=_LIMIT.format("wait"))
+def limits(running: int | None, queued: int | None) -> None:
+    """Show the limits of the project, or change them."""
+    training = services().training
+    given = {"running": running, "queued": queued}
+    training.change_limits(OPERATOR, {name: value or None for name, value in given.items() if value is not None})
+    found = training.limits(OPERATOR)
+    for name, value in (("running", found.running), ("queued", found.queued)):
+        click.echo(f"{name:8} {'any number' if value is None else value}")
+
+
+def _line(job: FineTuningJob) -> str:
+    steps = f"{job.progress.step}/{job.progress.total_steps or '?'}"
+    return f"{job.id}  {job.state.value:16} {steps:>11}  {job.name}  {job.created_at:%Y-%m-%d %H:%M} UTC"
