@@ -71,6 +71,7 @@ def _init_http(app: Flask, settings: Settings) -> None:
     from app.gateway.limits import init_limits
     from app.gateway.metrics import init_metrics
     from app.gateway.request_ids import init_request_ids
+    from app.gateway.streams import init_streams
 
     app.json = StrictJSONProvider(app)
     init_request_ids(app)  # first: whatever answers carries the id
@@ -78,6 +79,7 @@ def _init_http(app: Flask, settings: Settings) -> None:
     init_errors(app)
     metrics_token = settings.metrics_token
     init_metrics(app, metrics_token.get_secret_value() if metrics_token else None)
+    init_streams(app, most=max(1, settings.web_threads // 2))  # the other half is for all else
     init_api(app, rate_limit=settings.rate_limit, login_rate_limit=settings.login_rate_limit)
     init_limits(
         app,

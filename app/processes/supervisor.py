@@ -181,7 +181,7 @@ WORKER = (
 def _web(settings: Settings, listener: socket.socket) -> list[str]:
     return [
         *(sys.executable, "-m", "gunicorn", "run:create_app()"),
-        *("--bind", f"fd://{listener.fileno()}", "--worker-class", "gthread"),
+        *("--bind", f"fd://{listener.fileno()}", "--worker-class", "app.processes.web.WebWorker"),
         *("--workers", str(settings.web_workers), "--threads", str(settings.web_threads)),
         *("--graceful-timeout", "5", "--no-control-socket", "--log-level", settings.log_level.lower()),
     ]

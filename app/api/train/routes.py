@@ -1,7 +1,11 @@
 """Fine-tuning jobs."""
 
+from functools import partial
 from typing import Any
 
+from flask import Response
+
+from app.api.train.event_stream import event_frames
 from app.api.train.schemas import (
     NAMED,
     AcceptedSchema,
@@ -12,6 +16,8 @@ from app.api.train.schemas import (
     JobQuerySchema,
     JobSchema,
     LimitsSchema,
+    ResumeSchema,
+    StreamQuerySchema,
     TrainSchema,
 )
 from app.core.entities.forecasts import Estimate
@@ -21,6 +27,7 @@ from app.core.services.training import JobPage
 from app.extensions import current_services
 from app.gateway.authentication import current_principal, require
 from app.gateway.openapi import Blueprint
+from app.gateway.streams import current_streams
 
 blueprint = Blueprint("train", __name__, url_prefix="/api/v1/train", description="Fine-tuning jobs")
 
@@ -68,6 +75,14 @@ EVENT = {
     "created_at": "2026-11-22T09:32:10+00:00",
     "data": {"step": 40, "loss": 0.83},
 }
+STREAM = """id: 7
+event: metrics
+data: {"seq": 7, "type": "metrics", "level": "info", "message": "step 40 of 180", "data": {"step": 40}}
+
+event: end
+data: {"task_id": "ftjob-0123456789abcdef01234567", "status": "succeeded", "error": null}
+
+"""
 
 
 @blueprint.post("")
@@ -195,6 +210,26 @@ def limits() -> Limits:
 def events(query: dict[str, Any], task_id: str) -> dict[str, Any]:
     """Read what a job has said and measured, in order"""
     return {"data": current_services().training.events(current_principal(), task_id, **query)}
+
+
+@blueprint.get("/<task_id>/events/stream")
+@require(Role.VIEWER)
+@blueprint.arguments(ResumeSchema, location="headers")
+@blueprint.arguments(StreamQuerySchema, location="query")
+@blueprint.response(200, content_type="text/event-stream", example=STREAM)
+@blueprint.errors(404, 503)
+def event_stream(headers: dict[str, Any], query: dict[str, Any], task_id: str) -> Response:
+    """Hear what a job says and measures, as it comes
+
+    Server-sent events: `id` is an event's `seq`, `event` its type, `data` the event as `GET …/events` shows it. A
+    client that comes back with `Last-Event-ID` misses nothing and hears nothing twice. When the job has ended the
+    last event is `end`, with its status, and the client closes. A stream ends after five minutes, and when the
+    service stops: come back. 503 with `Retry-After` says that too many are open.
+    """
+    training, principal = current_services().training, current_principal()
+    training.get(principal, task_id)
+    after = query["after"] if headers["after"] is None else headers["after"]
+    return current_streams().answer(partial(event_frames, training, principal, task_id, after))
 
 
 def _overrides(body: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from app.gateway.openapi import Api, FaultSchema
 _DEFAULTS = TrainingConfig()
 _DATA = ("dataset_id", "dataset_path")
 NAMED = (*_DATA, "base_model")
+LARGEST = 2**31 - 1  # number of an event
 
 
 class TrainingConfigField(ma.fields.Field):  # type: ignore[type-arg]
@@ -191,8 +192,25 @@ class JobListSchema(ma.Schema):
 
 
 class EventQuerySchema(ma.Schema):
-    after = ma.fields.Integer(load_default=0, validate=ma.validate.Range(0, 2**31 - 1))
+    after = ma.fields.Integer(
+        load_default=0,
+        validate=ma.validate.Range(0, LARGEST),
+        metadata={"description": "the last `seq` seen"},
+    )
     limit = ma.fields.Integer(load_default=100, validate=ma.validate.Range(1, 1000))
+
+
+class StreamQuerySchema(ma.Schema):
+    after = EventQuerySchema._declared_fields["after"]
+
+
+class ResumeSchema(ma.Schema):
+    after = ma.fields.Integer(
+        data_key="Last-Event-ID",
+        load_default=None,
+        validate=ma.validate.Range(0, LARGEST),
+        metadata={"description": "the last `id` seen; it stands above `after`"},
+    )
 
 
 class EventSchema(ma.Schema):

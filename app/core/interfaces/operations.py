@@ -45,7 +45,7 @@ class TrainerHandle(ABC):
 
     @abstractmethod
     def new_events(self) -> Sequence[JobEvent]:
-        """Whole lines of events.ndjson not yet read."""
+        """Whole lines of events.ndjson not yet read, the first so many of them; none: all have been read."""
 
     @abstractmethod
     def renew(self, deadline: float) -> None:

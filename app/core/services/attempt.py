@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -101,12 +101,14 @@ class Attempt:
                 handle.kill()
                 break
             self._draining.wait(BATCH_SECONDS)
-        self._ingest(handle)
+        while self._ingest(handle):
+            pass
 
-    def _ingest(self, handle: TrainerHandle) -> None:
+    def _ingest(self, handle: TrainerHandle) -> bool:
+        """One batch of events; False if there is none."""
         events = handle.new_events()
         if not events:
-            return
+            return False
         for event in events:
             if event.type == "metrics":
                 known = {k: v for k, v in event.data.items() if k in PROGRESS_FIELDS and v is not None}
@@ -114,9 +116,19 @@ class Attempt:
         self._heartbeat.persist(
             lambda: self._jobs.ingest(self._job.id, self._fence, events, self._progress),
         )
-        if self._on_event is not None:
+        self._show(events)
+        return True
+
+    def _show(self, events: Sequence[JobEvent]) -> None:
+        """A listener that fails hears no more: the run is worth more than its progress bar."""
+        if self._on_event is None:
+            return
+        try:
             for event in events:
                 self._on_event(event)
+        except Exception:
+            log.exception("job %s: its progress cannot be shown any more", self._job.id)
+            self._on_event = None
 
     def _is_to_stop(self) -> bool:
         return self._heartbeat.order is not Order.GO_ON or self._draining.is_set()

@@ -256,8 +256,14 @@ class TrainingService:
         self, principal: Principal | None, job_id: str, *, after: int = 0, limit: int = 100
     ) -> Sequence[JobEvent]:
         """In order, from the number after ``after`` on."""
+        return self.news(principal, job_id, after=after, limit=limit)[1]
+
+    def news(
+        self, principal: Principal | None, job_id: str, *, after: int, limit: int
+    ) -> tuple[FineTuningJob, Sequence[JobEvent]]:
+        """The job, and then its events: of a job in a final state, fewer than ``limit`` are the last there are."""
         job = self.get(principal, job_id)
-        return self._jobs.events(job.project_id, job.id, after=after, limit=limit)
+        return job, self._jobs.events(job.project_id, job.id, after=after, limit=limit)
 
 
 def _known(job_id: str) -> str:

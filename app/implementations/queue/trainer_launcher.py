@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from app.core.entities.jobs import JobEvent
 from app.core.entities.trainer import TrainerExit
 from app.core.errors import Fault
 from app.core.interfaces.operations import TrainerHandle, TrainerLauncher, TrainerOutcome
+from app.implementations.queue.event_file import EventFile
 from app.implementations.queue.process_tree import kill_session
 from app.utils.files import write_whole
 
@@ -96,7 +96,7 @@ class ProcessTrainerHandle(TrainerHandle):
         self._folder = attempt_folder
         self._logs = logs
         self._oom_kills = oom_kills
-        self._read_to = 0  # bytes of events.ndjson
+        self._events = EventFile(attempt_folder / "events.ndjson")
         self._killed = False
 
     @property
@@ -112,15 +112,7 @@ class ProcessTrainerHandle(TrainerHandle):
         return self._process.poll() is not None
 
     def new_events(self) -> Sequence[JobEvent]:
-        try:
-            with (self._folder / "events.ndjson").open("rb") as file:
-                file.seek(self._read_to)
-                data = file.read()
-        except FileNotFoundError:
-            return []
-        whole = data[: data.rfind(b"\n") + 1]
-        self._read_to += len(whole)
-        return [_event(json.loads(line)) for line in whole.splitlines()]
+        return self._events.read()
 
     def renew(self, deadline: float) -> None:
         self._say(f"renew {deadline!r}\n")
@@ -191,17 +183,6 @@ def _environment(threads: int, gpus: str | None) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
-
-
-def _event(line: Mapping[str, Any]) -> JobEvent:
-    return JobEvent(
-        seq=line["seq"],
-        type=line["type"],
-        level=line["level"],
-        message=line["message"],
-        created_at=datetime.fromisoformat(line["created_at"]),
-        data=line["data"],
-    )
 
 
 def _oom_kills() -> int | None:

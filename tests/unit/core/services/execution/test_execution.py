@@ -542,6 +542,32 @@ def test_ctrl_c_in_the_foreground_cancels(house: House) -> None:
     assert house.trainer.kills
 
 
+def test_a_progress_bar_that_fails_does_not_end_the_job(house: House) -> None:
+    job_id = house.submit(created_by=None)
+    house.trainer.say(metrics_event(1, loss=1.0), metrics_event(2, loss=0.5))
+    house.trainer.end()
+    heard = []
+
+    def fail(event: JobEvent) -> None:
+        heard.append(event.seq)
+        raise BrokenPipeError
+
+    house.execution.run_next("me", job_id, on_event=fail)
+    assert house.job(job_id).state is JobState.SUCCEEDED
+    assert heard == [1]
+    assert [event.seq for event in house.jobs.events(PROJECT, job_id)] == [1, 2]
+
+
+def test_what_an_outage_left_is_ingested_batch_by_batch(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    job_id = house.submit()
+    batches = [[metrics_event(seq) for seq in range(first, first + 3)] for first in (1, 4, 7)]
+    monkeypatch.setattr(house.trainer, "new_events", lambda: batches.pop(0) if batches else [])
+    house.trainer.end()
+    house.execution.run_next("me", job_id)
+    assert [event.seq for event in house.jobs.events(PROJECT, job_id)] == list(range(1, 10))
+    assert house.job(job_id).progress.step == 9
+
+
 class TestLeases:
     def test_a_silent_owner_loses_the_job_after_a_lease_and_a_margin(
         self, house: House, monkeypatch: pytest.MonkeyPatch
