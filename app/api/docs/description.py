@@ -53,6 +53,7 @@ also in the header `X-Request-ID` and in the service's log.
 | 429 | `rate_limited` | wait for `Retry-After` seconds |
 | 500 | `internal_error` | give the request id to the operator |
 | 503 | `unavailable`, `base_not_resident`, `engine_unavailable`, `base_model_missing` | try again later |
+| 503 | `too_many_streams` | wait for `Retry-After` seconds, or ask for `events?after=` |
 
 ## Rate limits
 
