@@ -154,20 +154,34 @@ class SqlJobRepository(JobRepository):
             row.heartbeat += 1
             return order_for(JobState(row.state), row.cancel_requested)
 
-    def ingest(self, job_id: str, fence: int, events: Sequence[JobEvent], progress: Progress | None) -> None:
+    def ingest(
+        self,
+        job_id: str,
+        fence: int,
+        events: Sequence[JobEvent],
+        progress: Progress | None,
+        *,
+        said_in: int | None = None,
+    ) -> None:
+        claim = fence if said_in is None else said_in
         with self._database.write() as session:
             row = _held(session, job_id, fence)
             fresh = {event.seq: event for event in events}
             if fresh:
-                of_attempt = (JobEventRow.job_id == job_id, JobEventRow.fence == fence)
+                of_attempt = (JobEventRow.job_id == job_id, JobEventRow.fence == claim)
                 known = select(JobEventRow.seq).where(*of_attempt, JobEventRow.seq.between(min(fresh), max(fresh)))
                 for seq in session.scalars(known):
                     fresh.pop(seq, None)
             for seq in sorted(fresh):
                 row.last_event += 1
-                session.add(event_row(fresh[seq], row, row.last_event))
+                session.add(event_row(fresh[seq], row, claim, row.last_event))
             if progress is not None:
                 row.progress = asdict(progress)
+
+    def last_seq(self, job_id: str, fence: int) -> int:
+        of_claim = (JobEventRow.job_id == job_id, JobEventRow.fence == fence)
+        with self._database.read() as session:
+            return session.scalar(select(func.max(JobEventRow.seq)).where(*of_claim)) or 0
 
     def set_run_folder(self, job_id: str, fence: int, run_folder: str) -> None:
         with self._database.write() as session:

@@ -34,8 +34,8 @@ def job_entity(row: JobRow) -> FineTuningJob:
     return FineTuningJob(**values)
 
 
-def event_row(event: JobEvent, job: JobRow, number: int) -> JobEventRow:
-    return JobEventRow(job_id=job.id, project_id=job.project_id, fence=job.fence, number=number, **_values(event))
+def event_row(event: JobEvent, job: JobRow, fence: int, number: int) -> JobEventRow:
+    return JobEventRow(job_id=job.id, project_id=job.project_id, fence=fence, number=number, **_values(event))
 
 
 def event_entity(row: JobEventRow) -> JobEvent:

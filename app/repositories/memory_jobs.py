@@ -188,12 +188,26 @@ class MemoryJobRepository(JobRepository):
         return order_for(kept.job.state, kept.job.cancel_requested)
 
     @locked
-    def ingest(self, job_id: str, fence: int, events: Sequence[JobEvent], progress: Progress | None) -> None:
+    def ingest(
+        self,
+        job_id: str,
+        fence: int,
+        events: Sequence[JobEvent],
+        progress: Progress | None,
+        *,
+        said_in: int | None = None,
+    ) -> None:
         kept = self._held(job_id, fence)
+        claim = fence if said_in is None else said_in
         for event in sorted(events, key=lambda event: event.seq):
-            kept.events.setdefault((fence, event.seq), replace(event, seq=len(kept.events) + 1))
+            kept.events.setdefault((claim, event.seq), replace(event, seq=len(kept.events) + 1))
         if progress is not None:
             kept.change(progress=progress)
+
+    @locked
+    def last_seq(self, job_id: str, fence: int) -> int:
+        kept = self._kept.get(job_id)
+        return max((seq for claim, seq in kept.events if claim == fence), default=0) if kept else 0
 
     @locked
     def set_run_folder(self, job_id: str, fence: int, run_folder: str) -> None:

@@ -1,7 +1,7 @@
 """What runs things: queues, trainer processes, tokens, passwords, engines."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -70,6 +70,12 @@ class TrainerLauncher(ABC):
     @abstractmethod
     def start(self, job_file: Mapping[str, Any], attempt_folder: Path, deadline: float) -> TrainerHandle:
         """``job_file`` is the protocol's job file (docs/trainer-protocol.md), written whole before the start."""
+
+    @abstractmethod
+    def earlier_events(
+        self, run_folder: Path, job_id: str, before: int
+    ) -> Iterator[tuple[int, Sequence[JobEvent]]]:
+        """What trainers of the job's claims before that one have written, by claim, some at a time."""
 
 
 class TokenIssuer(ABC):

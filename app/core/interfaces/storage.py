@@ -89,8 +89,23 @@ class JobRepository(ABC):
         """Count one heartbeat; the answer is what has been asked for meanwhile."""
 
     @abstractmethod
-    def ingest(self, job_id: str, fence: int, events: Sequence[JobEvent], progress: Progress | None) -> None:
-        """Keep events, idempotently on (job, fence, seq), and the newest progress."""
+    def ingest(
+        self,
+        job_id: str,
+        fence: int,
+        events: Sequence[JobEvent],
+        progress: Progress | None,
+        *,
+        said_in: int | None = None,
+    ) -> None:
+        """Keep events, idempotently on (job, claim, seq), and the newest progress.
+
+        ``said_in`` is the earlier claim whose trainer said them, None: this one. They are numbered as they come.
+        """
+
+    @abstractmethod
+    def last_seq(self, job_id: str, fence: int) -> int:
+        """Of the events kept of a claim; 0: none is."""
 
     @abstractmethod
     def set_run_folder(self, job_id: str, fence: int, run_folder: str) -> None: ...

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,7 @@ class Attempt:
         """To the row's last word. ``StaleAttempt`` if the job was lost on the way; no trainer is left then."""
         for lost in range(1, self._fence):  # between its publishing and the row's word for it
             self._artifacts.discard(self._version_id(lost))
+        self._take_up(run_folder)
         outcome = self._train(job_file, new_folder(run_folder / "attempts", str(self._fence)))
         log.info("job %s: the trainer of claim %d %s", self._job.id, self._fence, outcome.kind)
         if outcome.kind == "succeeded":
@@ -74,6 +76,17 @@ class Attempt:
             return
         state = self._heartbeat.persist(lambda: self._end(outcome))
         log.info("job %s: now %s", self._job.id, state)
+
+    def _take_up(self, run_folder: Path) -> None:
+        """Events that an earlier attempt could not hand in: its lease ended while the database was away."""
+        known: dict[int, int] = {}
+        for claim, events in self._launcher.earlier_events(run_folder, self._job.id, self._fence):
+            if claim not in known:
+                known[claim] = self._heartbeat.persist(partial(self._jobs.last_seq, self._job.id, claim))
+            missing = [event for event in events if event.seq > known[claim]]
+            if missing:
+                ingest = partial(self._jobs.ingest, self._job.id, self._fence, missing, None, said_in=claim)
+                self._heartbeat.persist(ingest)
 
     def _train(self, job_file: Mapping[str, Any], folder: Path) -> TrainerOutcome:
         handle = self._launcher.start(job_file, folder, self._heartbeat.deadline)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,20 @@ class ProcessTrainerLauncher(TrainerLauncher):
             os.close(ring_out)
             os.close(control_in)
         return ProcessTrainerHandle(process, ring_in, control_out, attempt_folder, logs, oom_kills)
+
+    def earlier_events(
+        self, run_folder: Path, job_id: str, before: int
+    ) -> Iterator[tuple[int, Sequence[JobEvent]]]:
+        folders: dict[int, Path] = {}
+        for path in run_folder.glob("attempts/*/job.json"):
+            written = json.loads(path.read_text("utf-8"))
+            # A run folder that was taken over has another job's attempts too.
+            if written["job_id"] == job_id and written["attempt"] < before:
+                folders[written["attempt"]] = path.parent
+        for attempt, folder in sorted(folders.items()):
+            file = EventFile(folder / "events.ndjson")
+            while events := file.read():
+                yield attempt, events
 
 
 class ProcessTrainerHandle(TrainerHandle):

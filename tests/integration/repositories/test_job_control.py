@@ -1,12 +1,14 @@
 """Who is claimed next, what may wait, and pauses: the same over memory, SQLite and PostgreSQL."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
-from app.core.entities.jobs import JobError, JobState, Limits, Order
-from app.core.errors import Conflict, NotFound, TooMany
+from app.core.entities.jobs import JobError, JobEvent, JobState, Limits, Order
+from app.core.errors import Conflict, NotFound, StaleAttempt, TooMany
 
+NOW = datetime(2026, 5, 5, tzinfo=UTC)
 SEGFAULT = JobError("trainer_failed", "the trainer ended by SIGSEGV")
 
 
@@ -194,6 +196,26 @@ def test_a_job_lost_while_it_pauses_is_paused(jobs, add):
     (lease,) = jobs.leases()
     assert jobs.release_lost(replace(lease, heartbeat=7), 3) is None
     assert jobs.release_lost(lease, 3) is JobState.PAUSED
+
+
+def test_events_of_an_earlier_claim_are_kept_once_under_a_later_one(jobs, add):
+    job_id = add()
+    events = [JobEvent(seq, "message", "info", f"word {seq}", NOW) for seq in (1, 2, 3)]
+    first = jobs.claim("worker", 30).fence
+    jobs.ingest(job_id, first, events[:1], None)
+    jobs.give_back(job_id, first)
+    later = jobs.claim("worker", 30).fence
+    assert [jobs.last_seq(job_id, fence) for fence in (first, later)] == [1, 0]
+    for _ in range(2):
+        jobs.ingest(job_id, later, events, None, said_in=first)
+    jobs.ingest(job_id, later, events[:1], None)
+    assert [(e.seq, e.message) for e in jobs.events("default", job_id)] == [
+        *((1, "word 1"), (2, "word 2"), (3, "word 3")),
+        (4, "word 1"),
+    ]
+    assert [jobs.last_seq(job_id, fence) for fence in (first, later, 99)] == [3, 1, 0]
+    with pytest.raises(StaleAttempt):
+        jobs.ingest(job_id, first, events, None, said_in=first)
 
 
 def test_a_job_remembers_how_it_was_asked_for(jobs, add):

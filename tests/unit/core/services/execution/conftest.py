@@ -150,6 +150,7 @@ class FakeTrainer(TrainerLauncher, TrainerHandle):
         self.deadlines: list[float] = []
         self.stops = self.kills = 0
         self.deaf = False
+        self.left: dict[int, Sequence[JobEvent]] = {}  # by claim, in the run folder
         self._events: list[JobEvent] = []
         self._ended = threading.Event()
         self._outcome: TrainerOutcome | None = None
@@ -160,6 +161,11 @@ class FakeTrainer(TrainerLauncher, TrainerHandle):
         self.deadlines.append(deadline)
         self.started.set()
         return self
+
+    def earlier_events(
+        self, run_folder: Path, job_id: str, before: int
+    ) -> Iterator[tuple[int, Sequence[JobEvent]]]:
+        yield from [(claim, events) for claim, events in sorted(self.left.items()) if claim < before]
 
     def say(self, *events: JobEvent) -> None:
         self._events.extend(events)

@@ -568,6 +568,22 @@ def test_what_an_outage_left_is_ingested_batch_by_batch(house: House, monkeypatc
     assert house.job(job_id).progress.step == 9
 
 
+def test_what_an_earlier_attempt_could_not_hand_in_is_taken_up(house: House) -> None:
+    job_id = house.submit()
+    claim = house.jobs.claim("lost", LEASE)
+    assert claim is not None
+    events = [metrics_event(seq) for seq in (1, 2, 3)]
+    house.jobs.ingest(job_id, claim.fence, events[:1], None)
+    house.jobs.give_back(job_id, claim.fence)
+    house.trainer.left[claim.fence] = events
+    house.trainer.say(metrics_event(1, loss=0.5))
+    house.trainer.end()
+    house.execution.run_next("me")
+    kept = house.jobs.events(PROJECT, job_id)
+    assert [(event.seq, event.data["step"]) for event in kept] == [(1, 1), (2, 2), (3, 3), (4, 1)]
+    assert house.job(job_id).progress.step == 1  # of the attempt that is under way
+
+
 class TestLeases:
     def test_a_silent_owner_loses_the_job_after_a_lease_and_a_margin(
         self, house: House, monkeypatch: pytest.MonkeyPatch
