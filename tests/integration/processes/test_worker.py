@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from app.core.entities.jobs import JobState
-from tests.integration.processes.conftest import Developer, MakeService, Service, at_large, wait_until
+from tests.running_service import Developer, MakeService, Service, at_large, wait_until
 
 
 @pytest.mark.parametrize("broker", ["filesystem", "redis"])
