@@ -9,7 +9,8 @@ import signal
 import socket
 import subprocess
 from abc import ABC, abstractmethod
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn, Self
 
@@ -55,7 +56,14 @@ class Server(ABC):
 
     def restart(self) -> None:
         """Away and back, on the same port; returns when it answers. Whoever was connected is cut off."""
+        with self.away():
+            pass
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Nobody answers in the block; then it is back."""
         self.stop()
+        yield
         assert self._start(), self._log.read_text(errors="replace")[-2000:]
 
     def stop(self) -> None:
