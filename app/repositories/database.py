@@ -21,6 +21,9 @@ from app.core.errors import Unavailable
 from app.core.interfaces.storage import DatabaseHealth
 
 BUSY_MILLISECONDS = 30_000
+# PostgreSQL ends the transaction of a process that says nothing for so long: one that is frozen, or whose host is
+# gone, would keep a job's row from everybody.
+IDLE_MILLISECONDS = 10_000
 MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
 UPGRADE = "run `flask --app run db upgrade`"
 ADVISORY_LOCK = 0x6C6C6D66  # any number, the same in every process that migrates this database
@@ -64,14 +67,22 @@ class SqlDatabaseHealth(DatabaseHealth):
 
 
 def configure_engine(engine: Engine) -> None:
-    """Set SQLite up, before the engine's first connection; again, or for PostgreSQL, it does nothing.
+    """Set the database up, before the engine's first connection; again, it does nothing.
 
-    Left to itself the driver begins a transaction at the first write, DEFERRED, and 400 claims took 157
+    Left to itself SQLite's driver begins a transaction at the first write, DEFERRED, and 400 claims took 157
     distinct jobs. So its own transactions are off, and SQLAlchemy's ``begin`` says how to begin.
     """
-    if engine.dialect.name == "sqlite" and not event.contains(engine, "begin", _begin):
+    if engine.dialect.name != "sqlite":
+        if not event.contains(engine, "connect", _limit_idleness):
+            event.listen(engine, "connect", _limit_idleness)
+    elif not event.contains(engine, "begin", _begin):
         event.listen(engine, "connect", _on_connect)
         event.listen(engine, "begin", _begin)
+
+
+def _limit_idleness(connection: Any, _record: object) -> None:
+    connection.execute(f"SET idle_in_transaction_session_timeout = {IDLE_MILLISECONDS}")
+    connection.commit()
 
 
 def _on_connect(connection: sqlite3.Connection, _record: object) -> None:
@@ -126,6 +137,7 @@ def schema_transaction(engine: Engine) -> Iterator[Connection]:
         try:
             with connection.begin():
                 if not sqlite:
+                    connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
                     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
                 yield connection
         finally:

@@ -32,6 +32,7 @@ from app.core.errors import AppError, Fault, Invalid
 from app.core.interfaces.components import Reporter, TrainerJob, TrainingRunner, TrainingStopped
 from app.utils.clock import boottime
 from app.utils.files import write_whole
+from app.utils.folders import locked
 
 SLOW_STEP_SECONDS = 0.1
 
@@ -39,10 +40,22 @@ SLOW_STEP_SECONDS = 0.1
 class ScriptedRunner(TrainingRunner):
     """Leaves what a real run leaves. ``marks.txt`` beside the run folder counts attempts outside the database:
 
-    ``start|end JOB ATTEMPT BOOTTIME PID`` a line.
+    ``start|end|overlap JOB ATTEMPT BOOTTIME PID`` a line. ``overlap``: another attempt at the job is at work.
     """
 
     def run(self, job: TrainerJob, report: Reporter) -> Mapping[str, Any]:
+        """See the interface."""
+        if job.placement.rank:
+            return self._train(job, report)
+        try:
+            # The system frees the lock of a process that has ended, however it did.
+            with locked(job.run_folder.parent / job.job_id, wait=False):
+                return self._train(job, report)
+        except BlockingIOError:
+            _mark(job, "overlap")
+            raise
+
+    def _train(self, job: TrainerJob, report: Reporter) -> Mapping[str, Any]:
         _mark(job, "start")
         report.message("the double begins")
         steps = job.config.num_epochs

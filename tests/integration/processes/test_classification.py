@@ -8,7 +8,7 @@ import yaml
 
 from app.core.entities.jobs import JobState
 from app.core.errors import Invalid
-from tests.integration.processes.conftest import ROOT, Developer, MakeService, Service
+from tests.running_service import ROOT, Developer, MakeService, Service
 
 CATALOGUE = {
     "tiny-random": {"source": "random", "location": "llama"},
@@ -19,7 +19,7 @@ TICKETS = {"dataset_path": "data/raw/sample_tickets.json", "objective": "classif
 
 @pytest.fixture
 def service(make_service: MakeService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Service:
-    monkeypatch.setattr("tests.integration.processes.conftest.WAIT_SECONDS", 240.0)  # torch is no double
+    monkeypatch.setattr("tests.running_service.WAIT_SECONDS", 240.0)  # torch is no double
     (tmp_path / "config").mkdir()
     catalogue = tmp_path / "config" / "base_models.yaml"
     catalogue.write_text(yaml.safe_dump(CATALOGUE))

@@ -10,7 +10,7 @@ import pytest
 from app.bootstrap import BASE_MODEL_SOURCES
 from app.core.entities.jobs import JobState
 from app.core.entities.models import BaseModelSpec
-from tests.integration.processes.conftest import BASE, ROOT, Developer, MakeService, Service
+from tests.running_service import BASE, ROOT, Developer, MakeService, Service
 
 PREFERENCES = (ROOT / "data/raw/sample_preferences.json").read_text("utf-8")
 TRAINING_SECONDS = 300.0  # far beyond what it takes: a trainer imports torch on a machine that may be busy

@@ -12,8 +12,8 @@ import pytest
 from app.core.entities.training_config import TrainingConfig
 from app.implementations.queue.trainer_launcher import ProcessTrainerHandle, ProcessTrainerLauncher
 from app.utils.clock import boottime
-from tests.integration.processes.conftest import at_large, wait_until
 from tests.integration.processes.test_trainer import LONG, ended
+from tests.running_service import at_large, wait_until
 
 Start = Callable[..., ProcessTrainerHandle]
 

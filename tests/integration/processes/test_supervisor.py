@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 
 from app.core.entities.jobs import JobState
-from tests.integration.processes.conftest import (
+from tests.running_service import (
     BASE,
     PASSWORD,
     ROOT,

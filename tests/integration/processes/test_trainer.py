@@ -21,7 +21,7 @@ from app.implementations.queue.trainer_launcher import (
     ProcessTrainerLauncher,
 )
 from app.utils.clock import boottime
-from tests.integration.processes.conftest import at_large
+from tests.running_service import at_large
 from tests.small_disk import SmallTmpfs
 
 LONG = 60.0  # seconds; far beyond what any step below takes
@@ -216,7 +216,7 @@ import json, sys
 from pathlib import Path
 from app.implementations.queue.trainer_launcher import ProcessTrainerLauncher
 from app.utils.clock import boottime
-from tests.integration.processes.conftest import at_large
+from tests.running_service import at_large
 job = json.loads(sys.argv[1])
 handle = ProcessTrainerLauncher("double").start(job, Path(job["run_folder"]) / "attempts/1", boottime() + 60)
 while not handle.new_events():

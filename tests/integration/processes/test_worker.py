@@ -2,15 +2,11 @@
 
 import os
 import signal
-import sqlite3
-import subprocess
-from contextlib import closing
 
-import psutil
 import pytest
 
 from app.core.entities.jobs import JobState
-from tests.integration.processes.conftest import Developer, MakeService, Service, at_large, wait_until
+from tests.running_service import Developer, MakeService, wait_until
 
 
 @pytest.mark.parametrize("broker", ["filesystem", "redis"])
@@ -47,34 +43,6 @@ def test_a_worker_killed_with_its_job_is_replaced_once(make_service: MakeService
     assert words == ["start", "start", "end"]
     starts = [at for word, at in service.marks(job_id) if word == "start"]
     assert starts[1] - starts[0] > service.settings.lease_seconds
-
-
-def freeze_outside_transactions(worker: subprocess.Popen[bytes], service: Service) -> None:
-    """A process frozen while it writes to SQLite holds the lock of the whole database, whoever it is."""
-    with closing(sqlite3.connect(service.settings.instance_dir / "app.db", isolation_level=None)) as database:
-        database.execute("PRAGMA busy_timeout = 30000")
-        database.execute("BEGIN IMMEDIATE")
-        os.kill(worker.pid, signal.SIGSTOP)
-        wait_until(lambda: psutil.Process(worker.pid).status() == psutil.STATUS_STOPPED)
-        database.execute("ROLLBACK")
-
-
-def test_a_frozen_worker_leaves_the_job_to_another(make_service: MakeService) -> None:
-    service = make_service()
-    first = service.worker()
-    job_id = service.submit("double-slow", num_epochs=100)
-    service.wait_for(job_id, JobState.RUNNING)
-    wait_until(lambda: service.marks(job_id), service.log)
-    trainers = psutil.Process(first.pid).children()
-    service.worker()
-    freeze_outside_transactions(first, service)
-    wait_until(lambda: len(service.marks(job_id)) == 2, service.log)
-    assert trainers
-    assert not any(at_large(trainer) for trainer in trainers)
-    os.kill(first.pid, signal.SIGCONT)
-    service.services.training.cancel(Developer, job_id)
-    assert service.wait_for(job_id).state is JobState.CANCELLED
-    assert [word for word, _ in service.marks(job_id)] == ["start", "start", "end"]
 
 
 def test_a_drained_worker_gives_its_job_back(make_service: MakeService) -> None:

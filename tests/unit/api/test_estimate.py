@@ -3,7 +3,7 @@
 import pytest
 
 from app.core.entities.identity import Role
-from tests.integration.processes.conftest import BASE, make_base
+from tests.running_service import BASE, make_base
 
 BODY = {"dataset_path": "data/raw/sound.json", "config": {"num_epochs": 3}}
 PATH = "/api/v1/train/estimate"

@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
+from flask import Flask
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from app import create_app
@@ -20,9 +21,10 @@ from app.bootstrap import Settings, prepare_instance
 from app.core.entities.identity import DEFAULT_PROJECT_ID, Principal, Role
 from app.core.entities.jobs import FINAL_STATES, FineTuningJob, JobState
 from app.core.services import Services
+from app.extensions import db
 from app.implementations.queue.process_tree import kill_session
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[1]
 PASSWORD = "correct horse battery"
 BASE = "tiny-random"
 CHATML = (
@@ -76,8 +78,15 @@ class Service:
         lines = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
         return [(line[0], float(line[3])) for line in lines if line[1] == job_id]
 
+    def count_of_marks(self) -> int:
+        path = self.settings.results_dir / "marks.txt"
+        return path.read_bytes().count(b"\n") if path.exists() else 0
+
     def log(self) -> str:
-        return (self.settings.instance_dir / "test.log").read_text(errors="replace")[-4000:]
+        return self.whole_log()[-4000:]
+
+    def whole_log(self) -> str:
+        return (self.settings.instance_dir / "test.log").read_text(errors="replace")
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
         with (self.settings.instance_dir / "test.log").open("ab") as log:
@@ -93,8 +102,8 @@ class Service:
         self.processes.append(process)
         return process
 
-    def worker(self) -> subprocess.Popen[bytes]:
-        return self.start(*CELERY)
+    def worker(self, **environment: str) -> subprocess.Popen[bytes]:
+        return self.start(*CELERY, **environment)
 
 
 MakeService = Callable[..., Service]
@@ -102,7 +111,7 @@ MakeService = Callable[..., Service]
 
 @pytest.fixture
 def make_service(tmp_path: Path) -> Iterator[MakeService]:
-    made: list[Service] = []
+    made: list[tuple[Flask, Service]] = []
 
     def make(**overrides: Any) -> Service:
         folders = {f"{name}_dir": tmp_path / name for name in ("instance", "data", "models", "results")}
@@ -127,14 +136,16 @@ def make_service(tmp_path: Path) -> Iterator[MakeService]:
         prepare_instance(app)
         environment = {key.upper(): _plain(value) for key, value in values.items()}
         service = Service(settings, {**os.environ, **environment}, app.extensions["services"])
-        made.append(service)
+        made.append((app, service))
         return service
 
     yield make
-    for service in made:
+    for app, service in made:
         for process in service.processes:
             kill_session(process.pid)
             process.communicate()
+        with app.app_context():
+            db.engine.dispose()
 
 
 def at_large(process: psutil.Process) -> bool:

@@ -1,0 +1,82 @@
+"""A database that goes away under load, or that somebody else keeps locked."""
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+import psycopg
+import pytest
+
+from app.core.entities.jobs import JobState
+from tests.integration.faults.conftest import (
+    Stack,
+    attempts_of,
+    check_taken_up_once,
+    trainers_of,
+    wait_for_all,
+)
+from tests.running_service import Developer, MakeService, Service, wait_until
+from tests.servers import PostgresServer
+
+LOCKED_SECONDS = 10.0
+MODEL = "helper"
+
+
+def test_postgres_restarted_under_load(
+    make_service: MakeService, postgres_server: PostgresServer, postgres_database: str
+) -> None:
+    service = make_service(database_url=postgres_database, worker_slots=2, max_attempts=5)
+    workers = [service.worker(), service.worker()]
+    ids = [service.submit(f"double-{number}", model_name=MODEL) for number in range(40)]
+    slow = service.submit("double-slow", num_epochs=100, model_name=MODEL)
+
+    wait_until(lambda: service.count_of_marks() >= 10, service.log)
+    postgres_server.restart()
+    wait_until(lambda: service.count_of_marks() >= 40, service.log)
+    wait_until(lambda: service.marks(slow), service.log)
+    with postgres_server.away():  # longer than any lease: then nobody may train
+        wait_until(lambda: not trainers_of(service), service.log)
+
+    wait_for_all(service, 120)
+    check_taken_up_once(service, [*ids, slow], MODEL)
+    assert attempts_of(service, slow)[:2] == ["start", "start"]
+    assert [worker.poll() for worker in workers] == [None, None]
+
+
+@pytest.mark.parametrize("lease", [3.0, 30.0])
+def test_a_database_locked_for_ten_seconds(stack: Stack, lease: float) -> None:
+    service = stack.make(lease_seconds=lease)
+    workers = [service.worker(), service.worker()]
+    job_id = service.submit("double-slow", num_epochs=40, model_name=MODEL)
+    wait_until(lambda: service.marks(job_id), service.log)
+    with locked(service):
+        threading.Event().wait(LOCKED_SECONDS)
+    job = service.wait_for(job_id)
+    check_taken_up_once(service, [job_id], MODEL)
+    if lease > LOCKED_SECONDS:  # training went on, and what it said in the meantime is not lost
+        assert (job.state, job.attempts) == (JobState.SUCCEEDED, 1)
+        events = service.services.training.events(Developer, job_id, limit=1000)
+        steps = [event.data["step"] for event in events if event.type == "metrics"]
+        assert steps == list(range(1, 41))
+    else:
+        assert job.attempts == 2
+        assert attempts_of(service, job_id) == ["start", "start", "end"]
+    assert [worker.poll() for worker in workers] == [None, None]
+
+
+@contextmanager
+def locked(service: Service) -> Iterator[None]:
+    """Nobody writes in the block; on PostgreSQL nobody reads a job either."""
+    url = service.settings.database_url
+    if url is None:
+        with closing(sqlite3.connect(service.settings.instance_dir / "app.db", isolation_level=None)) as database:
+            database.execute("PRAGMA busy_timeout = 30000")
+            database.execute("BEGIN IMMEDIATE")
+            yield
+            database.execute("ROLLBACK")
+    else:
+        with psycopg.connect(url.replace("+psycopg", "")) as connection:
+            connection.execute("LOCK TABLE jobs IN ACCESS EXCLUSIVE MODE")
+            yield
+            connection.rollback()
