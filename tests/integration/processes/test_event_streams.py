@@ -14,7 +14,7 @@ import pytest
 
 from app.core.entities.jobs import JobState
 from app.processes.supervisor import _web
-from tests.integration.processes.conftest import PASSWORD, ROOT, Developer, MakeService, Service, wait_until
+from tests.running_service import PASSWORD, ROOT, Developer, MakeService, Service, wait_until
 
 STEPS = 30
 

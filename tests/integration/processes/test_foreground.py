@@ -13,7 +13,7 @@ from app.bootstrap import load_training_config
 from app.core.entities.identity import Principal
 from app.core.entities.jobs import FineTuningJob, JobState
 from app.model.training_service import train
-from tests.integration.processes.conftest import BASE, Developer, MakeService, Service
+from tests.running_service import BASE, Developer, MakeService, Service
 
 OF_ONE_JOB = {"id", "created_by", "created_at", "started_at", "finished_at", "run_folder", "model_version_id"}
 ASKED = {"base_model": BASE, "experiment_name": "double-ok", "num_epochs": 5, "model_name": "helper"}

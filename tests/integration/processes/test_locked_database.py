@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 from app.core.entities.jobs import JobState
-from tests.integration.processes.conftest import Developer, MakeService, Service, wait_until
+from tests.running_service import Developer, MakeService, Service, wait_until
 
 STEPS = 40
 MISSED = 15  # steps made while the database is locked
