@@ -3,6 +3,8 @@
 import multiprocessing
 import shutil
 import struct
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +20,7 @@ from app.core.factories import ComponentFactory
 from app.implementations.models.base_models import FolderBaseModelStore, read_catalogue
 from app.implementations.models.random_model import write_random_tokenizer
 
+ROOT = Path(__file__).parents[4]
 SOURCES = ["folder", "hub", "package", "random", "scratch"]
 
 
@@ -217,3 +220,27 @@ def _pull(root: Path, start: Any, answers: Any) -> None:
     bases = FolderBaseModelStore(catalogue, root / "models" / "base", OneSource(_counted))
     start.wait()
     answers.put(bases.pull("a").stat().st_ino)
+
+
+HASH_OF_RANDOM = """
+import hashlib, sys
+from pathlib import Path
+from app.bootstrap import BASE_MODEL_SOURCES
+from app.core.entities.models import BaseModelSpec
+folder = Path(sys.argv[2])
+BASE_MODEL_SOURCES.load("random")(BaseModelSpec("tiny", "random", sys.argv[1]), folder)
+files = sorted(folder.iterdir())
+print({file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files})
+"""
+
+
+@pytest.mark.parametrize("preset", ["llama", "bert"])
+def test_a_random_model_is_the_same_in_every_process(preset: str, tmp_path: Path) -> None:
+    """Else a test that trains one would pass or fail by chance."""
+    made = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        command = [sys.executable, "-c", HASH_OF_RANDOM, preset, str(tmp_path / name)]
+        made.append(subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout)
+    assert "model.safetensors" in made[0]
+    assert made[0].splitlines()[-1] == made[1].splitlines()[-1]
