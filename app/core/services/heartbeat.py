@@ -39,6 +39,8 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._run, name=f"heartbeat {claim.job.id}", daemon=True)
 
     def __enter__(self) -> Heartbeat:
+        if boottime() >= self.deadline - self._seconds:  # the database kept the claim waiting
+            self._beat()
         self._thread.start()
         return self
 
@@ -67,22 +69,25 @@ class Heartbeat:
 
     def _run(self) -> None:
         pause = self._seconds
-        while not self._ended.wait(pause):
-            now = boottime()
-            try:
-                self.order = self._jobs.renew(self._claim.job.id, self._claim.fence)
-            except StaleAttempt:
-                self.lost = True
-                return
-            except Exception as error:  # noqa: BLE001 - while the lease lasts the next try may do better
-                log.warning("job %s: the lease could not be renewed: %r", self._claim.job.id, error)
-                self.lost = now >= self.deadline
-                pause = min(RETRY_SECONDS, self._seconds)
-                continue
-            pause = self._seconds
-            self.deadline = now + self._claim.lease_seconds
-            if (handle := self._handle) is not None:
-                handle.renew(self.deadline)
+        while not self.lost and not self._ended.wait(pause):
+            pause = self._seconds if self._beat() else min(RETRY_SECONDS, self._seconds)
+
+    def _beat(self) -> bool:
+        """One renewal; False if it did not come through."""
+        now = boottime()
+        try:
+            self.order = self._jobs.renew(self._claim.job.id, self._claim.fence)
+        except StaleAttempt:
+            self.lost = True
+            return False
+        except Exception as error:  # noqa: BLE001 - while the lease lasts the next try may do better
+            log.warning("job %s: the lease could not be renewed: %r", self._claim.job.id, error)
+            self.lost = now >= self.deadline
+            return False
+        self.deadline = now + self._claim.lease_seconds
+        if (handle := self._handle) is not None:
+            handle.renew(self.deadline)
+        return True
 
 
 class Reaper:

@@ -227,5 +227,5 @@ def test_ctrl_c_cancels_the_job_and_leaves_no_process(place):
         process.kill()
     assert process.returncode == 130, said
     assert "cancelled" in said
-    listed = run(place, "-m", "flask", "--app", "run", "train", "list", "--state", "cancelled")
+    listed = run(place, "-m", "flask", "--app", "run", "jobs", "list", "--state", "cancelled")
     assert len(listed.stdout.splitlines()) == 1

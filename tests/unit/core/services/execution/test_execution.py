@@ -13,6 +13,7 @@ from app.core.entities.jobs import JobEvent, JobState, Lease
 from app.core.errors import Conflict, StaleAttempt, Unavailable
 from app.core.interfaces.operations import TrainerOutcome
 from app.core.services import tracking
+from app.core.services.heartbeat import Heartbeat
 from app.repositories.memory_jobs import MemoryJobRepository
 from app.utils.clock import boottime
 from tests.unit.core.services.execution.conftest import (
@@ -306,6 +307,16 @@ def test_the_deadline_is_read_before_the_row_is_written(house: House, in_backgro
     thread.join(5)
     renewals = house.trainer.deadlines[2:]  # after the start's, which is said twice
     assert all(deadline <= at + LEASE for deadline, at in zip(renewals, written, strict=False))
+
+
+def test_a_claim_that_took_longer_than_its_lease_starts_no_doomed_trainer(house: House) -> None:
+    """As when somebody else holds the database: the row is fresh, and the time of reading the clock is not."""
+    house.submit()
+    claim = house.jobs.claim("me", LEASE)
+    assert claim is not None
+    with Heartbeat(house.jobs, claim, boottime() - LEASE, LEASE / 3) as heartbeat:
+        assert heartbeat.deadline > boottime()
+        assert not heartbeat.lost
 
 
 class Outage(MemoryJobRepository):
