@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from app.core.entities.data_pipeline import PipelineConfig, pipeline_config
+from app.config_files import load_pipeline_config, load_training_config, read_strategy_options
 from app.core.entities.datasets import DataLimits
 from app.core.entities.evaluation import MeasuredRun
 from app.core.entities.jobs import Limits
-from app.core.entities.training_config import TrainingConfig, training_config
-from app.core.errors import AppError, Invalid
+from app.core.entities.training_config import TrainingConfig
+from app.core.errors import AppError
 from app.core.factories import ComponentFactory
 from app.core.interfaces.components import BaseModelStore, TrainingRunner
 from app.core.services import Services
@@ -217,34 +217,6 @@ def prepare_instance(app: Flask) -> str | None:
         return services.identity.ensure_admin(password.get_secret_value() if password else None)
 
 
-def load_training_config(path: Path, **changes: Any) -> TrainingConfig:
-    """Read a training YAML, ``changes`` over it. ``Invalid`` lists every faulty key."""
-    raw = _yaml_mapping(path)
-    # `model:` may hold any key, so a change must replace the key where it stands.
-    nested = raw.get("model")
-    merged = (
-        {**raw, "model": {k: v for k, v in nested.items() if k not in changes}}
-        if isinstance(nested, dict)
-        else raw
-    )
-    return training_config({**merged, **changes}, where=str(path.name))
-
-
-def load_pipeline_config(path: Path) -> PipelineConfig:
-    """Read a pipeline's YAML. ``Invalid`` lists every faulty key."""
-    return pipeline_config(_yaml_mapping(path), where=path.name)
-
-
-def _yaml_mapping(path: Path) -> dict[str, Any]:
-    try:
-        raw = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise Invalid(f"{path}: cannot be read as YAML: {error}") from None
-    if not isinstance(raw, dict):
-        raise Invalid(f"{path}: must be a mapping of keys")
-    return raw
-
-
 def write_histogram(target: Path, lengths: Sequence[int], unit: str, percentiles: Mapping[int, int]) -> None:
     """A PNG of how long rows are."""
     from app.utils.files import write_whole
@@ -279,16 +251,7 @@ def build_runner(name: str) -> TrainingRunner:
 
 def load_strategy_options(config: TrainingConfig) -> Mapping[str, Any]:
     """The strategy's own file under config/; ``Invalid`` where it is no mapping of keys."""
-    name = {"deepspeed": f"deepspeed_zero{config.zero_stage}.json", "fsdp": "fsdp.yaml"}.get(config.strategy)
-    if name is None:
-        return {}
-    try:
-        options = yaml.safe_load((CONFIG_DIR / name).read_text("utf-8"))  # JSON is YAML
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise Invalid(f"config/{name}: cannot be read: {error}") from None
-    if not isinstance(options, dict):
-        raise Invalid(f"config/{name}: must be a mapping of keys")
-    return options
+    return read_strategy_options(CONFIG_DIR, config)
 
 
 def write_quantization_report(folder: Path, runs: Sequence[MeasuredRun], about: str) -> Path:

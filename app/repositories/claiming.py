@@ -6,14 +6,14 @@ from sqlalchemy import ColumnElement, Select, and_, case, func, select
 from sqlalchemy.orm import Session
 
 from app.core.entities.jobs import TRAINING_STATES, WAITING_STATES, JobState, Limits
-from app.repositories.job_rules import effective, no_project
+from app.repositories.job_rules import no_project
 from app.repositories.tables import JobRow, ProjectRow
 
 
 def next_of_all(session: Session, queues: Sequence[str] | None, limits: Limits) -> JobRow | None:
     """The job to claim, its row locked, and its project's turn taken; jobs of the foreground are passed over."""
     for project_id, own in _projects_in_turn(session, queues):
-        most = effective(own, limits).running
+        most = own.or_else(limits).running
         room = most is None or count_jobs(session, project_id, TRAINING_STATES) < most
         states = WAITING_STATES if room else (JobState.VALIDATING_FILES,)
         row = session.scalar(_first_of(project_id, states, queues))

@@ -48,11 +48,6 @@ def check_room(waiting: int, limits: Limits) -> None:
         raise TooMany(message, code="too_many_jobs", retry_after=RETRY_SECONDS)
 
 
-def effective(own: Limits, otherwise: Limits) -> Limits:
-    running = otherwise.running if own.running is None else own.running
-    return Limits(running, otherwise.queued if own.queued is None else own.queued)
-
-
 def order_for(state: JobState, cancel_requested: bool) -> Order:
     if cancel_requested:
         return Order.CANCEL
@@ -68,6 +63,11 @@ def after_pause(job: FineTuningJob) -> JobState:
         raise Conflict("this job is being cancelled", code="invalid_transition")
     check_move(job.state, to)
     return to
+
+
+def check_resume(state: JobState) -> None:
+    if state is not JobState.PAUSED:
+        raise Conflict(f"a job that is {state} cannot become queued", code="invalid_transition")
 
 
 def after_stop(job: FineTuningJob) -> JobState:

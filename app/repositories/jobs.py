@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 
-from sqlalchemy import Engine, func, select, tuple_
+from sqlalchemy import Engine, Select, func, select, tuple_
 from sqlalchemy.orm import Session
 
 from app.core.entities.jobs import (
@@ -39,8 +39,8 @@ from app.repositories.job_rules import (
     after_stop,
     check_end,
     check_move,
+    check_resume,
     check_room,
-    effective,
     order_for,
     stale,
     unknown_page,
@@ -57,7 +57,7 @@ class SqlJobRepository(JobRepository):
 
     def add(self, job: FineTuningJob, limits: Limits = NO_LIMITS) -> None:
         with self._database.write() as session:
-            limits = effective(project_limits(locked_project(session, job.project_id)), limits)
+            limits = project_limits(locked_project(session, job.project_id)).or_else(limits)
             if limits.queued is not None:
                 check_room(count_jobs(session, job.project_id, WAITING_STATES), limits)
             if job.dataset_id is not None and not _keep_dataset(session, job.project_id, job.dataset_id):
@@ -66,7 +66,7 @@ class SqlJobRepository(JobRepository):
 
     def get(self, project_id: str, job_id: str) -> FineTuningJob | None:
         with self._database.read() as session:
-            row = session.scalar(select(JobRow).where(JobRow.project_id == project_id, JobRow.id == job_id))
+            row = session.scalar(_of_project(project_id, job_id))
             return None if row is None else job_entity(row)
 
     def list(
@@ -78,7 +78,7 @@ class SqlJobRepository(JobRepository):
             query = query.where(JobRow.state == state)
         with self._database.read() as session:
             if after is not None:
-                last = session.scalar(select(JobRow).where(JobRow.project_id == project_id, JobRow.id == after))
+                last = session.scalar(_of_project(project_id, after))
                 if last is None:
                     raise unknown_page(after)
                 query = query.where(place < (last.created_at, last.id))
@@ -93,8 +93,7 @@ class SqlJobRepository(JobRepository):
 
     def request_cancel(self, project_id: str, job_id: str) -> FineTuningJob | None:
         with self._database.write() as session:
-            query = select(JobRow).where(JobRow.project_id == project_id, JobRow.id == job_id)
-            row = session.scalar(query.with_for_update())
+            row = session.scalar(_of_project(project_id, job_id).with_for_update())
             if row is None:
                 return None
             if row.state not in FINAL_STATES:
@@ -105,8 +104,7 @@ class SqlJobRepository(JobRepository):
 
     def request_pause(self, project_id: str, job_id: str) -> FineTuningJob | None:
         with self._database.write() as session:
-            query = select(JobRow).where(JobRow.project_id == project_id, JobRow.id == job_id)
-            row = session.scalar(query.with_for_update())
+            row = session.scalar(_of_project(project_id, job_id).with_for_update())
             if row is None:
                 return None
             row.state = after_pause(job_entity(row)).value
@@ -114,12 +112,10 @@ class SqlJobRepository(JobRepository):
 
     def resume(self, project_id: str, job_id: str) -> FineTuningJob | None:
         with self._database.write() as session:
-            query = select(JobRow).where(JobRow.project_id == project_id, JobRow.id == job_id)
-            row = session.scalar(query.with_for_update())
+            row = session.scalar(_of_project(project_id, job_id).with_for_update())
             if row is None:
                 return None
-            if row.state != JobState.PAUSED:
-                raise Conflict(f"a job that is {row.state} cannot become queued", code="invalid_transition")
+            check_resume(JobState(row.state))
             _move(row, JobState.QUEUED)
             return job_entity(row)
 
@@ -245,6 +241,10 @@ class SqlJobRepository(JobRepository):
         query = select(JobEventRow).where(*of_job, JobEventRow.number > after)
         with self._database.read() as session:
             return [event_entity(row) for row in session.scalars(query.order_by(JobEventRow.number).limit(limit))]
+
+
+def _of_project(project_id: str, job_id: str) -> Select[JobRow]:
+    return select(JobRow).where(JobRow.project_id == project_id, JobRow.id == job_id)
 
 
 def _held(session: Session, job_id: str, fence: int) -> JobRow:

@@ -30,8 +30,8 @@ from app.repositories.job_rules import (
     after_stop,
     check_end,
     check_move,
+    check_resume,
     check_room,
-    effective,
     no_project,
     order_for,
     stale,
@@ -135,8 +135,7 @@ class MemoryJobRepository(JobRepository):
         kept = self._of_project(project_id, job_id)
         if kept is None:
             return None
-        if kept.job.state is not JobState.PAUSED:
-            raise Conflict(f"a job that is {kept.job.state} cannot become queued", code="invalid_transition")
+        check_resume(kept.job.state)
         kept.move(JobState.QUEUED)
         return kept.job
 
@@ -270,7 +269,7 @@ class MemoryJobRepository(JobRepository):
         self._limits[project_id] = limits
 
     def _effective(self, project_id: str, otherwise: Limits) -> Limits:
-        return effective(self._limits.get(project_id, NO_LIMITS), otherwise)
+        return self._limits.get(project_id, NO_LIMITS).or_else(otherwise)
 
     def _count(self, project_id: str, states: Sequence[JobState]) -> int:
         return sum(k.job.project_id == project_id and k.job.state in states for k in self._kept.values())

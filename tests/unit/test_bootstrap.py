@@ -139,6 +139,27 @@ def test_relative_places_start_at_the_repository(monkeypatch, tmp_path):
     assert all(getattr(settings, f"{name}_file").is_file() for name in ("base_models", "train_config", "logging"))
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"cpu_threads": 4, "worker_slots": 3}, "worker_slots: 3 trainers, .* 4 cores: at most 2"),
+        ({"queues": ["nightly"]}, "queues: must name default"),
+        ({"worker_queues": ["nightly", "default"]}, "worker_queues: not among queues: nightly"),
+        ({"worker_queues": ["Nightly"]}, "worker_queues"),
+        ({"project_max_running": 0, "project_max_queued": -1}, "project_max_running(.|\n)*project_max_queued"),
+        ({"worker_gpus": ["0, 1"]}, "worker_gpus"),
+        ({"drain_seconds": -1}, "drain_seconds"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_named(settings, message):
+    with pytest.raises(SettingsError, match=message):
+        load_settings(**settings)
+
+
+def test_slots_on_gpus_need_no_cores():
+    assert load_settings(cpu_threads=2, worker_slots=4, worker_gpus=["0", "1", "2", "3"]).worker_slots == 4
+
+
 @pytest.mark.parametrize(("strategy", "zero_stage"), [("deepspeed", 2), ("deepspeed", 3), ("fsdp", 2), ("ddp", 2)])
 def test_a_strategys_own_file_is_found(strategy, zero_stage):
     options = load_strategy_options(TrainingConfig(strategy=strategy, zero_stage=zero_stage))

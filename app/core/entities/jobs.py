@@ -1,5 +1,7 @@
 """Fine-tuning jobs: their states, the moves between them, attempts and events."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -110,6 +112,11 @@ class Limits:
 
     running: int | None = None
     queued: int | None = None
+
+    def or_else(self, otherwise: Limits) -> Limits:
+        """These; ``otherwise`` where these say nothing."""
+        running = otherwise.running if self.running is None else self.running
+        return Limits(running, otherwise.queued if self.queued is None else self.queued)
 
 
 @dataclass(frozen=True, slots=True)

@@ -237,9 +237,7 @@ class TrainingService:
 
     def limits(self, principal: Principal) -> Limits:
         """Of the principal's project, as they hold now."""
-        own = self._own_limits(principal)
-        running = self._limits.running if own.running is None else own.running
-        return Limits(running, self._limits.queued if own.queued is None else own.queued)
+        return self._own_limits(principal).or_else(self._limits)
 
     def change_limits(self, principal: Principal, changes: Mapping[str, int | None]) -> None:
         """Fields of Limits, from the next claim and submission on; None: what the service's settings say."""
