@@ -17,9 +17,9 @@ install:  ## set up .venv; quick when nothing has changed
 demo: install  ## the main job: fine-tune the starter model, compare it, publish it, ask it
 	@$(RUN) -m app.scripts.demo
 
-# One OpenMP thread: the models are tiny, and the processes that a test starts share the cores with it.
+# Two files at a time. One OpenMP thread: the models are tiny, and the processes that a test starts share the cores.
 test: install  ## all tests but the slow ones, with coverage
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -m "not slow" --cov
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -m "not slow" --cov -n 2 --dist loadfile
 
 test-slow: install  ## the tests that take minutes
 	$(RUN) -m pytest -m slow
