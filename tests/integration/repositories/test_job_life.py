@@ -137,6 +137,8 @@ class JobLife(RuleBasedStateMachine):
                 job.id, fence - behind, events, progress, said_in=claim if claim > 0 else None
             )
         )
+        for most in (1, 7, 5000):
+            self.same(lambda jobs, most=most: rounded(jobs.metrics("default", job.id, most=most)))
 
     @rule(index=indexes)
     def cancel(self, index):
@@ -189,10 +191,6 @@ class JobLife(RuleBasedStateMachine):
             self.seen[job.id] = job.state
             events = self.same(lambda jobs, job=job: jobs.events(job.project_id, job.id))
             assert [event.seq for event in events] == list(range(1, len(events) + 1))
-            for most in (1, 7, 5000):
-                self.same(
-                    lambda jobs, job=job, most=most: rounded(jobs.metrics(job.project_id, job.id, most=most))
-                )
 
 
 def rounded(curve):
