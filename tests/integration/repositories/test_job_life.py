@@ -23,7 +23,7 @@ from app.repositories.database import Database, migrate_empty
 from app.repositories.jobs import SqlJobRepository
 from app.repositories.memory_jobs import MemoryJobRepository
 from app.repositories.tables import JobEventRow, JobMetricChunkRow, JobRow, ModelVersionRow, ProjectRow
-from tests.integration.repositories.conftest import SQL, START
+from tests.integration.repositories.conftest import SQL, START, rounded
 
 MAX_ATTEMPTS = 2
 LIMITS = Limits(queued=6)
@@ -191,12 +191,6 @@ class JobLife(RuleBasedStateMachine):
             self.seen[job.id] = job.state
             events = self.same(lambda jobs, job=job: jobs.events(job.project_id, job.id))
             assert [event.seq for event in events] == list(range(1, len(events) + 1))
-
-
-def rounded(curve):
-    """A mean of means is the mean of all, but for the last bits."""
-    of_points = [{name: f._replace(mean=round(f.mean, 6)) for name, f in p.figures.items()} for p in curve.points]
-    return curve.width, [replace(p, figures=figures) for p, figures in zip(curve.points, of_points, strict=True)]
 
 
 def without_times(outcome):

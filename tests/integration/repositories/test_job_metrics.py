@@ -5,6 +5,8 @@ import random
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from sqlalchemy import delete, func, select, update
 
 from app.core.entities.jobs import JobEvent, JobState
@@ -12,7 +14,9 @@ from app.core.entities.metrics import point_of, reduced
 from app.repositories import job_metrics
 from app.repositories.database import Database, migrate_empty
 from app.repositories.jobs import SqlJobRepository
+from app.repositories.memory_jobs import MemoryJobRepository
 from app.repositories.tables import JobMetricChunkRow, JobRow
+from tests.integration.repositories.conftest import rounded
 
 NOW = datetime(2026, 5, 5, tzinfo=UTC)
 
@@ -133,6 +137,43 @@ def test_steps_done_again_count_as_the_later_attempt_did_them(jobs, begin, again
             total = sum(point.figures["loss"].mean * point.events for point in curve.points)
             again_total = sum(number % 7 for number in range(cut, cut + 21))
             assert total == pytest.approx(1000.0 * (cut - 1) + again_total)
+
+
+attempts = st.tuples(
+    st.integers(0, 700) | st.integers(0, 9000), st.integers(1, 90), st.sampled_from([1, 1, 2, 60])
+)
+
+
+@settings(
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(
+    claims=st.lists(attempts, min_size=2, max_size=4).flatmap(st.permutations),
+    late=st.randoms(use_true_random=False),
+    size=st.sampled_from([7, 40, 500]),
+)
+def test_any_attempts_are_drawn_as_the_twin_draws_them(sql, make_job, claims, late, size):
+    """Each begins somewhere, and hands in its events in pieces that may come late."""
+    job, twin = make_job(), MemoryJobRepository(projects=["default", "other"])
+    pieces = []
+    for claim, (first, count, stride) in enumerate(claims, 1):
+        run = [step(seq, first + seq * stride, loss=float((seq * claim) % 11)) for seq in range(1, count + 1)]
+        pieces += [(claim, run[start : start + size]) for start in range(0, len(run), size)]
+    late.shuffle(pieces)
+    for jobs in (sql.jobs, twin):
+        jobs.add(job)
+        for _ in claims[1:]:
+            jobs.move(job.id, jobs.claim("worker", 30, job.id).fence, JobState.QUEUED)
+        fence = jobs.claim("worker", 30, job.id).fence
+        for claim, events in pieces:
+            jobs.ingest(job.id, fence, events, None, said_in=claim)
+    for most in (1, 3, 20, 150, 20_000):
+        ours, theirs = (jobs.metrics("default", job.id, most=most) for jobs in (sql.jobs, twin))
+        assert rounded(ours) == rounded(theirs)
+        assert len(ours.points) <= most
 
 
 def test_what_an_earlier_attempt_said_is_taken_up_late(jobs, begin, again):
