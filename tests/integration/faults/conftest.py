@@ -100,5 +100,6 @@ def trainers_of(service: Service) -> list[psutil.Process]:
 
 def refusals(service: Service, job_id: str) -> list[int]:
     """The claims whose writes the log says were refused, as another holds the job."""
-    said = rf"job {job_id}: claim (\d+) walks away: this attempt no longer holds job"
+    by = r" WARNING app\.core\.services\.execution \[-\]"
+    said = rf"{by} job {job_id}: claim (\d+) walks away: this attempt no longer holds job"
     return [int(fence) for fence in re.findall(said, service.whole_log())]
