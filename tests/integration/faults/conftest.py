@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +35,18 @@ class Stack:
             return
         for message in (service.settings.instance_dir / "broker").iterdir():
             message.unlink(missing_ok=True)  # a worker may be faster
+
+    @contextmanager
+    def broker_away(self, service: Service) -> Iterator[None]:
+        """It takes no message in the block, and nobody gets one from it."""
+        if self.redis is not None:
+            with self.redis.away():
+                yield
+            return
+        folder = service.settings.instance_dir / "broker"
+        folder.rename(folder.with_name("broker-away"))
+        yield
+        folder.with_name("broker-away").rename(folder)
 
 
 SQLITE = pytest.param("SQLite and files")
