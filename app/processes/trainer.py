@@ -5,6 +5,7 @@ of many processes are started by this one, with ``--rank`` in place of ``--ring`
 """
 
 import argparse
+import io
 import json
 import logging
 import math
@@ -25,6 +26,7 @@ from app.core.entities.trainer import Placement, TrainerExit
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import AppError, Invalid
 from app.core.interfaces.components import Reporter, TrainerJob, TrainingRunner, TrainingStopped
+from app.core.services.room import RUN_FOLDER
 from app.processes.children import die_with
 from app.processes.lease_guard import LeaseGuard
 from app.processes.placement import TORCHRUN, cores, placement_of, share_of_threads, torchrun_placement
@@ -137,7 +139,8 @@ class EventWriter(Reporter):
     """
 
     def __init__(self, path: Path, ring: int, stop: threading.Event) -> None:
-        self._file = path.open("ab", buffering=0)
+        self._path = path
+        self._file: io.FileIO | None = None
         self._unwritten = b""
         self._ring = ring
         os.set_blocking(ring, False)
@@ -169,6 +172,8 @@ class EventWriter(Reporter):
             }
             self._unwritten += json.dumps(line, ensure_ascii=False).encode() + b"\n"
             try:
+                if self._file is None:
+                    self._file = self._path.open("ab", buffering=0)
                 while self._unwritten:
                     self._unwritten = self._unwritten[self._file.write(self._unwritten) :]
             except OSError as error:
@@ -226,6 +231,8 @@ def _failure(error: Exception) -> dict[str, Any]:
     if _is_out_of_memory(error):
         advice = "out of memory: lower batch_size or max_length, or set gradient_checkpointing"
         return {"code": "out_of_memory", "message": advice, "faults": []}
+    if is_disk_full(error):
+        return {"code": "disk_full", "message": f"the disk is full: {RUN_FOLDER}", "faults": []}
     message = f"the trainer failed ({type(error).__name__}); see the run's logs.txt"
     return {"code": "trainer_failed", "message": message, "faults": []}
 

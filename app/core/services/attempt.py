@@ -19,6 +19,7 @@ from app.core.interfaces.components import ArtifactStore
 from app.core.interfaces.operations import TrainerHandle, TrainerLauncher, TrainerOutcome
 from app.core.interfaces.storage import JobRepository
 from app.core.services.heartbeat import Heartbeat
+from app.core.services.room import REGISTRY, RUN_FOLDER, needs_room
 from app.core.services.run_folders import new_folder
 
 CANCEL_SECONDS = 3.0  # for a trainer to stop at its next step; then it is killed
@@ -69,7 +70,7 @@ class Attempt:
         for lost in range(1, self._fence):  # between its publishing and the row's word for it
             self._artifacts.discard(self._version_id(lost))
         self._take_up(run_folder)
-        outcome = self._train(job_file, new_folder(run_folder / "attempts", str(self._fence)))
+        outcome = self._train(job_file, run_folder)
         log.info("job %s: the trainer of claim %d %s", self._job.id, self._fence, outcome.kind)
         if outcome.kind == "succeeded":
             self._publish(outcome.result or {}, run_folder / "artifacts")
@@ -88,8 +89,10 @@ class Attempt:
                 ingest = partial(self._jobs.ingest, self._job.id, self._fence, missing, None, said_in=claim)
                 self._heartbeat.persist(ingest)
 
-    def _train(self, job_file: Mapping[str, Any], folder: Path) -> TrainerOutcome:
-        handle = self._launcher.start(job_file, folder, self._heartbeat.deadline)
+    def _train(self, job_file: Mapping[str, Any], run_folder: Path) -> TrainerOutcome:
+        with needs_room(RUN_FOLDER):
+            folder = new_folder(run_folder / "attempts", str(self._fence))
+            handle = self._launcher.start(job_file, folder, self._heartbeat.deadline)
         try:
             self._heartbeat.vouch_for(handle)
             self._follow(handle)
@@ -177,7 +180,8 @@ class Attempt:
     def _publish(self, result: Mapping[str, Any], folder: Path) -> None:
         """Artifacts first, then the row; the id belongs to this attempt, so that again is the same again."""
         version_id = self._version_id(self._fence)
-        artifacts = self._artifacts.publish(version_id, folder)
+        with needs_room(REGISTRY):
+            artifacts = self._artifacts.publish(version_id, folder)
         version = ModelVersion(
             id=version_id,
             project_id=self._job.project_id,

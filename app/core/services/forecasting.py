@@ -18,8 +18,9 @@ from pydantic import ValidationError
 
 from app.core.entities.forecasts import Estimate, Forecast
 from app.core.entities.training_config import TrainingConfig
-from app.core.errors import AppError, Invalid, Unavailable
+from app.core.errors import AppError, DiskFull, Invalid, Unavailable
 from app.core.interfaces.operations import TrainerLauncher, TrainerOutcome
+from app.core.services.room import FORECASTS, needs_room
 from app.utils.clock import boottime
 from app.utils.files import write_whole
 from app.utils.folders import locked
@@ -84,7 +85,7 @@ class Forecasts:
         if found is None:
             self._refuse_hopeless(config, base)
             try:
-                with locked(self._folder / "rehearsal", wait=False):
+                with needs_room(FORECASTS), locked(self._folder / "rehearsal", wait=False):
                     found = self._rehearse(config, base, dataset, lambda: True)
             except BlockingIOError:
                 raise Unavailable(
@@ -105,9 +106,9 @@ class Forecasts:
             if rough_bytes(config, base, longest_row) * config.processes < near or not go_on():
                 return
             try:
-                with locked(self._folder / "rehearsal"):
+                with needs_room(FORECASTS), locked(self._folder / "rehearsal"):
                     found = self._rehearse(config, base, dataset, go_on)
-            except Unavailable as error:  # not to know is no reason to fail
+            except (Unavailable, DiskFull) as error:  # not to know is no reason to fail
                 log.warning("a job is queued without knowing whether it fits: %s", error)
                 return
         judged = self._judge(config, found, base)
@@ -133,7 +134,8 @@ class Forecasts:
             )
 
     def _rehearse(self, config: TrainingConfig, base: Path, dataset: Path, go_on: Callable[[], bool]) -> Forecast:
-        """``Unavailable`` (estimate_failed, estimate_timeout), or ``Invalid`` with what would end the run too."""
+        """``Unavailable`` (estimate_failed, estimate_timeout), ``DiskFull``, or ``Invalid`` with what would end
+        the run too."""
         with tempfile.TemporaryDirectory(prefix=".rehearsal-", dir=self._folder) as folder:
             job_file = {
                 "job_id": "rehearsal",
@@ -158,6 +160,8 @@ class Forecasts:
                 "or set gradient_checkpointing",
                 code="does_not_fit",
             )
+        if outcome.code == "disk_full":
+            raise DiskFull(f"the disk is full: {FORECASTS}")
         if outcome.kind == "failed" and outcome.code != "trainer_failed":
             raise Invalid(outcome.message or "", code=outcome.code, faults=outcome.faults)
         raise Unavailable("the rehearsal that measures ended before its time", code="estimate_failed")

@@ -18,6 +18,7 @@ from app.core.entities.jobs import JobEvent
 from app.core.entities.trainer import TrainerExit
 from app.core.errors import Fault
 from app.core.interfaces.operations import TrainerHandle, TrainerLauncher, TrainerOutcome
+from app.core.services.room import RUN_FOLDER
 from app.implementations.queue.event_file import EventFile
 from app.implementations.queue.process_tree import kill_session
 from app.utils.files import write_whole
@@ -154,7 +155,7 @@ class ProcessTrainerHandle(TrainerHandle):
         if status in (TrainerExit.ABANDONED, -signal.SIGALRM):
             return TrainerOutcome("crashed", "lease_ended", "the lease of the attempt ran out")
         if status == TrainerExit.DISK_FULL:
-            return TrainerOutcome("failed", "disk_full", "the disk is full: make room, then go on with --resume")
+            return TrainerOutcome("failed", "disk_full", f"the disk is full: {RUN_FOLDER}")
         return self._crash(status)
 
     def _written(self, status: int) -> TrainerOutcome:

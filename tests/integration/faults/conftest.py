@@ -79,6 +79,12 @@ def attempts_of(service: Service, job_id: str) -> list[str]:
     return [word for word, _ in service.marks(job_id)]
 
 
+def steps_of(service: Service, job_id: str) -> list[int]:
+    """That its events tell of, in their order."""
+    events = service.services.training.events(Developer, job_id, limit=1000)
+    return [event.data["step"] for event in events if event.type == "metrics"]
+
+
 def check_taken_up_once(service: Service, ids: list[str], model_name: str) -> None:
     """Each job succeeded, in attempts that never overlapped, and published one version, whole and alone."""
     jobs = [service.job(job_id) for job_id in ids]
