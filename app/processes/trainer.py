@@ -29,13 +29,12 @@ from app.core.interfaces.components import Reporter, TrainerJob, TrainingRunner,
 from app.core.services.room import RUN_FOLDER
 from app.processes.children import die_with
 from app.processes.lease_guard import LeaseGuard
+from app.processes.memory_errors import is_out_of_memory, shortage
 from app.processes.placement import TORCHRUN, cores, placement_of, share_of_threads, torchrun_placement
 from app.processes.ranks import Lost, Ranks, result_of
 from app.utils.files import write_whole
 from app.utils.folders import is_disk_full
 from app.utils.tracebacks import print_traceback
-
-OUT_OF_MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory")  # torch's
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -228,20 +227,15 @@ def _failure(error: Exception) -> dict[str, Any]:
     if isinstance(error, AppError):
         faults = [asdict(fault) for fault in error.faults]
         return {"code": error.code, "message": error.message, "faults": faults}
-    if _is_out_of_memory(error):
-        advice = "out of memory: lower batch_size or max_length, or set gradient_checkpointing"
-        return {"code": "out_of_memory", "message": advice, "faults": []}
+    if is_out_of_memory(error):
+        failure: dict[str, Any] = {"code": "out_of_memory", "message": "out of memory", "faults": []}
+        with suppress(MemoryError, OSError):  # there is too little even to say how little
+            failure["memory"] = asdict(shortage(error))
+        return failure
     if is_disk_full(error):
         return {"code": "disk_full", "message": f"the disk is full: {RUN_FOLDER}", "faults": []}
     message = f"the trainer failed ({type(error).__name__}); see the run's logs.txt"
     return {"code": "trainer_failed", "message": message, "faults": []}
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """By name and words: torch's own classes are not imported here."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in OUT_OF_MEMORY_WORDS)
 
 
 if __name__ == "__main__":

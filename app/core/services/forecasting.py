@@ -201,10 +201,22 @@ def weight_bytes(base: Path) -> int:
 
 
 def rough_bytes(config: TrainingConfig, base: Path, longest_row: int) -> int:
-    """An upper bound of a run's memory by the model's shape, without torch: rather too much than too little.
+    """An upper bound of a run's memory by the model's shape, without torch: rather too much than too little."""
+    resting, of_token = _rough_parts(config, base)
+    return round(resting + of_token * config.batch_size * longest_row)
 
-    Of a layer and a token a pass keeps about 16 values of the hidden size and 6 of the feed-forward's.
-    """
+
+def rough_forecast(config: TrainingConfig, base: Path) -> Forecast:
+    """By the model's shape, with rows of max_length: its memory alone, and nothing of its time."""
+    resting, of_token = _rough_parts(config, base)
+    tokens = config.batch_size * config.max_length
+    peak = round(resting + of_token * tokens)
+    return Forecast(peak, 0.0, 0, 0, 0, 0, round(resting), of_token, tokens)
+
+
+def _rough_parts(config: TrainingConfig, base: Path) -> tuple[float, float]:
+    """Bytes that stay, and those of a token: of a layer a pass keeps about 16 values of the hidden size and 6 of
+    the feed-forward's."""
     shape: Mapping[str, Any] = {}
     with suppress(OSError, ValueError):
         shape = json.loads((base / "config.json").read_text("utf-8"))
@@ -216,19 +228,26 @@ def rough_bytes(config: TrainingConfig, base: Path, longest_row: int) -> int:
     if "head" not in config.kernel_names:
         kept += 12 * (shape.get("vocab_size") or 0)  # the scores in float32, their gradient, and one copy
     learning = 8 * weights if config.adaptation == "full" else 0  # masters, gradients and state in float32
-    tokens = config.batch_size * longest_row
-    return round(BASE_BYTES + 2 * weights + learning + kept * tokens)
+    return BASE_BYTES + 2 * weights + learning, kept
 
 
 def suggest(config: TrainingConfig, found: Forecast, available: int, weights: int) -> Mapping[str, Any] | None:
     """The least change of ``config`` with which a run would take ``ROOM`` of ``available`` bytes; None: nothing is
     enough. By arithmetic from ``found``: a pass keeps memory for each of its tokens."""
+    fitting = first_fitting(config, found, available, weights)
+    return None if fitting is None else fitting[0]
+
+
+def first_fitting(
+    config: TrainingConfig, found: Forecast, available: float, weights: int
+) -> tuple[Mapping[str, Any], float] | None:
+    """As ``suggest``, with the bytes that the run would take then."""
     limit = ROOM * available
     for changes, needed in _lighter(config, found, weights):
         if needed <= limit:
             with suppress(ValidationError):  # not every strategy takes every adaptation
                 config.with_changes(**changes)
-                return changes
+                return changes, needed
     return None
 
 

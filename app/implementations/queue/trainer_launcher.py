@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from app.core.entities.forecasts import Shortage
 from app.core.entities.jobs import JobEvent
 from app.core.entities.trainer import TrainerExit
 from app.core.errors import Fault
@@ -28,10 +29,7 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 # packs are alike: a run would grow by 10 MB a step for nothing. Within a step all layers have the same shapes.
 SHAPE_CACHES = {"LRU_CACHE_CAPACITY": "64", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "256"}
 LOG_CHARACTERS = 600  # of logs.txt in the worker's log, when a trainer crashes
-OUT_OF_MEMORY = (
-    "the system ended the trainer for want of memory: "
-    "lower batch_size or max_length, or set gradient_checkpointing"
-)
+OUT_OF_MEMORY = "the system ended the trainer for want of memory; lower batch_size or max_length"
 ROOT = Path(__file__).resolve().parents[3]  # where `python -m app…` finds the package
 
 log = logging.getLogger(__name__)
@@ -163,7 +161,9 @@ class ProcessTrainerHandle(TrainerHandle):
         if status == TrainerExit.SUCCEEDED:
             return TrainerOutcome("succeeded", result=written["result"])
         faults = tuple(Fault(**fault) for fault in written["faults"])
-        return TrainerOutcome("failed", written["code"], written["message"], faults=faults)
+        memory = written.get("memory")
+        shortage = Shortage(**memory) if memory else None
+        return TrainerOutcome("failed", written["code"], written["message"], faults=faults, shortage=shortage)
 
     def _crash(self, status: int) -> TrainerOutcome:
         oom_kills = _oom_kills()
