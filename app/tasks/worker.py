@@ -34,11 +34,17 @@ def make_celery(
     def ring(job_id: str) -> None:
         worker.ring()
 
+    # With a receiver Celery leaves logging alone; else it would set the root logger to its own level, WARNING.
+    signals.setup_logging.connect(_keep_logging, weak=False)
     # Not worker_ready, which waits for the broker: jobs are found by polling without it.
     signals.worker_init.connect(worker.start, weak=False)
     signals.worker_shutting_down.connect(worker.drain, weak=False)
     signals.worker_shutdown.connect(worker.join, weak=False)
     return celery
+
+
+def _keep_logging(**_: Any) -> None:
+    """``create_app`` has set it up, with the format and the level of the settings."""
 
 
 class Worker:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from app.core.entities.forecasts import Shortage
 from app.core.entities.inference import Generation, GenerationRequest
 from app.core.entities.jobs import JobEvent
 from app.core.errors import Fault
@@ -34,6 +35,7 @@ class TrainerOutcome:
     message: str | None = None
     result: Mapping[str, Any] | None = None
     faults: tuple[Fault, ...] = ()
+    shortage: Shortage | None = None  # out_of_memory, where the trainer could tell
 
 
 class TrainerHandle(ABC):

@@ -14,10 +14,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from app.core.entities.forecasts import Shortage
 from app.core.entities.jobs import JobEvent
 from app.core.entities.trainer import TrainerExit
 from app.core.errors import Fault
 from app.core.interfaces.operations import TrainerHandle, TrainerLauncher, TrainerOutcome
+from app.core.services.room import RUN_FOLDER
 from app.implementations.queue.event_file import EventFile
 from app.implementations.queue.process_tree import kill_session
 from app.utils.files import write_whole
@@ -27,10 +29,7 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 # packs are alike: a run would grow by 10 MB a step for nothing. Within a step all layers have the same shapes.
 SHAPE_CACHES = {"LRU_CACHE_CAPACITY": "64", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "256"}
 LOG_CHARACTERS = 600  # of logs.txt in the worker's log, when a trainer crashes
-OUT_OF_MEMORY = (
-    "the system ended the trainer for want of memory: "
-    "lower batch_size or max_length, or set gradient_checkpointing"
-)
+OUT_OF_MEMORY = "the system ended the trainer for want of memory; lower batch_size or max_length"
 ROOT = Path(__file__).resolve().parents[3]  # where `python -m app…` finds the package
 
 log = logging.getLogger(__name__)
@@ -154,7 +153,7 @@ class ProcessTrainerHandle(TrainerHandle):
         if status in (TrainerExit.ABANDONED, -signal.SIGALRM):
             return TrainerOutcome("crashed", "lease_ended", "the lease of the attempt ran out")
         if status == TrainerExit.DISK_FULL:
-            return TrainerOutcome("failed", "disk_full", "the disk is full: make room, then go on with --resume")
+            return TrainerOutcome("failed", "disk_full", f"the disk is full: {RUN_FOLDER}")
         return self._crash(status)
 
     def _written(self, status: int) -> TrainerOutcome:
@@ -162,7 +161,9 @@ class ProcessTrainerHandle(TrainerHandle):
         if status == TrainerExit.SUCCEEDED:
             return TrainerOutcome("succeeded", result=written["result"])
         faults = tuple(Fault(**fault) for fault in written["faults"])
-        return TrainerOutcome("failed", written["code"], written["message"], faults=faults)
+        memory = written.get("memory")
+        shortage = Shortage(**memory) if memory else None
+        return TrainerOutcome("failed", written["code"], written["message"], faults=faults, shortage=shortage)
 
     def _crash(self, status: int) -> TrainerOutcome:
         oom_kills = _oom_kills()
