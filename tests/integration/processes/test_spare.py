@@ -6,20 +6,27 @@ import re
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from app.bootstrap import BASE_MODEL_SOURCES
+from app.core.entities.datasets import SPLITS, Conversation, Message
 from app.core.entities.jobs import JobState
+from app.core.entities.models import BaseModelSpec
 from app.core.entities.training_config import TrainingConfig
+from app.implementations.data.cuts import write_split
 from app.implementations.queue import spare_trainer
 from app.implementations.queue.trainer_launcher import ProcessTrainerHandle, ProcessTrainerLauncher
+from app.implementations.training.checkpoints import pins_of
 from app.utils.clock import boottime
 from tests.running_service import CELERY, MakeService, Service, at_large, wait_until
 
 LONG = 60.0
+NEW_AND_SPARE = ("new", "spare")
 
 Start = Callable[..., ProcessTrainerHandle]
 Prepared = Callable[..., psutil.Process]
@@ -68,19 +75,22 @@ def spares_of(parent: int) -> list[psutil.Process]:
 
 @pytest.fixture
 def prepared(launcher: ProcessTrainerLauncher, caplog: pytest.LogCaptureFixture) -> Prepared:
-    """The launcher's spare, once that waits for a job."""
+    return partial(wait_for_spare, launcher, caplog)
+
+
+def wait_for_spare(
+    launcher: ProcessTrainerLauncher, caplog: pytest.LogCaptureFixture, gpus: str | None = None
+) -> psutil.Process:
+    """The launcher's, once that waits for a job."""
     caplog.set_level(logging.INFO)
 
-    def wait(gpus: str | None = None) -> psutil.Process:
-        def found() -> list[psutil.Process]:
-            launcher.prepare(1, gpus)
-            return [spare for spare in spares_of(os.getpid()) if spare.pid in prepared_in(caplog.text)]
+    def found() -> list[psutil.Process]:
+        launcher.prepare(1, gpus)
+        return [spare for spare in spares_of(os.getpid()) if spare.pid in prepared_in(caplog.text)]
 
-        wait_until(found, lambda: caplog.text)
-        [spare] = found()
-        return spare
-
-    return wait
+    wait_until(found, lambda: caplog.text, 2 * LONG)
+    [spare] = found()
+    return spare
 
 
 def prepared_in(log: str) -> list[int]:
@@ -219,6 +229,20 @@ def test_one_that_ends_before_it_is_prepared_is_not_started_again_and_again(star
     assert not spares_of(os.getpid())
 
 
+def test_it_trains_to_the_same_bytes_as_a_new_process(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+    BASE_MODEL_SOURCES.load("random")(BaseModelSpec("tiny", "random", "llama"), base)
+    launcher = ProcessTrainerLauncher("torch", spares=True)
+    train_tiny(launcher, base, tmp_path / "new")
+    spare = wait_for_spare(launcher, caplog)
+    assert train_tiny(launcher, base, tmp_path / "spare") == spare.pid
+    new, other = ((tmp_path / name / "artifacts/adapter_model.safetensors").read_bytes() for name in NEW_AND_SPARE)
+    assert new == other
+    pins, other_pins = (pins_of(tmp_path / name / "checkpoints/job/step-00000003") for name in NEW_AND_SPARE)
+    assert pins == other_pins
+
+
 def test_each_slot_has_its_own_and_a_worker_that_is_killed_leaves_none(make_service: MakeService) -> None:
     service = make_service(worker_slots=2, spare_trainers=True)
     worker = service.worker()
@@ -261,6 +285,28 @@ def waiting_spare(service: Service, worker: subprocess.Popen[bytes]) -> psutil.P
     wait_until(found, service.log)
     [spare] = found()
     return spare
+
+
+def train_tiny(launcher: ProcessTrainerLauncher, base: Path, run: Path) -> int:
+    """The trainer's process id."""
+    attempt = run / "attempts/1"
+    attempt.mkdir(parents=True)
+    for split in SPLITS:
+        write_split(run, split, [chat(row) for row in range(6)])
+    lora = {"r": 4, "lora_dropout": 0.1}
+    config = TrainingConfig(base_model="tiny", num_epochs=1, batch_size=2, device="cpu", lora=lora)
+    folders = {"base_model_folder": str(base), "dataset_folder": str(run), "run_folder": str(run)}
+    job_file = {"job_id": "job", "attempt": 1, "config": config.model_dump(mode="json"), "threads": 1, **folders}
+    handle = launcher.start(job_file, attempt, boottime() + 5 * LONG)
+    assert isinstance(handle, ProcessTrainerHandle)
+    assert ended_well(handle), (run / "logs.txt").read_text()
+    handle.kill()
+    return handle.pid
+
+
+def chat(row: int) -> Conversation:
+    question: Message = {"role": "user", "content": f"When does shop {row} open?"}
+    return Conversation(row, [question, {"role": "assistant", "content": f"At {row % 12} o'clock."}])
 
 
 def trainers_that_marked(service: Service) -> list[int]:
