@@ -91,12 +91,14 @@ class Worker:
                 try:
                     while self._execution.run_next(owner, gpus=gpus):
                         pass
+                    self._execution.prepare(gpus)
                 except Unavailable as error:
                     log.warning("%s: %s", owner, error)
                 except Exception:
                     log.exception("%s", owner)
                 self._doorbell.wait(self._poll_seconds)
                 self._doorbell.clear()
+            self._execution.dismiss()
 
     def _watch(self) -> None:
         with self._app.app_context():

@@ -74,6 +74,15 @@ class TrainerLauncher(ABC):
         """``job_file`` is the protocol's job file (docs/trainer-protocol.md), written whole before the start."""
 
     @abstractmethod
+    def prepare(self, threads: int, gpus: str | None) -> None:
+        """See that a spare trainer gets ready for the next ``start`` of this thread with the same ``threads`` and
+        ``gpus``. Returns at once, and does nothing where there is one already, or is to be none."""
+
+    @abstractmethod
+    def dismiss(self) -> None:
+        """End the spare trainer of this thread, if it has one; returns when it is gone."""
+
+    @abstractmethod
     def earlier_events(
         self, run_folder: Path, job_id: str, before: int
     ) -> Iterator[tuple[int, Sequence[JobEvent]]]:

@@ -103,6 +103,15 @@ class ExecutionService:
                 log.warning("job %s: claim %d walks away: %s", claim.job.id, claim.fence, error)
         return True
 
+    def prepare(self, gpus: str | None = None) -> None:
+        """Have a spare trainer for the next job of this thread. To be called each poll interval without one."""
+        if not self._draining.is_set():
+            self._launcher.prepare(self._threads, gpus)
+
+    def dismiss(self) -> None:
+        """Leave no spare trainer of this thread."""
+        self._launcher.dismiss()
+
     def watch_leases(self) -> None:
         """One look at who holds what: jobs whose owner is lost are let go. To be called each poll interval."""
         self._reaper.scan()

@@ -22,6 +22,7 @@ from app.core.services.tracking import chosen_trackers
 from app.implementations.data.chat_template import TEMPLATE_FILE
 from app.implementations.models.devices import free_memory_bytes, peak_memory_bytes, pick_device
 from app.implementations.models.host_memory import available_bytes
+from app.implementations.training import preparation
 from app.implementations.training.adaptations.lora import trainable
 from app.implementations.training.assembly import Assembly, Methods, assemble, load, sampler_of
 from app.implementations.training.batches import pack, plan_epoch
@@ -61,6 +62,10 @@ class TorchRunner(TrainingRunner):
         self.methods = Methods(objectives, adaptations, strategies, strategy_options)
         self.trackers = trackers
         self.only_forecast = only_forecast
+
+    @classmethod
+    def prepare(cls, base_model_folder: Path | None) -> None:
+        preparation.prepare(base_model_folder)
 
     def run(self, job: TrainerJob, report: Reporter) -> Mapping[str, Any]:
         """See the interface. Leaves ``loss_curve.png`` and ``samples.jsonl`` too."""

@@ -466,6 +466,16 @@ def test_the_gpus_of_a_slot_reach_its_trainer(house: House) -> None:
         assert house.trainer.job_file["gpus"] == gpus
 
 
+def test_a_spare_trainer_has_what_the_job_will_have_and_a_drained_worker_starts_none(house: House) -> None:
+    house.execution.prepare("0,1")
+    assert house.trainer.spare == (1, "0,1")
+    house.execution.dismiss()
+    assert house.trainer.spare is None
+    house.execution.drain()
+    house.execution.prepare("0,1")
+    assert house.trainer.spare is None
+
+
 def test_a_database_that_is_away_while_a_worker_drains_fails_no_job(house: House) -> None:
     class Away(MemoryJobRepository):
         refused = False
