@@ -8,7 +8,7 @@ from smaller ones, in the end from the events.
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, func, select, union_all
 from sqlalchemy.orm import Session
 
 from app.core.entities.jobs import JobEvent
@@ -36,25 +36,29 @@ _POINT = ("first_event", "last_event", "first_step", "last_step", "events")
 def add_to_chunks(session: Session, job: JobRow, fence: int, events: Sequence[JobEvent]) -> None:
     """Events of one claim, numbered over the job's life, each of them once. The job's row is locked."""
     points = [point for event in events if (point := point_of(event)) is not None]
-    for width in WIDTHS if points else ():
+    if not points:
+        return
+    new: dict[tuple[int, int], MetricPoint] = {}
+    touched = []
+    for width in WIDTHS:
         points = reduced(points, width)
-        places = {point.first_step // width: point for point in points}
-        of_claim = JobMetricChunkRow.width == width, JobMetricChunkRow.fence == fence
-        query = select(JobMetricChunkRow).where(
-            JobMetricChunkRow.job_id == job.id, *of_claim, JobMetricChunkRow.place.in_(places)
-        )
-        rows = {row.place: row for row in session.scalars(query)}
-        for place, point in places.items():
-            if (row := rows.get(place)) is None:
-                row = JobMetricChunkRow(
-                    job_id=job.id, width=width, fence=fence, place=place, project_id=job.project_id
-                )
-                session.add(row)
-            else:
-                point = merged([_point(row), point])
-            for name in _POINT:
-                setattr(row, name, getattr(point, name))
-            row.figures = dict(point.figures)
+        new |= {(width, point.first_step // width): point for point in points}
+        span = StepSpan(fence, points[0].first_step, points[-1].last_step + 1)
+        touched.append(select(JobMetricChunkRow).where(*_of_span(job.id, width, span)))
+    # Not one query with OR, for which PostgreSQL may look through all that the claim has.
+    rows = session.scalars(select(JobMetricChunkRow).from_statement(union_all(*touched)))
+    known = {(row.width, row.place): row for row in rows}
+    for (width, number), point in new.items():
+        if (row := known.get((width, number))) is None:
+            row = JobMetricChunkRow(
+                job_id=job.id, width=width, fence=fence, place=number, project_id=job.project_id
+            )
+            session.add(row)
+        else:
+            point = merged([_point(row), point])
+        for name in _POINT:
+            setattr(row, name, getattr(point, name))
+        row.figures = dict(point.figures)
 
 
 def catch_up(session: Session, job: JobRow) -> None:

@@ -1,7 +1,7 @@
 """What runs things: queues, trainer processes, tokens, passwords, engines."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -84,9 +84,12 @@ class TrainerLauncher(ABC):
 
     @abstractmethod
     def earlier_events(
-        self, run_folder: Path, job_id: str, before: int
+        self, run_folder: Path, job_id: str, before: int, last_known: Callable[[int], int]
     ) -> Iterator[tuple[int, Sequence[JobEvent]]]:
-        """What trainers of the job's claims before that one have written, by claim, some at a time."""
+        """What trainers of the job's claims before that one have written, by claim, some at a time.
+
+        ``last_known`` answers the number of a claim's last event that is not wanted, nor any before it.
+        """
 
 
 class TokenIssuer(ABC):

@@ -87,14 +87,13 @@ class Attempt:
 
     def _take_up(self, run_folder: Path) -> None:
         """Events that an earlier attempt could not hand in: its lease ended while the database was away."""
-        known: dict[int, int] = {}
-        for claim, events in self._launcher.earlier_events(run_folder, self._job.id, self._fence):
-            if claim not in known:
-                known[claim] = self._heartbeat.persist(partial(self._jobs.last_seq, self._job.id, claim))
-            missing = [event for event in events if event.seq > known[claim]]
-            if missing:
-                ingest = partial(self._jobs.ingest, self._job.id, self._fence, missing, None, said_in=claim)
-                self._heartbeat.persist(ingest)
+
+        def last_kept(claim: int) -> int:
+            return self._heartbeat.persist(lambda: self._jobs.last_seq(self._job.id, claim))
+
+        for claim, events in self._launcher.earlier_events(run_folder, self._job.id, self._fence, last_kept):
+            ingest = partial(self._jobs.ingest, self._job.id, self._fence, events, None, said_in=claim)
+            self._heartbeat.persist(ingest)
 
     def _train(self, job_file: Mapping[str, Any], run_folder: Path) -> TrainerOutcome:
         with needs_room(RUN_FOLDER):

@@ -257,7 +257,7 @@ class TrainingService:
         """In order, from the number after ``after`` on."""
         return self.news(principal, job_id, after=after, limit=limit)[1]
 
-    def metrics(self, principal: Principal | None, job_id: str, *, points: int) -> MetricCurve:
+    def metrics(self, principal: Principal | None, job_id: str, *, points: int = 500) -> MetricCurve:
         """Of the whole run so far, in as many points at most; where an attempt did steps again, its own count."""
         job = self.get(principal, job_id)
         return self._jobs.metrics(job.project_id, job.id, most=points)

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -73,16 +73,17 @@ class ProcessTrainerLauncher(TrainerLauncher):
             self._spares.dismiss()
 
     def earlier_events(
-        self, run_folder: Path, job_id: str, before: int
+        self, run_folder: Path, job_id: str, before: int, last_known: Callable[[int], int]
     ) -> Iterator[tuple[int, Sequence[JobEvent]]]:
         folders: dict[int, Path] = {}
         for path in run_folder.glob("attempts/*/job.json"):
             written = json.loads(path.read_text("utf-8"))
             # A run folder that was taken over has another job's attempts too.
-            if written["job_id"] == job_id and written["attempt"] < before:
+            is_earlier = written["job_id"] == job_id and written["attempt"] < before
+            if is_earlier and (path.parent / "events.ndjson").is_file():
                 folders[written["attempt"]] = path.parent
         for attempt, folder in sorted(folders.items()):
-            file = EventFile(folder / "events.ndjson")
+            file = EventFile(folder / "events.ndjson", after=last_known(attempt))
             while events := file.read():
                 yield attempt, events
 

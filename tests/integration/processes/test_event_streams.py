@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -36,6 +37,14 @@ class Web:
             yield connection.getresponse()
         finally:
             connection.close()
+
+    def curve(self, job_id: str) -> dict[str, Any]:
+        connection = http.client.HTTPConnection(*self.address, timeout=60)
+        headers = {"Authorization": f"Bearer {self.token}"}
+        connection.request("GET", f"/api/v1/train/{job_id}/metrics?names=loss", headers=headers)
+        answer: dict[str, Any] = json.loads(connection.getresponse().read())
+        connection.close()
+        return answer
 
 
 @contextmanager
@@ -113,6 +122,7 @@ def test_every_event_once_and_in_order_however_often_one_reconnects(
     job_id = service.submit("double-slow", num_epochs=STEPS)
     with gunicorn(service, listener) as web:
         seen, streams = follow_with_breaks(web, job_id, random.Random(7))
+        curve = web.curve(job_id)
     *events, end = seen
     kept = service.services.training.events(Developer, job_id, limit=1000)
     assert [int(frame["id"]) for frame in events] == [event.seq for event in kept]
@@ -122,6 +132,8 @@ def test_every_event_once_and_in_order_however_often_one_reconnects(
     )  # the ledger, the first word, the steps
     assert json.loads(end["data"])["status"] == "succeeded"
     assert streams > STEPS / 4
+    assert curve["steps"] == list(range(1, STEPS + 1))
+    assert curve["series"]["loss"]["mean"] == [event.data["loss"] for event in kept if "loss" in event.data]
 
 
 def test_a_web_process_that_is_told_to_stop_ends_its_streams(

@@ -85,7 +85,7 @@ def test_nothing_is_checked_that_has_no_sound_value(training):
 def test_a_job_belongs_to_its_project(training):
     job = training.submit(CLIENT, SOUND)
     stranger = Principal("user-2", "bob", "default", Role.ADMIN)
-    for call in (training.get, training.cancel, training.events):
+    for call in (training.get, training.cancel, training.events, training.metrics):
         with pytest.raises(NotFound):
             call(stranger, job.id)
     assert training.list(stranger).jobs == []

@@ -57,3 +57,28 @@ def test_every_event_once_in_order_however_the_file_grows(
             path.write_bytes(whole[:end])
             seen += read_all(file)
     assert seen == list(range(1, 12))
+
+
+@given(
+    lengths=st.lists(st.sampled_from([0, 1, 40, 3000]), max_size=30),
+    known=st.integers(0, 40),
+    cut=st.integers(0, 200),
+)
+def test_what_is_known_is_not_read(
+    tmp_path_factory: pytest.TempPathFactory, lengths: list[int], known: int, cut: int
+) -> None:
+    """Whatever the lines' lengths, and with a last one that is not whole."""
+    path = tmp_path_factory.mktemp("events") / "events.ndjson"
+    lines = [line(seq, "x" * length) for seq, length in enumerate(lengths, 1)]
+    path.write_bytes(b"".join(lines) + line(len(lines) + 1)[: min(cut, len(line(1)) - 1)])
+    assert read_all(EventFile(path, after=known)) == list(range(known + 1, len(lines) + 1))
+
+
+def test_few_lines_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "events.ndjson"
+    path.write_bytes(b"".join(map(line, range(1, 20_001))))
+    parsed: list[bytes] = []
+    whole = json.loads
+    monkeypatch.setattr(event_file.json, "loads", lambda text: (parsed.append(text), whole(text))[1])
+    assert [event.seq for event in EventFile(path, after=19_990).read()] == list(range(19_991, 20_001))
+    assert len(parsed) < 50

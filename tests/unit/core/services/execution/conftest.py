@@ -170,9 +170,12 @@ class FakeTrainer(TrainerLauncher, TrainerHandle):
         self.spare = None
 
     def earlier_events(
-        self, run_folder: Path, job_id: str, before: int
+        self, run_folder: Path, job_id: str, before: int, last_known: Callable[[int], int]
     ) -> Iterator[tuple[int, Sequence[JobEvent]]]:
-        yield from [(claim, events) for claim, events in sorted(self.left.items()) if claim < before]
+        for claim, events in sorted(self.left.items()):
+            news = [event for event in events if event.seq > last_known(claim)]
+            if claim < before and news:
+                yield claim, news
 
     def say(self, *events: JobEvent) -> None:
         self._events.extend(events)
