@@ -1,7 +1,8 @@
 RUN := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint format serve bench-train bench-data bench-job-start clean data-analyze data-validate data-versions
+.PHONY: help install demo test test-slow lint format serve clean data-analyze data-validate data-versions
+.PHONY: bench-train bench-data bench-jobs bench-job-start
 
 help:
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -58,6 +59,10 @@ bench-data: install  ## the check of a million rows beside plain reading: rows a
 # Five minutes
 bench-job-start: install  ## from POST to the first optimizer step, with and without a spare trainer, and a script
 	@$(RUN) -m benchmarks.job_start $(ARGS)
+
+# A quarter of an hour; it wants Redis and PostgreSQL. Without: make bench-jobs ARGS='--stacks "SQLite, files"'
+bench-jobs: install  ## jobs through the queue beside plain Celery: submission to start, jobs a second
+	@$(RUN) -m benchmarks.jobs $(ARGS)
 
 clean:  ## remove what the tools left; models, data, results and .venv stay
 	rm -rf build dist *.egg-info htmlcov coverage.xml .coverage .coverage.*

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -111,10 +112,17 @@ MakeService = Callable[..., Service]
 
 @pytest.fixture
 def make_service(tmp_path: Path) -> Iterator[MakeService]:
+    with services_in(tmp_path) as make:
+        yield make
+
+
+@contextmanager
+def services_in(place: Path) -> Iterator[MakeService]:
+    """What makes services under ``place``; their processes end with the block."""
     made: list[tuple[Flask, Service]] = []
 
     def make(**overrides: Any) -> Service:
-        folders = {f"{name}_dir": tmp_path / name for name in ("instance", "data", "models", "results")}
+        folders = {f"{name}_dir": place / name for name in ("instance", "data", "models", "results")}
         values = {
             **folders,
             "trainer": "double",
@@ -141,7 +149,13 @@ def make_service(tmp_path: Path) -> Iterator[MakeService]:
         made.append((app, service))
         return service
 
-    yield make
+    try:
+        yield make
+    finally:
+        _end(made)
+
+
+def _end(made: list[tuple[Flask, Service]]) -> None:
     for app, service in made:
         for process in service.processes:
             kill_session(process.pid)

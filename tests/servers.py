@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn, Self
 
+import psutil
 import psycopg
 import pytest
 import redis
@@ -65,6 +66,20 @@ class Server(ABC):
         self.stop()
         yield
         assert self._start(), self._log.read_text(errors="replace")[-2000:]
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """In the block nobody is answered, nor told that nobody is there."""
+        assert self._process is not None
+        leader = psutil.Process(self._process.pid)
+        processes = [leader, *leader.children(recursive=True)]
+        for process in processes:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in processes:
+                process.resume()
 
     def stop(self) -> None:
         process, self._process = self._process, None

@@ -4,6 +4,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -62,6 +63,29 @@ def test_a_database_locked_for_ten_seconds(stack: Stack, lease: float) -> None:
         assert job.attempts == 2
         assert attempts_of(service, job_id) == ["start", "start", "end"]
     assert [worker.poll() for worker in workers] == [None, None]
+
+
+@pytest.mark.parametrize("how", ["away", "frozen"])
+def test_training_goes_on_without_its_database(
+    make_service: MakeService, postgres_server: PostgresServer, postgres_database: str, how: str
+) -> None:
+    service = make_service(database_url=postgres_database, lease_seconds=60.0)
+    worker = service.worker()
+    job_id = service.submit("double-slow", num_epochs=50, model_name=MODEL)
+    wait_until(lambda: steps_of(service, job_id), service.log)
+    (events,) = service.settings.results_dir.glob("*/attempts/*/events.ndjson")
+    with getattr(postgres_server, how)():
+        so_far = lines_of(events)
+        wait_until(lambda: lines_of(events) >= so_far + 30, service.log)
+    job = service.wait_for(job_id)
+    assert (job.state, job.attempts, job.lost) == (JobState.SUCCEEDED, 1, 0)
+    check_taken_up_once(service, [job_id], MODEL)
+    assert steps_of(service, job_id) == list(range(1, 51))
+    assert worker.poll() is None
+
+
+def lines_of(file: Path) -> int:
+    return file.read_bytes().count(b"\n")
 
 
 @contextmanager
