@@ -6,6 +6,7 @@ import os
 import select
 import tempfile
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -115,4 +116,8 @@ class SpareTrainers(threading.local):
 
 def newest_code() -> int:
     """Changes when the code does: a job is trained by what is there when it starts."""
-    return max(file.stat().st_mtime_ns for folder in ("app", "config") for file in (ROOT / folder).rglob("*.py"))
+    files = (file for folder in ("app", "config") for file in (ROOT / folder).rglob("*.py"))
+    try:
+        return max(file.stat().st_mtime_ns for file in files)
+    except OSError:  # one went while we looked: it changes
+        return time.time_ns()
