@@ -45,7 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _at_low_priority(work: Callable[[], None]) -> None:
     """In a thread of its own, as Linux keeps a priority for each: who has lowered his may not raise it again, and
-    the job is to have a whole one."""
+    the job is to have a whole one. Threads that libraries start meanwhile stay low: numpy's, which trains nothing.
+    """
 
     def lowered() -> None:
         if sys.platform == "linux":

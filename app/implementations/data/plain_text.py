@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,11 +19,18 @@ from app.core.errors import Invalid, Unavailable
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:
-    """``Unavailable`` (tokenizer_unreadable) for a damaged folder."""
+    """``Unavailable`` (tokenizer_unreadable) for a damaged folder. Not to be changed: others may have it too."""
+    file = folder / "tokenizer.json"
     try:
-        return Tokenizer.from_file(str(folder / "tokenizer.json"))
+        state = file.stat()
+        return _parsed(file.absolute(), state.st_mtime_ns, state.st_size)
     except Exception:  # noqa: BLE001  (tokenizers raises nothing narrower)
         raise unreadable("tokenizer.json") from None
+
+
+@lru_cache(maxsize=1)  # 50 ms at a job's start, which a spare trainer has spent before
+def _parsed(file: Path, modified: int, size: int) -> Tokenizer:
+    return Tokenizer.from_file(str(file))
 
 
 def unreadable(name: str) -> Unavailable:

@@ -4,7 +4,9 @@ import json
 import logging
 import os
 import select
+import tempfile
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from app.implementations.queue.process_tree import kill_session
 from app.implementations.queue.trainer_process import TrainerProcess, start_process
 
 ROOT = Path(__file__).resolve().parents[3]
+LOG_CHARACTERS = 600  # of what one printed, in the worker's log, when it has ended
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +30,8 @@ class SpareTrainer:
             arguments += ["--base", str(base)]
         self._variables = variables
         self._code = newest_code()
-        self._started = start_process("app.processes.spare", arguments, variables, None)
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the rest
+        self._started = start_process("app.processes.spare", arguments, variables, self._output)
         self._is_prepared = False
 
     @property
@@ -59,12 +63,20 @@ class SpareTrainer:
         except BrokenPipeError:
             self.end()
             return None
+        self._output.close()  # it writes to the run's logs.txt by now
         return self._started
+
+    def last_words(self) -> str:
+        """What it has printed, the end of it."""
+        size = os.fstat(self._output.fileno()).st_size
+        said = os.pread(self._output.fileno(), LOG_CHARACTERS, max(0, size - LOG_CHARACTERS))
+        return said.decode("utf-8", "replace").strip()
 
     def end(self) -> None:
         """Returns when it is gone."""
         kill_session(self.pid)
         self._started.process.wait()
+        self._output.close()
         os.close(self._started.ring)
         os.close(self._started.control)
 
@@ -82,7 +94,8 @@ class SpareTrainers(threading.local):
         is_prepared = self._spare is not None and self._spare.is_prepared
         if self._spare is not None and not self._spare.is_alive:
             self._in_vain = not is_prepared
-            log.warning("spare trainer %d has ended%s", self._spare.pid, "" if is_prepared else " unprepared")
+            how = "" if is_prepared else " unprepared; there is no other until a job has run"
+            log.warning("spare trainer %d has ended%s: %s", self._spare.pid, how, self._spare.last_words())
             self.dismiss()
         if self._spare is None and not self._in_vain:
             self._spare = SpareTrainer(self._runner, base, variables)
@@ -103,4 +116,8 @@ class SpareTrainers(threading.local):
 
 def newest_code() -> int:
     """Changes when the code does: a job is trained by what is there when it starts."""
-    return max(file.stat().st_mtime_ns for folder in ("app", "config") for file in (ROOT / folder).rglob("*.py"))
+    files = (file for folder in ("app", "config") for file in (ROOT / folder).rglob("*.py"))
+    try:
+        return max(file.stat().st_mtime_ns for file in files)
+    except OSError:  # one went while we looked: it changes
+        return time.time_ns()

@@ -18,10 +18,10 @@ class TrainerProcess:
 
 
 def start_process(
-    module: str, arguments: Sequence[str], variables: Mapping[str, str], output: IO[bytes] | None
+    module: str, arguments: Sequence[str], variables: Mapping[str, str], output: IO[bytes]
 ) -> TrainerProcess:
-    """``python -m module …``, leading a session, with ``variables`` over this process' environment. It prints to
-    ``output``; None: where this process does."""
+    """``python -m module …``, leading a session, with ``variables`` over this process' environment; it prints to
+    ``output``."""
     ring_in, ring_out = os.pipe()
     control_in, control_out = os.pipe()
     pipes = ("--ring", str(ring_out), "--control", str(control_in))

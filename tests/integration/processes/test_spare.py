@@ -220,11 +220,16 @@ def test_one_that_was_killed_is_replaced(prepared: Prepared, start: Start) -> No
     assert start().pid == another.pid
 
 
-def test_one_that_ends_before_it_is_prepared_is_not_started_again_and_again(start: Start) -> None:
+def test_one_that_ends_before_it_is_prepared_is_not_started_again_and_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     launcher = ProcessTrainerLauncher("no-such-runner", spares=True)
     launcher.prepare(1, None)
     [spare] = spares_of(os.getpid())
     wait_until(lambda: not at_large(spare))
+    launcher.prepare(1, None)
+    assert "unprepared" in caplog.text
+    assert "unknown trainer 'no-such-runner'" in caplog.text
     launcher.prepare(1, None)
     assert not spares_of(os.getpid())
 
