@@ -118,7 +118,7 @@ class Core:
     def _draw(self, sequence: Running, logits: Any) -> Token | None:
         try:
             return sequence.draw(logits)
-        except Exception:
+        except (ValueError, RuntimeError):
             self._fail(sequence)
             return None
 

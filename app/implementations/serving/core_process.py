@@ -28,7 +28,7 @@ def run_core(
     import torch
 
     from app.implementations.serving.core import Core
-    from app.implementations.serving.model import load_model
+    from app.implementations.serving.loading import load_model
 
     torch.set_num_threads(threads)
     try:

@@ -147,7 +147,7 @@ class Decoder:
         return cos, sin
 
     def _split(self, mixed: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
-        """Queries and keys, turned, [tokens, heads + key/value heads, size]; values [tokens, key/value heads, size]."""
+        """[tokens, heads, size]: those of queries and then keys, turned, and those of values."""
         heads = mixed.view(len(mixed), -1, self.size)
         turning = self.heads + self.kv_heads
         first, second = heads[:, :turning].chunk(2, dim=2)

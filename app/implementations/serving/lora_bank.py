@@ -1,8 +1,8 @@
 """The adapters of a batch, side by side: one pair of matrix products serves all of them in each layer.
 
 Every adapter holds a range of the bank's rows, as many as its largest rank. A token's hidden values are multiplied
-with all rows, and what is not of its own adapter is put to zero before the second product (as in Punica's and
-S-LoRA's batched products, https://arxiv.org/abs/2310.18547, https://arxiv.org/abs/2311.03285, without their gather).
+with all rows, and what is not of its own adapter is put to zero before the second product. On GPUs the adapters'
+weights are gathered instead (Punica, https://arxiv.org/abs/2310.18547); on a CPU reading them is what takes time.
 """
 
 from __future__ import annotations

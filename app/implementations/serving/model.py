@@ -10,10 +10,6 @@ from typing import Any
 
 import torch
 
-from app.implementations.models.devices import pick_device, pick_precision
-from app.implementations.models.loading import load_causal_lm
-from app.implementations.serving.messages import Precision
-
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
@@ -74,16 +70,3 @@ class ServedModel(ABC):
     @abstractmethod
     def drop_adapter(self, adapter: Any) -> None:
         """No sequence uses it any more."""
-
-
-def load_model(folder: Path, precision: Precision, kv_bytes: int) -> ServedModel:
-    """From a local folder. ``kv_bytes`` bounds the keys and values of the fast path."""
-    from app.implementations.serving import decoder
-    from app.implementations.serving.fast_model import FastModel
-    from app.implementations.serving.transformers_model import TransformersModel
-
-    device = pick_device("auto")
-    network = load_causal_lm(folder, pick_precision(precision, device)).to(device).eval()
-    if device.type == "cpu" and decoder.fits(network.config):
-        return FastModel(network, kv_bytes)
-    return TransformersModel(network, device)

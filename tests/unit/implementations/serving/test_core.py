@@ -20,6 +20,7 @@ from app.implementations.serving.adapters import Adapters
 from app.implementations.serving.channel import Channel, FrontGone
 from app.implementations.serving.core import Core
 from app.implementations.serving.fast_model import FastModel
+from app.implementations.serving.loading import load_model
 from app.implementations.serving.messages import (
     Answer,
     Attach,
@@ -33,7 +34,7 @@ from app.implementations.serving.messages import (
     Token,
     Turn,
 )
-from app.implementations.serving.model import Chunk, ServedModel, load_model
+from app.implementations.serving.model import Chunk, ServedModel
 from app.implementations.serving.sequences import Running, Schedule
 from app.implementations.serving.transformers_model import TransformersModel
 from tests.serving_models import CONTEXT, VOCABULARY
