@@ -1,7 +1,7 @@
 RUN := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint format serve bench-train bench-data clean data-analyze data-validate data-versions
+.PHONY: help install demo test test-slow lint format serve bench-train bench-data bench-job-start clean data-analyze data-validate data-versions
 
 help:
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -54,6 +54,10 @@ bench-train: install  ## this trainer beside TRL and LLaMA-Factory on the same r
 # Ten minutes, and 4 GB of disk for that time. Smaller: make bench-data ARGS="--rows 100000 --only jsonl"
 bench-data: install  ## the check of a million rows beside plain reading: rows a second, memory
 	@$(RUN) -m benchmarks.data $(ARGS)
+
+# Five minutes
+bench-job-start: install  ## from POST to the first optimizer step, with and without a spare trainer, and a script
+	@$(RUN) -m benchmarks.job_start $(ARGS)
 
 clean:  ## remove what the tools left; models, data, results and .venv stay
 	rm -rf build dist *.egg-info htmlcov coverage.xml .coverage .coverage.*

@@ -249,6 +249,12 @@ def build_runner(name: str) -> TrainingRunner:
     )
 
 
+def prepare_runner(name: str, base_model_folder: Path | None) -> None:
+    """What a runner does before its job is known."""
+    runner: Any = RUNNERS.load(name)
+    runner.prepare(base_model_folder)
+
+
 def load_strategy_options(config: TrainingConfig) -> Mapping[str, Any]:
     """The strategy's own file under config/; ``Invalid`` where it is no mapping of keys."""
     return read_strategy_options(CONFIG_DIR, config)
@@ -377,7 +383,9 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
             bases=bases,
             tokens=token_cache,
             artifacts=artifacts,
-            launcher=COMPONENTS.create("trainer_launcher", runner=settings.trainer),
+            launcher=COMPONENTS.create(
+                "trainer_launcher", runner=settings.trainer, spares=settings.spare_trainers
+            ),
             forecasts=forecasts,
             results_dir=settings.results_dir,
             lease_seconds=settings.lease_seconds,

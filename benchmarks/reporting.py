@@ -82,7 +82,8 @@ def _measure(count: int, ingests: bool, pause: float) -> tuple[float, float]:
         if ingests:
             cpu = ours.recv()
             worker.join()
-        writer._file.close()
+        if writer._file is not None:
+            writer._file.close()
         for end in (ours, theirs):
             end.close()
         os.close(heard)

@@ -76,6 +76,7 @@ class Settings(BaseSettings):
     project_max_running: int | None = Field(None, ge=1)  # jobs of a project that train at once; None: any number
     project_max_queued: int | None = Field(1000, ge=1)  # and that wait
     trainer: Literal["torch", "double"] = "torch"  # double: a trainer without torch, for tests of jobs
+    spare_trainers: bool = True  # a slot without a job has a trainer that waits, its imports done
     cpu_threads: int | None = Field(None, ge=1)  # None: the cores of this host, shared by engine and trainers
 
     # Of a file of data; beyond, its check says so. max_body_bytes bounds what a client may have read at once.

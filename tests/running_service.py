@@ -122,6 +122,7 @@ def make_service(tmp_path: Path) -> Iterator[MakeService]:
             "engine_base_model": BASE,
             "engines": {BASE: "http://127.0.0.1:9"},  # nobody's: no engine is started
             "admin_password": PASSWORD,
+            "spare_trainers": False,  # a process more for each, where no test asks for it
             "cpu_threads": 8,  # no thread of the double computes
             "lease_seconds": 3.0,
             "poll_seconds": 0.2,

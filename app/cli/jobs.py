@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import sys
+from itertools import chain
+
 import click
 from flask import current_app
 
@@ -51,6 +55,35 @@ def events(task_id: str, after: int, limit: int) -> None:
         loss = event.data.get("loss", event.data.get("eval_loss"))
         figure = "" if loss is None else f"  loss {loss:.4g}"
         click.echo(f"{event.seq:>6}  {event.created_at:%H:%M:%S}  {event.level:5}  {event.message}{figure}")
+
+
+@jobs.command("metrics")
+@_TASK
+@click.option("--names", help="Of what was measured, with commas between; without it, all.")
+@click.option("--points", type=click.IntRange(1, 2000), default=20, show_default=True, help="At most.")
+@click.option("--csv", "as_csv", is_flag=True, help="With the lowest and the highest value of each point.")
+def metrics(task_id: str, names: str | None, points: int, as_csv: bool) -> None:
+    """Show what the job TASK_ID has measured: the mean over so many steps in each line."""
+    curve = services().training.metrics(OPERATOR, task_id, points=points)
+    wanted = [name.strip() for name in names.split(",")] if names else curve.names
+    if unknown := [name for name in wanted if name not in curve.names]:
+        raise click.ClickException(
+            f"not measured: {', '.join(unknown)}; there is {', '.join(curve.names) or 'none'}"
+        )
+    if as_csv:
+        table = csv.writer(sys.stdout, lineterminator="\n")
+        table.writerow(["first_step", "step", *(f"{name}{of}" for name in wanted for of in ("", "_min", "_max"))])
+        for point in curve.points:
+            figures = [point.figures.get(name) for name in wanted]
+            cells = [(figure.mean, figure.min, figure.max) if figure else (None,) * 3 for figure in figures]
+            table.writerow([point.first_step, point.last_step, *chain.from_iterable(cells)])
+        return
+    click.echo("  ".join([f"{'step':>9}", *(f"{name:>{max(10, len(name))}}" for name in wanted)]))
+    for point in curve.points:
+        means = {name: figure.mean for name, figure in point.figures.items() if figure.mean is not None}
+        cells_of = [f"{means[name]:.4g}" if name in means else "" for name in wanted]
+        line = [f"{cell:>{max(10, len(name))}}" for name, cell in zip(wanted, cells_of, strict=True)]
+        click.echo("  ".join([f"{point.last_step:>9}", *line]).rstrip())
 
 
 @jobs.command("logs")

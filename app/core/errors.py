@@ -77,3 +77,10 @@ class TooMany(AppError):
 class Unavailable(AppError):
     status = 503
     default_code = "unavailable"
+
+
+class DiskFull(AppError):
+    """What was to be written found no room. Nothing half-written is left."""
+
+    status = 507
+    default_code = "disk_full"

@@ -5,6 +5,7 @@ of many processes are started by this one, with ``--rank`` in place of ``--ring`
 """
 
 import argparse
+import io
 import json
 import logging
 import math
@@ -25,15 +26,15 @@ from app.core.entities.trainer import Placement, TrainerExit
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import AppError, Invalid
 from app.core.interfaces.components import Reporter, TrainerJob, TrainingRunner, TrainingStopped
+from app.core.services.room import RUN_FOLDER
 from app.processes.children import die_with
 from app.processes.lease_guard import LeaseGuard
+from app.processes.memory_errors import is_out_of_memory, shortage
 from app.processes.placement import TORCHRUN, cores, placement_of, share_of_threads, torchrun_placement
 from app.processes.ranks import Lost, Ranks, result_of
 from app.utils.files import write_whole
 from app.utils.folders import is_disk_full
 from app.utils.tracebacks import print_traceback
-
-OUT_OF_MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory")  # torch's
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -137,7 +138,8 @@ class EventWriter(Reporter):
     """
 
     def __init__(self, path: Path, ring: int, stop: threading.Event) -> None:
-        self._file = path.open("ab", buffering=0)
+        self._path = path
+        self._file: io.FileIO | None = None
         self._unwritten = b""
         self._ring = ring
         os.set_blocking(ring, False)
@@ -169,6 +171,8 @@ class EventWriter(Reporter):
             }
             self._unwritten += json.dumps(line, ensure_ascii=False).encode() + b"\n"
             try:
+                if self._file is None:
+                    self._file = self._path.open("ab", buffering=0)
                 while self._unwritten:
                     self._unwritten = self._unwritten[self._file.write(self._unwritten) :]
             except OSError as error:
@@ -223,18 +227,15 @@ def _failure(error: Exception) -> dict[str, Any]:
     if isinstance(error, AppError):
         faults = [asdict(fault) for fault in error.faults]
         return {"code": error.code, "message": error.message, "faults": faults}
-    if _is_out_of_memory(error):
-        advice = "out of memory: lower batch_size or max_length, or set gradient_checkpointing"
-        return {"code": "out_of_memory", "message": advice, "faults": []}
+    if is_out_of_memory(error):
+        failure: dict[str, Any] = {"code": "out_of_memory", "message": "out of memory", "faults": []}
+        with suppress(MemoryError, OSError):  # there is too little even to say how little
+            failure["memory"] = asdict(shortage(error))
+        return failure
+    if is_disk_full(error):
+        return {"code": "disk_full", "message": f"the disk is full: {RUN_FOLDER}", "faults": []}
     message = f"the trainer failed ({type(error).__name__}); see the run's logs.txt"
     return {"code": "trainer_failed", "message": message, "faults": []}
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """By name and words: torch's own classes are not imported here."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in OUT_OF_MEMORY_WORDS)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ BUSY_MILLISECONDS = 30_000
 # PostgreSQL ends the transaction of a process that says nothing for so long: one that is frozen, or whose host is
 # gone, would keep a job's row from everybody.
 IDLE_MILLISECONDS = 10_000
+POSTGRES_DISK_FULL = "53100"
 MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
 UPGRADE = "run `flask --app run db upgrade`"
 ADVISORY_LOCK = 0x6C6C6D66  # any number, the same in every process that migrates this database
@@ -115,11 +116,20 @@ def _outage_is_unavailable() -> Iterator[None]:
     try:
         yield
     except (OperationalError, PoolTimeout) as error:
+        if _found_no_room(error):
+            message = "the disk of the database is full: make room there, then try again"
+            raise Unavailable(message, code="disk_full", retry_after=60) from error
         raise Unavailable("the database does not answer: try again", retry_after=5) from error
     except DBAPIError as error:
         if error.connection_invalidated:
             raise Unavailable("the database does not answer: try again", retry_after=5) from error
         raise
+
+
+def _found_no_room(error: SQLAlchemyError) -> bool:
+    cause = getattr(error, "orig", None)
+    on_sqlite = getattr(cause, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
+    return on_sqlite or getattr(cause, "sqlstate", None) == POSTGRES_DISK_FULL
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from app.core.entities.jobs import (
     Order,
     Progress,
 )
+from app.core.entities.metrics import MetricCurve
 from app.core.entities.models import ModelVersion
 from app.core.errors import Conflict
 from app.core.interfaces.storage import NO_LIMITS, JobRepository
@@ -32,6 +33,7 @@ from app.repositories.claiming import (
 )
 from app.repositories.database import Database
 from app.repositories.dataset_rules import no_dataset
+from app.repositories.job_metrics import add_to_chunks, catch_up, read_curve
 from app.repositories.job_rules import (
     LOST_WORKER,
     after_loss,
@@ -168,9 +170,15 @@ class SqlJobRepository(JobRepository):
                 known = select(JobEventRow.seq).where(*of_attempt, JobEventRow.seq.between(min(fresh), max(fresh)))
                 for seq in session.scalars(known):
                     fresh.pop(seq, None)
+            chunks_have_all = row.last_chunked == row.last_event
+            numbered = []
             for seq in sorted(fresh):
                 row.last_event += 1
                 session.add(event_row(fresh[seq], row, claim, row.last_event))
+                numbered.append(replace(fresh[seq], seq=row.last_event))
+            if chunks_have_all:  # else whoever looks at them first brings them up to date
+                add_to_chunks(session, row, claim, numbered)
+                row.last_chunked = row.last_event
             if progress is not None:
                 row.progress = asdict(progress)
 
@@ -241,6 +249,17 @@ class SqlJobRepository(JobRepository):
         query = select(JobEventRow).where(*of_job, JobEventRow.number > after)
         with self._database.read() as session:
             return [event_entity(row) for row in session.scalars(query.order_by(JobEventRow.number).limit(limit))]
+
+    def metrics(self, project_id: str, job_id: str, *, most: int) -> MetricCurve:
+        of_project = select(JobRow).where(JobRow.project_id == project_id, JobRow.id == job_id)
+        behind = of_project.where(JobRow.last_chunked < JobRow.last_event)
+        while True:
+            with self._database.read() as session:
+                if session.scalar(behind) is None:
+                    return read_curve(session, project_id, job_id, most)
+            with self._database.write() as session:
+                if (row := session.scalar(behind.with_for_update())) is not None:
+                    catch_up(session, row)
 
 
 def _of_project(project_id: str, job_id: str) -> Select[JobRow]:

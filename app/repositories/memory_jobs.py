@@ -20,6 +20,7 @@ from app.core.entities.jobs import (
     Order,
     Progress,
 )
+from app.core.entities.metrics import MetricCurve, MetricPoint, point_of, reduced, surviving, width_for
 from app.core.entities.models import ModelVersion
 from app.core.errors import Conflict
 from app.core.interfaces.storage import NO_LIMITS, JobRepository
@@ -257,6 +258,21 @@ class MemoryJobRepository(JobRepository):
     def events(self, project_id: str, job_id: str, *, after: int = 0, limit: int = 100) -> Sequence[JobEvent]:
         kept = self._of_project(project_id, job_id)
         return [event for event in kept.events.values() if event.seq > after][:limit] if kept else []
+
+    @locked
+    def metrics(self, project_id: str, job_id: str, *, most: int) -> MetricCurve:
+        kept = self._of_project(project_id, job_id)
+        said: dict[int, list[MetricPoint]] = {}
+        for (claim, _), event in kept.events.items() if kept else ():
+            if (point := point_of(event)) is not None:
+                said.setdefault(claim, []).append(point)
+        steps = {claim: [point.first_step for point in points] for claim, points in said.items()}
+        spans = surviving({claim: (min(found), max(found)) for claim, found in steps.items()})
+        if not spans:
+            return MetricCurve(1, [])
+        counting = [p for span in spans for p in said[span.fence] if span.start <= p.first_step < span.end]
+        width = width_for(spans[0].start, spans[-1].end - 1, most)
+        return MetricCurve(width, reduced(counting, width))
 
     @locked
     def limits(self, project_id: str) -> Limits | None:

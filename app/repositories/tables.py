@@ -128,6 +128,7 @@ class JobRow(Base):
     heartbeat: Mapped[int] = mapped_column(default=0)
     lease_seconds: Mapped[float] = mapped_column(default=0.0)
     last_event: Mapped[int] = mapped_column(default=0)  # the newest number in job_events
+    last_chunked: Mapped[int] = mapped_column(default=0)  # the newest of them in job_metric_chunks
 
 
 class JobEventRow(Base):
@@ -146,6 +147,24 @@ class JobEventRow(Base):
     message: Mapped[Str]
     created_at: Mapped[Time]
     data: Mapped[JsonObject]
+
+
+class JobMetricChunkRow(Base):
+    """What one claim's metrics events of ``width`` steps measured, from step ``place * width`` on."""
+
+    __tablename__ = "job_metric_chunks"
+
+    job_id: Mapped[Str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    width: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    fence: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    place: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    project_id: Mapped[Str] = mapped_column(ForeignKey("projects.id"), index=True)
+    first_event: Mapped[int]
+    last_event: Mapped[int]
+    first_step: Mapped[int]
+    last_step: Mapped[int]
+    events: Mapped[int]
+    figures: Mapped[JsonObject]  # by name a Figure's fields, in order
 
 
 class ModelVersionRow(Base):

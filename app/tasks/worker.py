@@ -34,11 +34,17 @@ def make_celery(
     def ring(job_id: str) -> None:
         worker.ring()
 
+    # With a receiver Celery leaves logging alone; else it would set the root logger to its own level, WARNING.
+    signals.setup_logging.connect(_keep_logging, weak=False)
     # Not worker_ready, which waits for the broker: jobs are found by polling without it.
     signals.worker_init.connect(worker.start, weak=False)
     signals.worker_shutting_down.connect(worker.drain, weak=False)
     signals.worker_shutdown.connect(worker.join, weak=False)
     return celery
+
+
+def _keep_logging(**_: Any) -> None:
+    """``create_app`` has set it up, with the format and the level of the settings."""
 
 
 class Worker:
@@ -85,12 +91,14 @@ class Worker:
                 try:
                     while self._execution.run_next(owner, gpus=gpus):
                         pass
+                    self._execution.prepare(gpus)
                 except Unavailable as error:
                     log.warning("%s: %s", owner, error)
                 except Exception:
                     log.exception("%s", owner)
                 self._doorbell.wait(self._poll_seconds)
                 self._doorbell.clear()
+            self._execution.dismiss()
 
     def _watch(self) -> None:
         with self._app.app_context():

@@ -70,14 +70,15 @@ def building(target: Path) -> Iterator[Path]:
 def is_disk_full(error: BaseException | None) -> bool:
     """Whether ``error`` comes of a write that found no room, also where a library wrapped it in its own.
 
-    safetensors says so in words; torch raises its own while it handles the system's.
+    safetensors and shutil.copytree say so in words; torch raises its own while it handles the system's.
     """
     if error is None:
         return False
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and error.errno is not None:
         return error.errno in _NO_ROOM
     said = str(error)
-    return any(f"(os error {number})" in said for number in _NO_ROOM) or is_disk_full(error.__context__)
+    words = [word for number in _NO_ROOM for word in (f"(os error {number})", f"[Errno {number}]")]
+    return any(word in said for word in words) or is_disk_full(error.__context__)
 
 
 def seal(folder: Path, about: Mapping[str, Any]) -> None:

@@ -81,6 +81,7 @@ def test_a_username_that_is_taken(flask):
         ("jobs", "list", "--state", "asleep"),
         ("jobs", "list", "--limit", "0"),
         ("jobs", "show"),
+        ("jobs", "metrics", "ftjob-x", "--points", "0"),
         ("models", "show"),
         ("predict",),
         ("predict", "  "),
@@ -104,7 +105,7 @@ def test_usage_errors(flask, words):
         *[("users",), ("users", "create"), ("users", "list")],
         *[("train",), ("train", "submit"), ("train", "estimate"), ("jobs",)],
         *[("jobs", verb) for verb in ("list", "show", "events", "logs", "cancel", "pause", "resume", "retry")],
-        ("jobs", "limits"),
+        *[("jobs", "limits"), ("jobs", "metrics")],
         *[("models",), ("models", "list"), ("models", "show"), ("models", "pull"), ("predict",)],
         *[("lab",), ("lab", "train"), ("lab", "eval"), ("lab", "chat"), ("lab", "demo")],
     ],
@@ -200,6 +201,27 @@ def test_events_and_logs(flask, twins, settings):
     twins.jobs.ingest(job_id, fence, said, None)
     code, out, _ = flask("jobs", "events", job_id, "--after", "1")
     assert (code, out) == (0, "     2  12:00:01  info   step 1 of 2  loss 1.25\n")
+
+
+def test_metrics(flask, twins):
+    job_id = flask("train", "submit", "--dataset-path", "data/raw/sound.json")[1].strip()
+    assert flask("jobs", "metrics", job_id)[:2] == (0, "     step\n")
+    at = datetime(2026, 1, 1, 12, 0, 1, tzinfo=UTC)
+    figures = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.25}, {"step": 2, "eval_loss": 1.5, "margin": None}]
+    said = [JobEvent(seq, "metrics", "info", "", at, data) for seq, data in enumerate(figures, 1)]
+    twins.jobs.ingest(job_id, twins.jobs.claim("w", 30).fence, said, None)
+    assert flask("jobs", "metrics", job_id)[1] == (
+        "     step   eval_loss        loss\n        1                       2\n        2         1.5        1.25\n"
+    )
+    _, out, _ = flask("jobs", "metrics", job_id, "--names", "loss, eval_loss", "--csv")
+    assert out == (
+        "first_step,step,loss,loss_min,loss_max,eval_loss,eval_loss_min,eval_loss_max\n"
+        "1,1,2.0,2.0,2.0,,,\n2,2,1.25,1.25,1.25,1.5,1.5,1.5\n"
+    )
+    _, out, _ = flask("jobs", "metrics", job_id, "--names", "loss", "--points", "1", "--csv")
+    assert out.splitlines()[1:] == ["1,2,1.625,1.25,2.0"]
+    code, _, err = flask("jobs", "metrics", job_id, "--names", "lose")
+    assert (code, err) == (1, "Error: not measured: lose; there is eval_loss, loss\n")
 
 
 def test_limits(flask, twins):

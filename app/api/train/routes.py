@@ -6,6 +6,7 @@ from typing import Any
 from flask import Response
 
 from app.api.train.event_stream import event_frames
+from app.api.train.metric_columns import metric_columns
 from app.api.train.schemas import (
     NAMED,
     AcceptedSchema,
@@ -16,6 +17,8 @@ from app.api.train.schemas import (
     JobQuerySchema,
     JobSchema,
     LimitsSchema,
+    MetricsQuerySchema,
+    MetricsSchema,
     ResumeSchema,
     StreamQuerySchema,
     TrainSchema,
@@ -74,6 +77,16 @@ EVENT = {
     "message": "step 40 of 180",
     "created_at": "2026-11-22T09:32:10+00:00",
     "data": {"step": 40, "loss": 0.83},
+}
+METRICS = {
+    "events": 180,
+    "width": 128,
+    "names": ["loss"],
+    "first_steps": [1, 128],
+    "steps": [127, 180],
+    "series": {
+        "loss": {"mean": [1.1, 0.52], "min": [0.61, 0.31], "max": [2.9, 0.8], "known": [127, 53], "nulls": [0, 0]}
+    },
 }
 STREAM = """id: 7
 event: metrics
@@ -230,6 +243,22 @@ def event_stream(headers: dict[str, Any], query: dict[str, Any], task_id: str) -
     training.get(principal, task_id)
     after = query["after"] if headers["after"] is None else headers["after"]
     return current_streams().answer(partial(event_frames, training, principal, task_id, after))
+
+
+@blueprint.get("/<task_id>/metrics")
+@require(Role.VIEWER)
+@blueprint.arguments(MetricsQuerySchema, location="query")
+@blueprint.response(200, MetricsSchema, example=METRICS)
+@blueprint.errors(404)
+def metrics(query: dict[str, Any], task_id: str) -> dict[str, Any]:
+    """Draw what a job has measured
+
+    A curve of the whole run so far, however long it is, in columns. A point sums up `width` steps: mean, and `min`
+    and `max`, so that no spike is lost. Where an attempt went on from a checkpoint and did steps again, they count
+    as it did them.
+    """
+    curve = current_services().training.metrics(current_principal(), task_id, points=query["points"])
+    return metric_columns(curve, query["names"])
 
 
 def _overrides(body: dict[str, Any]) -> dict[str, Any]:

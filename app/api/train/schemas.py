@@ -224,3 +224,48 @@ class EventSchema(ma.Schema):
 
 class EventListSchema(ma.Schema):
     data = ma.fields.List(ma.fields.Nested(EventSchema))
+
+
+class NamesField(ma.fields.String):
+    """Names with commas between them → a list."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        text = super()._deserialize(value, attr, data, **kwargs)
+        return [name.strip() for name in text.split(",") if name.strip()]
+
+
+class MetricsQuerySchema(ma.Schema):
+    names = NamesField(
+        load_default=None,
+        validate=ma.validate.Length(1, 50),
+        metadata={
+            "description": "of an event's `data`, with commas between; without it, all that was measured",
+            "example": "loss,eval_loss",
+        },
+    )
+    points = ma.fields.Integer(
+        load_default=500,
+        validate=ma.validate.Range(1, 2000),
+        metadata={"description": "at most; where there are more steps, between half as many and as many"},
+    )
+
+
+class SeriesSchema(ma.Schema):
+    """A figure for each point; where it has no number of that name, `mean`, `min` and `max` are null."""
+
+    mean = ma.fields.List(ma.fields.Float(allow_none=True))
+    min = ma.fields.List(ma.fields.Float(allow_none=True))
+    max = ma.fields.List(ma.fields.Float(allow_none=True))
+    known = ma.fields.List(ma.fields.Integer(), metadata={"description": "values that are numbers"})
+    nulls = ma.fields.List(
+        ma.fields.Integer(), metadata={"description": "values that are not: NaN, infinite, or not known"}
+    )
+
+
+class MetricsSchema(ma.Schema):
+    events = ma.fields.Integer(metadata={"description": "events of type metrics that the curve is made of"})
+    width = ma.fields.Integer(metadata={"description": "steps that a point sums up: a power of two; 1: one step"})
+    names = ma.fields.List(ma.fields.String(), metadata={"description": "all that was measured"})
+    first_steps = ma.fields.List(ma.fields.Integer(), metadata={"description": "of each point, the first step"})
+    steps = ma.fields.List(ma.fields.Integer(), metadata={"description": "of each point, the last step"})
+    series = ma.fields.Dict(keys=ma.fields.String(), values=ma.fields.Nested(SeriesSchema))

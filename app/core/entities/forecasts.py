@@ -38,6 +38,25 @@ class Estimate:
     suggestion: Mapping[str, Any] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Shortage:
+    """What a process wanted in all when memory ran out, and what it could have. Alike: the first is not known."""
+
+    wanted_bytes: int
+    available_bytes: int
+
+    def in_words(self) -> str:
+        had = in_gigabytes(self.available_bytes)
+        if self.wanted_bytes <= self.available_bytes:
+            return f"it had {had}, and there was no more"
+        more = in_gigabytes(self.wanted_bytes - self.available_bytes)
+        return f"it wanted {in_gigabytes(self.wanted_bytes)} and could have {had}: {more} too few"
+
+
+def in_gigabytes(count: float) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
 def in_minutes(seconds: float) -> str:
     whole = round(seconds)
     if whole < 60:

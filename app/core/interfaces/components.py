@@ -314,6 +314,12 @@ class TrainingStopped(Exception):
 class TrainingRunner(ABC):
     """Does the work of one trainer process."""
 
+    @classmethod
+    def prepare(cls, base_model_folder: Path | None) -> None:
+        """Before the job is known: what any job would do first, or one that trains this base model. It leaves
+        nothing that changes a number of the run. By default nothing is done but the import of the class."""
+        del base_model_folder
+
     @abstractmethod
     def run(self, job: TrainerJob, report: Reporter) -> Mapping[str, Any]:
         """Trains; leaves metrics.json and artifacts/ in the run folder. Of many processes rank 0 alone does.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from app.core.entities.forecasts import Shortage
 from app.core.entities.inference import Generation, GenerationRequest
 from app.core.entities.jobs import JobEvent
 from app.core.errors import Fault
@@ -34,6 +35,7 @@ class TrainerOutcome:
     message: str | None = None
     result: Mapping[str, Any] | None = None
     faults: tuple[Fault, ...] = ()
+    shortage: Shortage | None = None  # out_of_memory, where the trainer could tell
 
 
 class TrainerHandle(ABC):
@@ -70,6 +72,15 @@ class TrainerLauncher(ABC):
     @abstractmethod
     def start(self, job_file: Mapping[str, Any], attempt_folder: Path, deadline: float) -> TrainerHandle:
         """``job_file`` is the protocol's job file (docs/trainer-protocol.md), written whole before the start."""
+
+    @abstractmethod
+    def prepare(self, threads: int, gpus: str | None) -> None:
+        """See that a spare trainer gets ready for the next ``start`` of this thread with the same ``threads`` and
+        ``gpus``. Returns at once, and does nothing where there is one already, or is to be none."""
+
+    @abstractmethod
+    def dismiss(self) -> None:
+        """End the spare trainer of this thread, if it has one; returns when it is gone."""
 
     @abstractmethod
     def earlier_events(

@@ -16,6 +16,7 @@ from app.core.entities.jobs import (
     Order,
     Progress,
 )
+from app.core.entities.metrics import MetricCurve
 from app.core.entities.models import ModelSummary, ModelVersion
 
 NO_LIMITS = Limits()
@@ -159,6 +160,13 @@ class JobRepository(ABC):
     @abstractmethod
     def events(self, project_id: str, job_id: str, *, after: int = 0, limit: int = 100) -> Sequence[JobEvent]:
         """In order, ``seq`` numbered over the job's whole life; ``after`` is the last number seen."""
+
+    @abstractmethod
+    def metrics(self, project_id: str, job_id: str, *, most: int) -> MetricCurve:
+        """What metrics events measured, in ``most`` points at most; none: nothing, or no such job.
+
+        A claim's events from the first step of a later claim on do not count.
+        """
 
 
 class ModelVersionRepository(ABC):

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from app.core.entities.forecasts import Shortage
 from app.core.entities.jobs import Claim, JobError, JobEvent, JobState, Order, Progress
 from app.core.entities.models import ModelVersion
 from app.core.entities.training_config import TrainingConfig
@@ -19,7 +20,9 @@ from app.core.interfaces.components import ArtifactStore
 from app.core.interfaces.operations import TrainerHandle, TrainerLauncher, TrainerOutcome
 from app.core.interfaces.storage import JobRepository
 from app.core.services.heartbeat import Heartbeat
+from app.core.services.room import REGISTRY, RUN_FOLDER, needs_room
 from app.core.services.run_folders import new_folder
+from app.core.services.shortage import explain
 
 CANCEL_SECONDS = 3.0  # for a trainer to stop at its next step; then it is killed
 BATCH_SECONDS = 0.1  # events that come closer together are written in one transaction
@@ -63,17 +66,22 @@ class Attempt:
         self._max_attempts = max_attempts
         self._on_event = on_event
         self._progress = Progress()
+        self._last_seen: Shortage | None = None  # of memory, if it is the system that ends the trainer
 
     def run(self, job_file: Mapping[str, Any], run_folder: Path) -> None:
         """To the row's last word. ``StaleAttempt`` if the job was lost on the way; no trainer is left then."""
         for lost in range(1, self._fence):  # between its publishing and the row's word for it
             self._artifacts.discard(self._version_id(lost))
         self._take_up(run_folder)
-        outcome = self._train(job_file, new_folder(run_folder / "attempts", str(self._fence)))
+        outcome = self._train(job_file, run_folder)
         log.info("job %s: the trainer of claim %d %s", self._job.id, self._fence, outcome.kind)
         if outcome.kind == "succeeded":
             self._publish(outcome.result or {}, run_folder / "artifacts")
             return
+        if outcome.code == "out_of_memory":
+            shortage = outcome.shortage or self._last_seen
+            message = explain(outcome.message or "out of memory", shortage, self._config, job_file)
+            outcome = replace(outcome, message=message)
         state = self._heartbeat.persist(lambda: self._end(outcome))
         log.info("job %s: now %s", self._job.id, state)
 
@@ -88,8 +96,10 @@ class Attempt:
                 ingest = partial(self._jobs.ingest, self._job.id, self._fence, missing, None, said_in=claim)
                 self._heartbeat.persist(ingest)
 
-    def _train(self, job_file: Mapping[str, Any], folder: Path) -> TrainerOutcome:
-        handle = self._launcher.start(job_file, folder, self._heartbeat.deadline)
+    def _train(self, job_file: Mapping[str, Any], run_folder: Path) -> TrainerOutcome:
+        with needs_room(RUN_FOLDER):
+            folder = new_folder(run_folder / "attempts", str(self._fence))
+            handle = self._launcher.start(job_file, folder, self._heartbeat.deadline)
         try:
             self._heartbeat.vouch_for(handle)
             self._follow(handle)
@@ -126,6 +136,8 @@ class Attempt:
             if event.type == "metrics":
                 known = {k: v for k, v in event.data.items() if k in PROGRESS_FIELDS and v is not None}
                 self._progress = replace(self._progress, **known)
+                if held := event.data.get("memory_bytes"):
+                    self._last_seen = Shortage(held, held)
         self._heartbeat.persist(
             lambda: self._jobs.ingest(self._job.id, self._fence, events, self._progress),
         )
@@ -177,7 +189,8 @@ class Attempt:
     def _publish(self, result: Mapping[str, Any], folder: Path) -> None:
         """Artifacts first, then the row; the id belongs to this attempt, so that again is the same again."""
         version_id = self._version_id(self._fence)
-        artifacts = self._artifacts.publish(version_id, folder)
+        with needs_room(REGISTRY):
+            artifacts = self._artifacts.publish(version_id, folder)
         version = ModelVersion(
             id=version_id,
             project_id=self._job.project_id,

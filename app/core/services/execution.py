@@ -24,6 +24,7 @@ from app.core.services.cuts import cut_of
 from app.core.services.forecasting import Forecasts
 from app.core.services.heartbeat import Heartbeat, Reaper
 from app.core.services.preflight import check_job
+from app.core.services.room import DATA_FOLDER, RUN_FOLDER, needs_room
 from app.core.services.run_folders import folder_name, make_run_folder
 from app.utils.clock import boottime
 from app.utils.files import write_whole
@@ -102,6 +103,15 @@ class ExecutionService:
                 log.warning("job %s: claim %d walks away: %s", claim.job.id, claim.fence, error)
         return True
 
+    def prepare(self, gpus: str | None = None) -> None:
+        """Have a spare trainer for the next job of this thread. To be called each poll interval without one."""
+        if not self._draining.is_set():
+            self._launcher.prepare(self._threads, gpus)
+
+    def dismiss(self) -> None:
+        """Leave no spare trainer of this thread."""
+        self._launcher.dismiss()
+
     def watch_leases(self) -> None:
         """One look at who holds what: jobs whose owner is lost are let go. To be called each poll interval."""
         self._reaper.scan()
@@ -141,7 +151,8 @@ class ExecutionService:
         self._start_from(claim.job, config)  # gone artifacts are a fault of now, not of when it is its turn
         digest, trusted = claim.job.dataset_digest, _trusted(claim)
         stores = self._datasets, self._bases, self._tokens
-        found = check_job(config, digest, *stores, trusted=trusted, go_on=go_on)
+        with needs_room(DATA_FOLDER):
+            found = check_job(config, digest, *stores, trusted=trusted, go_on=go_on)
         if found is not None:
             self._record(claim, found.ledger)
             prepared = cut_of(config, digest, self._datasets, trusted=trusted)
@@ -174,12 +185,15 @@ class ExecutionService:
         trusted = _trusted(claim)
         base = self._bases.folder(config.base_model)
         start_from = self._start_from(job, config)
-        prepared = cut_of(config, job.dataset_digest, self._datasets, trusted=trusted)
-        run_folder = make_run_folder(self._results, job, config, trusted=trusted)
+        with needs_room(DATA_FOLDER):
+            prepared = cut_of(config, job.dataset_digest, self._datasets, trusted=trusted)
+        with needs_room(RUN_FOLDER):
+            run_folder = make_run_folder(self._results, job, config, trusted=trusted)
         name = folder_name(self._results, run_folder)
         heartbeat.persist(lambda: self._jobs.set_run_folder(job.id, claim.fence, name))
         plain = config.model_dump(mode="json")
-        write_whole(run_folder / "config.yaml", yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+        with needs_room(RUN_FOLDER):
+            write_whole(run_folder / "config.yaml", yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
         known = self._forecasts.known(config, base, Path(prepared.folder))
         job_file: dict[str, Any] = {
             "job_id": job.id,

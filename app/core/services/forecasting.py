@@ -18,8 +18,9 @@ from pydantic import ValidationError
 
 from app.core.entities.forecasts import Estimate, Forecast
 from app.core.entities.training_config import TrainingConfig
-from app.core.errors import AppError, Invalid, Unavailable
+from app.core.errors import AppError, DiskFull, Invalid, Unavailable
 from app.core.interfaces.operations import TrainerLauncher, TrainerOutcome
+from app.core.services.room import FORECASTS, needs_room
 from app.utils.clock import boottime
 from app.utils.files import write_whole
 from app.utils.folders import locked
@@ -84,7 +85,7 @@ class Forecasts:
         if found is None:
             self._refuse_hopeless(config, base)
             try:
-                with locked(self._folder / "rehearsal", wait=False):
+                with needs_room(FORECASTS), locked(self._folder / "rehearsal", wait=False):
                     found = self._rehearse(config, base, dataset, lambda: True)
             except BlockingIOError:
                 raise Unavailable(
@@ -105,9 +106,9 @@ class Forecasts:
             if rough_bytes(config, base, longest_row) * config.processes < near or not go_on():
                 return
             try:
-                with locked(self._folder / "rehearsal"):
+                with needs_room(FORECASTS), locked(self._folder / "rehearsal"):
                     found = self._rehearse(config, base, dataset, go_on)
-            except Unavailable as error:  # not to know is no reason to fail
+            except (Unavailable, DiskFull) as error:  # not to know is no reason to fail
                 log.warning("a job is queued without knowing whether it fits: %s", error)
                 return
         judged = self._judge(config, found, base)
@@ -133,7 +134,8 @@ class Forecasts:
             )
 
     def _rehearse(self, config: TrainingConfig, base: Path, dataset: Path, go_on: Callable[[], bool]) -> Forecast:
-        """``Unavailable`` (estimate_failed, estimate_timeout), or ``Invalid`` with what would end the run too."""
+        """``Unavailable`` (estimate_failed, estimate_timeout), ``DiskFull``, or ``Invalid`` with what would end
+        the run too."""
         with tempfile.TemporaryDirectory(prefix=".rehearsal-", dir=self._folder) as folder:
             job_file = {
                 "job_id": "rehearsal",
@@ -158,6 +160,8 @@ class Forecasts:
                 "or set gradient_checkpointing",
                 code="does_not_fit",
             )
+        if outcome.code == "disk_full":
+            raise DiskFull(f"the disk is full: {FORECASTS}")
         if outcome.kind == "failed" and outcome.code != "trainer_failed":
             raise Invalid(outcome.message or "", code=outcome.code, faults=outcome.faults)
         raise Unavailable("the rehearsal that measures ended before its time", code="estimate_failed")
@@ -197,10 +201,22 @@ def weight_bytes(base: Path) -> int:
 
 
 def rough_bytes(config: TrainingConfig, base: Path, longest_row: int) -> int:
-    """An upper bound of a run's memory by the model's shape, without torch: rather too much than too little.
+    """An upper bound of a run's memory by the model's shape, without torch: rather too much than too little."""
+    resting, of_token = _rough_parts(config, base)
+    return round(resting + of_token * config.batch_size * longest_row)
 
-    Of a layer and a token a pass keeps about 16 values of the hidden size and 6 of the feed-forward's.
-    """
+
+def rough_forecast(config: TrainingConfig, base: Path) -> Forecast:
+    """By the model's shape, with rows of max_length: its memory alone, and nothing of its time."""
+    resting, of_token = _rough_parts(config, base)
+    tokens = config.batch_size * config.max_length
+    peak = round(resting + of_token * tokens)
+    return Forecast(peak, 0.0, 0, 0, 0, 0, round(resting), of_token, tokens)
+
+
+def _rough_parts(config: TrainingConfig, base: Path) -> tuple[float, float]:
+    """Bytes that stay, and those of a token: of a layer a pass keeps about 16 values of the hidden size and 6 of
+    the feed-forward's."""
     shape: Mapping[str, Any] = {}
     with suppress(OSError, ValueError):
         shape = json.loads((base / "config.json").read_text("utf-8"))
@@ -212,19 +228,26 @@ def rough_bytes(config: TrainingConfig, base: Path, longest_row: int) -> int:
     if "head" not in config.kernel_names:
         kept += 12 * (shape.get("vocab_size") or 0)  # the scores in float32, their gradient, and one copy
     learning = 8 * weights if config.adaptation == "full" else 0  # masters, gradients and state in float32
-    tokens = config.batch_size * longest_row
-    return round(BASE_BYTES + 2 * weights + learning + kept * tokens)
+    return BASE_BYTES + 2 * weights + learning, kept
 
 
 def suggest(config: TrainingConfig, found: Forecast, available: int, weights: int) -> Mapping[str, Any] | None:
     """The least change of ``config`` with which a run would take ``ROOM`` of ``available`` bytes; None: nothing is
     enough. By arithmetic from ``found``: a pass keeps memory for each of its tokens."""
+    fitting = first_fitting(config, found, available, weights)
+    return None if fitting is None else fitting[0]
+
+
+def first_fitting(
+    config: TrainingConfig, found: Forecast, available: float, weights: int
+) -> tuple[Mapping[str, Any], float] | None:
+    """As ``suggest``, with the bytes that the run would take then."""
     limit = ROOM * available
     for changes, needed in _lighter(config, found, weights):
         if needed <= limit:
             with suppress(ValidationError):  # not every strategy takes every adaptation
                 config.with_changes(**changes)
-                return changes
+                return changes, needed
     return None
 
 

@@ -13,6 +13,7 @@ from app.core.entities.datasets import DatasetCheck
 from app.core.entities.forecasts import Estimate
 from app.core.entities.identity import DEFAULT_PROJECT_ID, Principal
 from app.core.entities.jobs import DEFAULT_QUEUE, FINAL_STATES, FineTuningJob, JobEvent, JobState, Limits
+from app.core.entities.metrics import MetricCurve
 from app.core.entities.training_config import TrainingConfig, training_config
 from app.core.errors import Conflict, Fault, Invalid, NotFound
 from app.core.interfaces.components import BaseModelStore, DatasetStore, TokenCache
@@ -255,6 +256,11 @@ class TrainingService:
     ) -> Sequence[JobEvent]:
         """In order, from the number after ``after`` on."""
         return self.news(principal, job_id, after=after, limit=limit)[1]
+
+    def metrics(self, principal: Principal | None, job_id: str, *, points: int) -> MetricCurve:
+        """Of the whole run so far, in as many points at most; where an attempt did steps again, its own count."""
+        job = self.get(principal, job_id)
+        return self._jobs.metrics(job.project_id, job.id, most=points)
 
     def news(
         self, principal: Principal | None, job_id: str, *, after: int, limit: int

@@ -25,6 +25,16 @@ class Channel(filesystem.Channel):
         temporary.replace(folder / name)
 
     def _get(self, queue: str) -> dict[str, Any]:
+        """``Empty`` also while the folder is gone or cannot be read: that costs doorbells, not the worker."""
+        try:
+            payload = self._take(queue)
+        except OSError:
+            payload = None
+        if payload is None:
+            raise Empty
+        return payload
+
+    def _take(self, queue: str) -> dict[str, Any] | None:
         folder = Path(self.data_folder_in)
         waiting = (path.name for path in folder.iterdir() if path.name.partition(".")[2] == f"{queue}.msg")
         for name in sorted(waiting):
@@ -34,7 +44,7 @@ class Channel(filesystem.Channel):
                 payload: dict[str, Any] = loads(taken.read_text("utf-8"))
                 taken.unlink()
                 return payload
-        raise Empty
+        return None
 
 
 class Transport(filesystem.Transport):

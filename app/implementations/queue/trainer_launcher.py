@@ -6,7 +6,6 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,12 +13,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from app.core.entities.forecasts import Shortage
 from app.core.entities.jobs import JobEvent
 from app.core.entities.trainer import TrainerExit
 from app.core.errors import Fault
 from app.core.interfaces.operations import TrainerHandle, TrainerLauncher, TrainerOutcome
+from app.core.services.room import RUN_FOLDER
 from app.implementations.queue.event_file import EventFile
 from app.implementations.queue.process_tree import kill_session
+from app.implementations.queue.spare_trainer import SpareTrainers
+from app.implementations.queue.trainer_process import start_process
 from app.utils.files import write_whole
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -27,52 +30,47 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 # packs are alike: a run would grow by 10 MB a step for nothing. Within a step all layers have the same shapes.
 SHAPE_CACHES = {"LRU_CACHE_CAPACITY": "64", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "256"}
 LOG_CHARACTERS = 600  # of logs.txt in the worker's log, when a trainer crashes
-OUT_OF_MEMORY = (
-    "the system ended the trainer for want of memory: "
-    "lower batch_size or max_length, or set gradient_checkpointing"
-)
+OUT_OF_MEMORY = "the system ended the trainer for want of memory; lower batch_size or max_length"
 ROOT = Path(__file__).resolve().parents[3]  # where `python -m app…` finds the package
 
 log = logging.getLogger(__name__)
 
 
 class ProcessTrainerLauncher(TrainerLauncher):
-    """``runner`` is a name of bootstrap's table of trainers."""
+    """``runner`` is a name of bootstrap's table of trainers. With ``spares`` it has them when it is told to."""
 
-    def __init__(self, runner: str) -> None:
+    def __init__(self, runner: str, *, spares: bool = False) -> None:
         self._runner = runner
+        self._spares = SpareTrainers(runner) if spares else None
+        self._last_base: Path | None = None
 
     def start(self, job_file: Mapping[str, Any], attempt_folder: Path, deadline: float) -> TrainerHandle:
         path = attempt_folder / "job.json"
         whole = {**job_file, "runner": self._runner, "deadline": deadline}
         write_whole(path, json.dumps(whole, ensure_ascii=False, indent=2))
         logs = Path(job_file["run_folder"]) / "logs.txt"
-        ring_in, ring_out = os.pipe()
-        control_in, control_out = os.pipe()
+        self._last_base = Path(job_file["base_model_folder"])
         # Taken before the start, so that whatever the kernel kills from here on counts.
         oom_kills = _oom_kills()
-        try:
+        variables = _variables(int(job_file["threads"]), job_file.get("gpus"))
+        started = None
+        if self._spares and job_file["config"].get("processes", 1) == 1:
+            started = self._spares.take(path, variables)
+        self.dismiss()
+        if started is None:
             with logs.open("ab") as output:
-                process = subprocess.Popen(
-                    [
-                        *(sys.executable, "-m", "app.processes.trainer", str(path)),
-                        *("--ring", str(ring_out), "--control", str(control_in)),
-                    ],
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    pass_fds=(ring_out, control_in),
-                    start_new_session=True,
-                    env=_environment(int(job_file["threads"]), job_file.get("gpus")),
-                )
-        except BaseException:
-            os.close(ring_in)
-            os.close(control_out)
-            raise
-        finally:
-            os.close(ring_out)
-            os.close(control_in)
-        return ProcessTrainerHandle(process, ring_in, control_out, attempt_folder, logs, oom_kills)
+                started = start_process("app.processes.trainer", [str(path)], variables, output)
+        return ProcessTrainerHandle(
+            started.process, started.ring, started.control, attempt_folder, logs, oom_kills
+        )
+
+    def prepare(self, threads: int, gpus: str | None) -> None:
+        if self._spares:
+            self._spares.prepare(self._last_base, _variables(threads, gpus))
+
+    def dismiss(self) -> None:
+        if self._spares:
+            self._spares.dismiss()
 
     def earlier_events(
         self, run_folder: Path, job_id: str, before: int
@@ -154,7 +152,7 @@ class ProcessTrainerHandle(TrainerHandle):
         if status in (TrainerExit.ABANDONED, -signal.SIGALRM):
             return TrainerOutcome("crashed", "lease_ended", "the lease of the attempt ran out")
         if status == TrainerExit.DISK_FULL:
-            return TrainerOutcome("failed", "disk_full", "the disk is full: make room, then go on with --resume")
+            return TrainerOutcome("failed", "disk_full", f"the disk is full: {RUN_FOLDER}")
         return self._crash(status)
 
     def _written(self, status: int) -> TrainerOutcome:
@@ -162,7 +160,9 @@ class ProcessTrainerHandle(TrainerHandle):
         if status == TrainerExit.SUCCEEDED:
             return TrainerOutcome("succeeded", result=written["result"])
         faults = tuple(Fault(**fault) for fault in written["faults"])
-        return TrainerOutcome("failed", written["code"], written["message"], faults=faults)
+        memory = written.get("memory")
+        shortage = Shortage(**memory) if memory else None
+        return TrainerOutcome("failed", written["code"], written["message"], faults=faults, shortage=shortage)
 
     def _crash(self, status: int) -> TrainerOutcome:
         oom_kills = _oom_kills()
@@ -185,10 +185,10 @@ class ProcessTrainerHandle(TrainerHandle):
                 self._control.write(line.encode())
 
 
-def _environment(threads: int, gpus: str | None) -> dict[str, str]:
+def _variables(threads: int, gpus: str | None) -> dict[str, str]:
     before = os.environ.get("PYTHONPATH")
+    """What the environment of a trainer has of its own."""
     return {
-        **os.environ,
         **dict.fromkeys(THREAD_VARIABLES, str(threads)),
         **({} if gpus is None else {"CUDA_VISIBLE_DEVICES": gpus}),
         "PYTHONPATH": f"{ROOT}{os.pathsep}{before}" if before else str(ROOT),

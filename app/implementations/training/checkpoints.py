@@ -5,8 +5,7 @@ on. Two things need no file: the learning rate is a pure function of the step, a
 from (seed, step, micro-step, rank) before each forward pass, which alone draws from it.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,29 +13,11 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from app.core.errors import AppError
 from app.core.services.resuming import checkpoints_in
-from app.utils.folders import building, is_disk_full, manifest_of, remove_folder, seal
+from app.core.services.room import needs_room
+from app.utils.folders import building, manifest_of, remove_folder, seal
 
 Weights = Mapping[str, torch.Tensor]
-
-
-class DiskFull(AppError):
-    """What was to be written found no room. Nothing half-written is left."""
-
-    status = 507
-    default_code = "disk_full"
-
-
-@contextmanager
-def needs_room(otherwise: str) -> Iterator[None]:
-    """``DiskFull``, saying ``otherwise``, where what the block writes finds no room."""
-    try:
-        yield
-    except Exception as error:
-        if is_disk_full(error):
-            raise DiskFull(f"the disk is full: {otherwise}") from error
-        raise
 
 
 @dataclass(frozen=True, slots=True)

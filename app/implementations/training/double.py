@@ -5,7 +5,8 @@ The experiment's name says what it does:
 ``double-fails``    raises ``nan_loss`` after the first step
 ``double-invalid``  raises ``invalid_data`` with two faults
 ``double-raises``   an exception nobody foresaw
-``double-memory``   runs out of memory
+``double-memory``   says that it ran out of memory
+``double-eats``     does run out of it, if it may not have 4 GB
 ``double-crashes``  ends without a word after the first step; ``double-crashes-1``: rank 1 does, the others hang
 ``double-slow``     ten steps a second, until done or asked to stop
 ``double-hangs``    never ends and does not listen
@@ -35,6 +36,7 @@ from app.utils.files import write_whole
 from app.utils.folders import locked
 
 SLOW_STEP_SECONDS = 0.1
+MOUTHFUL = 2**26  # bytes
 
 
 class ScriptedRunner(TrainingRunner):
@@ -109,7 +111,10 @@ def _act(name: str, rank: int) -> None:
             raise ValueError("a secret of the host")
         case "memory":
             raise MemoryError
+        case "eats":
+            _eat()
         case "crashes":
+            sys.stderr.write("the double's last words\n")
             os._exit(70)
         case "slow":
             forever.wait(SLOW_STEP_SECONDS)
@@ -120,6 +125,14 @@ def _act(name: str, rank: int) -> None:
         case "forks":
             child = [sys.executable, "-c", "import threading; threading.Event().wait()"]
             subprocess.Popen(child, start_new_session=True).wait()
+
+
+def _eat() -> None:
+    import numpy  # whose error says, like torch's, how much it asked for
+
+    eaten: list[Any] = []
+    while len(eaten) < 64:
+        eaten.append(numpy.ones(MOUTHFUL, numpy.uint8))
 
 
 def _leave(job: TrainerJob, metrics: Mapping[str, Any]) -> None:

@@ -17,14 +17,15 @@ from app.core.entities.datasets import TokenizedRow
 from app.core.entities.training_config import TrainingConfig
 from app.core.factories import ComponentFactory
 from app.core.interfaces.components import Reporter, Tracker, TrainerJob, TrainingRunner
+from app.core.services.room import RUN_FOLDER, needs_room
 from app.core.services.tracking import chosen_trackers
 from app.implementations.data.chat_template import TEMPLATE_FILE
 from app.implementations.models.devices import free_memory_bytes, peak_memory_bytes, pick_device
 from app.implementations.models.host_memory import available_bytes
+from app.implementations.training import preparation
 from app.implementations.training.adaptations.lora import trainable
 from app.implementations.training.assembly import Assembly, Methods, assemble, load, sampler_of
 from app.implementations.training.batches import pack, plan_epoch
-from app.implementations.training.checkpoints import needs_room
 from app.implementations.training.forecast import RunForecast, Sizes
 from app.implementations.training.loop import Counters, TrainingLoop
 from app.implementations.training.memory import memory_by_part, saved_for_backward
@@ -61,6 +62,10 @@ class TorchRunner(TrainingRunner):
         self.methods = Methods(objectives, adaptations, strategies, strategy_options)
         self.trackers = trackers
         self.only_forecast = only_forecast
+
+    @classmethod
+    def prepare(cls, base_model_folder: Path | None) -> None:
+        preparation.prepare(base_model_folder)
 
     def run(self, job: TrainerJob, report: Reporter) -> Mapping[str, Any]:
         """See the interface. Leaves ``loss_curve.png`` and ``samples.jsonl`` too."""
@@ -106,7 +111,7 @@ class TorchRunner(TrainingRunner):
             "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
             "machine": platform.machine(),
         }
-        with needs_room("what was trained could not be left; make room, then go on with --resume"):
+        with needs_room(RUN_FOLDER):
             _leave_artifacts(job, parts, masters)
             write_whole(job.run_folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
         return {"metrics": metrics, "template_hash": parts.tokenizer.template_hash}

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,18 @@ class Stack:
         for message in (service.settings.instance_dir / "broker").iterdir():
             message.unlink(missing_ok=True)  # a worker may be faster
 
+    @contextmanager
+    def broker_away(self, service: Service) -> Iterator[None]:
+        """It takes no message in the block, and nobody gets one from it."""
+        if self.redis is not None:
+            with self.redis.away():
+                yield
+            return
+        folder = service.settings.instance_dir / "broker"
+        folder.rename(folder.with_name("broker-away"))
+        yield
+        folder.with_name("broker-away").rename(folder)
+
 
 SQLITE = pytest.param("SQLite and files")
 POSTGRES = pytest.param("PostgreSQL and Redis", marks=(pytest.mark.postgres, pytest.mark.redis))
@@ -64,6 +77,12 @@ def wait_for_all(service: Service, seconds: float) -> None:
 def attempts_of(service: Service, job_id: str) -> list[str]:
     """What its trainers marked, outside the database."""
     return [word for word, _ in service.marks(job_id)]
+
+
+def steps_of(service: Service, job_id: str) -> list[int]:
+    """That its events tell of, in their order."""
+    events = service.services.training.events(Developer, job_id, limit=1000)
+    return [event.data["step"] for event in events if event.type == "metrics"]
 
 
 def check_taken_up_once(service: Service, ids: list[str], model_name: str) -> None:
@@ -100,5 +119,6 @@ def trainers_of(service: Service) -> list[psutil.Process]:
 
 def refusals(service: Service, job_id: str) -> list[int]:
     """The claims whose writes the log says were refused, as another holds the job."""
-    said = rf"job {job_id}: claim (\d+) walks away: this attempt no longer holds job"
+    by = r" WARNING app\.core\.services\.execution \[-\]"
+    said = rf"{by} job {job_id}: claim (\d+) walks away: this attempt no longer holds job"
     return [int(fence) for fence in re.findall(said, service.whole_log())]

@@ -13,10 +13,11 @@ from tests.integration.faults.conftest import (
     Stack,
     attempts_of,
     check_taken_up_once,
+    steps_of,
     trainers_of,
     wait_for_all,
 )
-from tests.running_service import Developer, MakeService, Service, wait_until
+from tests.running_service import MakeService, Service, wait_until
 from tests.servers import PostgresServer
 
 LOCKED_SECONDS = 10.0
@@ -56,9 +57,7 @@ def test_a_database_locked_for_ten_seconds(stack: Stack, lease: float) -> None:
     check_taken_up_once(service, [job_id], MODEL)
     if lease > LOCKED_SECONDS:  # training went on, and what it said in the meantime is not lost
         assert (job.state, job.attempts) == (JobState.SUCCEEDED, 1)
-        events = service.services.training.events(Developer, job_id, limit=1000)
-        steps = [event.data["step"] for event in events if event.type == "metrics"]
-        assert steps == list(range(1, 41))
+        assert steps_of(service, job_id) == list(range(1, 41))
     else:
         assert job.attempts == 2
         assert attempts_of(service, job_id) == ["start", "start", "end"]

@@ -93,6 +93,7 @@ def test_a_run_that_succeeds(start: Start, tmp_path: Path) -> None:
 
 def test_a_trainer_has_its_threads_and_keeps_few_shapes(start: Start) -> None:
     handle = start("double-hangs")
+    at_work(handle)  # a process that has not begun yet has no environment to be read
     environment = psutil.Process(handle.pid).environ()
     assert environment["OMP_NUM_THREADS"] == "1"
     assert environment.items() >= SHAPE_CACHES.items()

@@ -28,6 +28,23 @@ def test_a_job_runs_to_its_end(make_service: MakeService, request: pytest.Fixtur
     assert len(of_trainer) == 4
 
 
+def test_the_workers_log_is_by_the_projects_settings(make_service: MakeService) -> None:
+    service = make_service()
+    service.worker()
+    job_id = service.submit("double-ok")
+    service.wait_for(job_id)
+
+    def ends() -> list[str]:
+        return [line for line in service.whole_log().splitlines() if f"job {job_id}: the trainer of" in line]
+
+    wait_until(ends, service.log)
+    assert len(ends()) == 1
+    assert ends()[0].endswith(
+        f" INFO app.core.services.attempt [-] job {job_id}: the trainer of claim 2 succeeded"
+    )
+    assert "celery.app.trace" not in service.whole_log()  # nor is each doorbell told
+
+
 def test_a_worker_killed_with_its_job_is_replaced_once(make_service: MakeService) -> None:
     service = make_service()
     first = service.worker()

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import Engine, create_engine
 
 from app.core.entities.jobs import FineTuningJob, JobState
+from app.core.entities.metrics import MetricCurve, MetricPoint
 from app.core.entities.models import ModelVersion
 from app.core.interfaces.storage import (
     DatasetRepository,
@@ -48,6 +49,15 @@ class Repositories:
         claim = self.jobs.claim("worker", 30, job_id)
         assert claim is not None
         return claim.fence
+
+
+def rounded(curve: MetricCurve) -> tuple[int, list[MetricPoint]]:
+    """A mean of means is the mean of all, but for the last bits."""
+    of_points = [
+        {name: f._replace(mean=None if f.mean is None else round(f.mean, 6)) for name, f in p.figures.items()}
+        for p in curve.points
+    ]
+    return curve.width, [replace(p, figures=figures) for p, figures in zip(curve.points, of_points, strict=True)]
 
 
 @pytest.fixture

@@ -22,8 +22,8 @@ from app.core.errors import AppError
 from app.repositories.database import Database, migrate_empty
 from app.repositories.jobs import SqlJobRepository
 from app.repositories.memory_jobs import MemoryJobRepository
-from app.repositories.tables import JobEventRow, JobRow, ModelVersionRow, ProjectRow
-from tests.integration.repositories.conftest import SQL, START
+from app.repositories.tables import JobEventRow, JobMetricChunkRow, JobRow, ModelVersionRow, ProjectRow
+from tests.integration.repositories.conftest import SQL, START, rounded
 
 MAX_ATTEMPTS = 2
 LIMITS = Limits(queued=6)
@@ -36,7 +36,7 @@ class JobLife(RuleBasedStateMachine):
     def __init__(self, engine, make_job, make_version):
         super().__init__()
         with Database(engine).write() as session:
-            for table in (JobEventRow, ModelVersionRow, JobRow):
+            for table in (JobEventRow, JobMetricChunkRow, ModelVersionRow, JobRow):
                 session.execute(delete(table))
             session.execute(update(ProjectRow).values(last_turn=0, max_running=None, max_queued=None))
         self.both = (SqlJobRepository(engine), MemoryJobRepository(projects=["default", "other"]))
@@ -117,12 +117,28 @@ class JobLife(RuleBasedStateMachine):
         version = self.make_version(job, name=name)
         self.same(lambda jobs: jobs.succeed(job.id, fence - behind, version, {"loss": 0.5}))
 
-    @rule(index=indexes, behind=fences, seqs=st.lists(st.integers(1, 6), max_size=4))
-    def ingest(self, index, behind, seqs):
+    @rule(
+        index=indexes,
+        behind=fences,
+        seqs=st.lists(st.integers(1, 6), max_size=4),
+        step=st.sampled_from([0, 1, 9, 30, 500]),
+        said_before=st.integers(0, 2),
+    )
+    def ingest(self, index, behind, seqs, step, said_before):
         job, fence = self.pick_held(index)
-        events = [JobEvent(seq, "message", "info", f"{fence}/{seq}", job.created_at) for seq in seqs]
+        events = [
+            JobEvent(seq, "metrics", "info", f"{fence}/{seq}", job.created_at, {"step": step * seq, "loss": seq})
+            for seq in seqs
+        ]
         progress = Progress(step=max(seqs)) if seqs else None
-        self.same(lambda jobs: jobs.ingest(job.id, fence - behind, events, progress))
+        claim = fence - behind - said_before
+        self.same(
+            lambda jobs: jobs.ingest(
+                job.id, fence - behind, events, progress, said_in=claim if claim > 0 else None
+            )
+        )
+        for most in (1, 7, 5000):
+            self.same(lambda jobs, most=most: rounded(jobs.metrics("default", job.id, most=most)))
 
     @rule(index=indexes)
     def cancel(self, index):

@@ -26,7 +26,15 @@ from app.repositories.jobs import SqlJobRepository
 from app.repositories.mapping import job_row
 from app.repositories.tables import JobRow, ProjectRow
 
-TENANT_DATA = ["jobs", "job_events", "model_versions", "datasets", "dataset_versions", "dataset_tags"]
+TENANT_DATA = [
+    "jobs",
+    "job_events",
+    "job_metric_chunks",
+    "model_versions",
+    "datasets",
+    "dataset_versions",
+    "dataset_tags",
+]
 MIGRATE = """
 import sys
 from sqlalchemy import create_engine
@@ -89,7 +97,7 @@ def test_flask_db_upgrades_and_downgrades(app, empty_engine):
     assert schema_fault(empty_engine) is None
 
 
-@pytest.mark.parametrize("revision", ["0001", "0002"])
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003"])
 def test_jobs_of_an_earlier_schema_are_kept(app, empty_engine, make_job, revision):
     upgrade(revision=revision)
     job = make_job()
@@ -162,8 +170,8 @@ def test_another_schema_is_named_with_what_mends_it(empty_engine, revision, says
 
 def test_an_older_schema_asks_for_the_upgrade(empty_engine, monkeypatch):
     migrate_empty(empty_engine)
-    monkeypatch.setattr("app.repositories.database._revisions", lambda: ("9999", "0003"))
-    assert "(0003) is older than this code (9999): run `flask --app run db upgrade`" in schema_fault(empty_engine)
+    monkeypatch.setattr("app.repositories.database._revisions", lambda: ("9999", "0004"))
+    assert "(0004) is older than this code (9999): run `flask --app run db upgrade`" in schema_fault(empty_engine)
 
 
 def test_a_database_that_is_away_is_unavailable(tmp_path):

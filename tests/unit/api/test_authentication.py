@@ -28,7 +28,7 @@ def guarded(app):
 
 def test_nothing_opens_without_a_token(app, client):
     found = list(guarded(app))
-    assert len(found) == 28
+    assert len(found) == 29
     for endpoint, method, path in found:
         answer = client.open(path, method=method)
         assert (answer.status_code, answer.json["code"]) == (401, "unauthorized"), endpoint

@@ -190,7 +190,7 @@ def test_events_come_in_order_from_where_the_caller_stopped(caller, twins):
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        *[("GET", "status/{}"), ("GET", "{}/events")],
+        *[("GET", "status/{}"), ("GET", "{}/events"), ("GET", "{}/metrics")],
         *[("POST", f"{{}}/{verb}") for verb in ("cancel", "pause", "resume", "retry")],
     ],
 )
@@ -204,6 +204,8 @@ def test_another_projects_job_is_not_found(client, bearer, caller):
     task_id = caller("POST", "/api/v1/train", json={"dataset_path": "data/raw/sound.json"}).json["task_id"]
     stranger = bearer(Role.ADMIN, "other")
     assert client.get(f"/api/v1/train/status/{task_id}", headers=stranger).status_code == 404
+    for what in ("events", "metrics"):
+        assert client.get(f"/api/v1/train/{task_id}/{what}", headers=stranger).status_code == 404
     for verb in ("cancel", "pause", "resume", "retry"):
         assert client.post(f"/api/v1/train/{task_id}/{verb}", headers=stranger).status_code == 404
     assert client.get("/api/v1/train", headers=stranger).json["data"] == []

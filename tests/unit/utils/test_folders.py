@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,8 @@ def _wrapped(inner: Exception) -> Exception:
         (OSError(errno.EDQUOT, "quota exceeded"), True),
         (OSError(errno.EIO, "input/output error"), False),
         (Exception("I/O error: No space left on device (os error 28)"), True),
+        (shutil.Error([("a", "b", "[Errno 28] No space left on device: 'b'")]), True),
+        (shutil.Error([("a", "b", "[Errno 13] Permission denied: 'b'")]), False),
         (Exception("I/O error: Permission denied (os error 13)"), False),
         (_wrapped(OSError(errno.ENOSPC, "no space left")), True),
         (_wrapped(ValueError("28")), False),

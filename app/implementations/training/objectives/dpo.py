@@ -12,9 +12,10 @@ from torch import nn
 from torch.nn.functional import logsigmoid
 
 from app.core.entities.datasets import IGNORED, TokenizedRow
+from app.core.errors import DiskFull
 from app.core.interfaces.components import Reporter, TrainingStopped
+from app.core.services.room import needs_room
 from app.implementations.training.batches import PackedBatch, pack, share_of
-from app.implementations.training.checkpoints import DiskFull, needs_room
 from app.implementations.training.method import Objective, Strategy
 from app.implementations.training.objectives.token_losses import token_losses
 from app.utils.folders import building, manifest_of, seal, sha256_of

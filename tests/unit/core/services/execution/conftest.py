@@ -151,6 +151,7 @@ class FakeTrainer(TrainerLauncher, TrainerHandle):
         self.stops = self.kills = 0
         self.deaf = False
         self.left: dict[int, Sequence[JobEvent]] = {}  # by claim, in the run folder
+        self.spare: tuple[int, str | None] | None = None  # its threads and GPUs
         self._events: list[JobEvent] = []
         self._ended = threading.Event()
         self._outcome: TrainerOutcome | None = None
@@ -161,6 +162,12 @@ class FakeTrainer(TrainerLauncher, TrainerHandle):
         self.deadlines.append(deadline)
         self.started.set()
         return self
+
+    def prepare(self, threads: int, gpus: str | None) -> None:
+        self.spare = (threads, gpus)
+
+    def dismiss(self) -> None:
+        self.spare = None
 
     def earlier_events(
         self, run_folder: Path, job_id: str, before: int

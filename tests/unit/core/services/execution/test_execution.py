@@ -401,9 +401,13 @@ def test_a_crash_in_the_foreground_is_the_end(house: House) -> None:
 
 def test_a_trainer_that_the_system_ended_for_want_of_memory_is_not_started_again(house: House) -> None:
     job_id = house.submit()
+    house.trainer.say(metrics_event(1, memory_bytes=3e9))
     house.trainer.end(TrainerOutcome("crashed", "out_of_memory", "no room"))
     house.execution.run_next("me")
-    assert house.job(job_id).state is JobState.FAILED
+    job = house.job(job_id)
+    assert job.state is JobState.FAILED
+    assert job.error is not None
+    assert job.error.message.startswith("no room: it had 3.0 GB, and there was no more; ")
 
 
 def test_a_pause_stops_the_trainer_and_waits_for_it(
@@ -460,6 +464,16 @@ def test_the_gpus_of_a_slot_reach_its_trainer(house: House) -> None:
         house.submit()
         house.execution.run_next("me", gpus=gpus)
         assert house.trainer.job_file["gpus"] == gpus
+
+
+def test_a_spare_trainer_has_what_the_job_will_have_and_a_drained_worker_starts_none(house: House) -> None:
+    house.execution.prepare("0,1")
+    assert house.trainer.spare == (1, "0,1")
+    house.execution.dismiss()
+    assert house.trainer.spare is None
+    house.execution.drain()
+    house.execution.prepare("0,1")
+    assert house.trainer.spare is None
 
 
 def test_a_database_that_is_away_while_a_worker_drains_fails_no_job(house: House) -> None:
