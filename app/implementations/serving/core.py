@@ -111,6 +111,7 @@ class Core:
             return []
         for sequence, chunk in pairs:
             sequence.read += len(chunk.ids)
+            sequence.remember(self._model)
         wanted = [sequence for sequence, chunk in pairs if chunk.last]
         drawn = [self._draw(sequence, row) for sequence, row in zip(wanted, logits, strict=True)]
         return [token for token in drawn if token is not None]

@@ -25,7 +25,6 @@ GROUPS = {
     "gate_up": ("mlp.gate_proj", "mlp.up_proj"),
     "down": ("mlp.down_proj",),
 }
-HEAD = "head"  # a group of its own, with one layer and one module: lm_head
 _ROTARY_STEP = 1024  # positions whose angles are computed at once
 _FAMILIES = ("llama", "qwen2")
 _FIXED_ROTARY = ("default", "linear", "llama3", "yarn")  # others depend on the length of the sequence
@@ -97,8 +96,7 @@ class Decoder:
     def groups(self) -> dict[str, Group]:
         """What an adapter can add to."""
         first = self.layers[0].products
-        found = {name: Group(len(self.layers), p.ins, tuple(p.outs)) for name, p in first.items()}
-        return {**found, HEAD: Group(1, self.head.ins, tuple(self.head.outs))}
+        return {name: Group(len(self.layers), p.ins, tuple(p.outs)) for name, p in first.items()}
 
     def new_cache(self, budget: int) -> KvCache:
         return KvCache(len(self.layers), self.kv_heads, self.size, self.dtype, budget)
@@ -127,10 +125,7 @@ class Decoder:
             gate, up = both.chunk(2, dim=1)
             rows = rows + product("down", functional.silu(gate) * up)
         last = self._normed(rows[torch.tensor(wanted)], self._norm)
-        logits = self.head(last)
-        if lora is not None and HEAD in lora.active:
-            lora.of_tokens(wanted).add(HEAD, 0, last, logits, self.head.bias)
-        return logits.float()
+        return self.head(last).float()
 
     def _normed(self, rows: Tensor, weight: Tensor) -> Tensor:
         return functional.rms_norm(rows, (rows.shape[1],), weight, self._epsilon)

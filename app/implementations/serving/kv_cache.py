@@ -25,17 +25,20 @@ class Slab:
     def __init__(self, layers: int, heads: int, size: int, tokens: int, dtype: torch.dtype) -> None:
         self.tokens = tokens
         self.places = places_of(tokens)
-        # Pages that nobody has written to take no memory.
-        self.keys = torch.empty(layers, self.places, heads, tokens, size, dtype=dtype)
-        self.values = torch.empty_like(self.keys)
+        # Pages that nobody has written to take no memory. What lies behind a sequence's last token is masked, and
+        # must be a number for that: a place is zeros again when it is given back.
+        self.keys = torch.zeros(layers, self.places, heads, tokens, size, dtype=dtype)
+        self.values = torch.zeros_like(self.keys)
         self.free = list(range(self.places))
 
 
 @dataclass(slots=True, eq=False)
 class Cached:
-    """One sequence's place; None before its first token."""
+    """One sequence's place; None before its first token. ``length`` tokens are read; ``written`` are more after a
+    pass that failed."""
 
     length: int = 0
+    written: int = 0
     slab: Slab | None = None
     place: int = 0
 
@@ -70,13 +73,13 @@ class KvCache:
             kept = slice(0, cached.length)
             slab.keys[:, place, :, kept] = cached.slab.keys[:, cached.place, :, kept]
             slab.values[:, place, :, kept] = cached.slab.values[:, cached.place, :, kept]
-            self._give(cached.slab, cached.place)
+            self._give(cached)
         cached.slab, cached.place = slab, place
 
     def release(self, cached: Cached) -> None:
         if cached.slab is not None:
-            self._give(cached.slab, cached.place)
-        cached.slab, cached.length = None, 0
+            self._give(cached)
+        cached.slab, cached.length, cached.written = None, 0, 0
 
     def _take(self, tokens: int) -> tuple[Slab, int]:
         """The lowest free place of the first slab that has one: attention runs from the lowest to the highest."""
@@ -91,10 +94,15 @@ class KvCache:
         slab.free.remove(place)
         return slab, place
 
-    def _give(self, slab: Slab, place: int) -> None:
-        slab.free.append(place)
+    def _give(self, cached: Cached) -> None:
+        slab = cached.slab
+        assert slab is not None
+        slab.free.append(cached.place)
         if len(slab.free) == slab.places:
             self._slabs[slab.tokens].remove(slab)
+            return
+        for kept in (slab.keys, slab.values):
+            kept[:, cached.place, :, : cached.written].zero_()
 
     def _slab_bytes(self, tokens: int) -> int:
         return places_of(tokens) * tokens * self._token_bytes

@@ -8,7 +8,7 @@ weights are gathered instead (Punica, https://arxiv.org/abs/2310.18547); on a CP
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -41,6 +41,9 @@ class AdapterPart:
 
 @dataclass(slots=True, eq=False)
 class AdapterWeights:
+    """``key`` is of one loading."""
+
+    key: str
     rank: int
     parts: dict[str, AdapterPart]  # by the group's name
 
@@ -153,12 +156,6 @@ class LoraBatch:
             part = adapter.parts.get(name)
             if part is not None:
                 _refine(part, group, layer, tokens, out, bias)
-
-    def of_tokens(self, chosen: Sequence[int]) -> LoraBatch:
-        """For some of the tokens, in their order."""
-        places = torch.tensor(chosen)
-        extra = {adapter: torch.isin(places, tokens).nonzero()[:, 0] for adapter, tokens in self.extra.items()}
-        return replace(self, foreign=self.foreign[places], extra=extra)
 
 
 def _refine(part: AdapterPart, group: Group, layer: int, tokens: Tensor, out: Tensor, bias: Tensor | None) -> None:

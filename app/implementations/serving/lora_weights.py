@@ -13,14 +13,14 @@ from torch import Tensor
 
 from app.implementations.models.lean_peft import LoraConfig, get_pattern_key
 from app.implementations.serving.adapter_files import WEIGHTS_FILE, AdapterRefused
-from app.implementations.serving.decoder import GROUPS, HEAD, Decoder
+from app.implementations.serving.decoder import GROUPS, Decoder
 from app.implementations.serving.lora_bank import AdapterPart, AdapterWeights
 from app.implementations.serving.packed_linear import PackedLinear
 
 _PREFIX = "base_model.model."
 
 
-def read_adapter(folder: Path, decoder: Decoder) -> AdapterWeights:
+def read_adapter(folder: Path, decoder: Decoder, key: str) -> AdapterWeights:
     """Of a folder that ``check_adapter`` has passed. ``AdapterRefused`` where weights and config disagree."""
     config = LoraConfig.from_pretrained(folder)
     found: dict[str, dict[str, Tensor]] = {}
@@ -36,21 +36,18 @@ def read_adapter(folder: Path, decoder: Decoder) -> AdapterWeights:
         if group not in parts:
             parts[group] = _empty(decoder, group, rank)
         scaling = _scaling(config, module, tensors["A"].shape[0])
-        _place(parts[group], layer, place, tensors, scaling, _product(decoder, group, layer), config.use_dora)
-    return AdapterWeights(rank, parts)
+        product = decoder.layers[layer].products[group]
+        _place(parts[group], layer, place, tensors, scaling, product, config.use_dora)
+    return AdapterWeights(key, rank, parts)
 
 
 def _where(module: str) -> tuple[str, int, int]:
     """Group, layer, and place among the group's modules."""
-    if module == "lm_head":
-        return HEAD, 0, 0
+    if not module.startswith("model.layers."):
+        raise AdapterRefused(f"{module[:80]} is adapted: publish this adapter merged")
     layer, _, name = module.removeprefix("model.layers.").partition(".")
     group = next(group for group, modules in GROUPS.items() if name in modules)
     return group, int(layer), GROUPS[group].index(name)
-
-
-def _product(decoder: Decoder, group: str, layer: int) -> PackedLinear:
-    return decoder.head if group == HEAD else decoder.layers[layer].products[group]
 
 
 def _empty(decoder: Decoder, name: str, rank: int) -> AdapterPart:

@@ -57,6 +57,18 @@ class ServedModel(ABC):
         """It is not read any more."""
 
     @abstractmethod
+    def recall(self, cache: Any, ids: Sequence[int], adapter: Any, sharing: str) -> int:
+        """Make room for these tokens in a new cache, and lay into it what was read of them before with this adapter.
+
+        How many that is, at most all but the last. Only requests of one ``sharing`` have anything in common.
+        ``NoRoom``.
+        """
+
+    @abstractmethod
+    def remember(self, cache: Any, ids: Sequence[int], adapter: Any, sharing: str) -> None:
+        """These were read into ``cache``."""
+
+    @abstractmethod
     def step(self, chunks: Sequence[Chunk]) -> torch.Tensor:
         """Read all of them, for each of which room is reserved.
 

@@ -30,8 +30,9 @@ class Running:
 
     @classmethod
     def start(cls, request: Submit, adapter: Attached | None, model: ServedModel) -> "Running":
-        stops = frozenset(request.stop_token_ids)
-        return cls(request, adapter, Sampler(request), model.new_cache(), list(request.prompt_ids), stops)
+        stops = frozenset(request.sampling.stop_token_ids)
+        sampler = Sampler(request.sampling, request.prompt_ids)
+        return cls(request, adapter, sampler, model.new_cache(), list(request.prompt_ids), stops)
 
     @property
     def unread(self) -> int:
@@ -43,6 +44,17 @@ class Running:
         adapter = self.adapter.weights if self.adapter else None
         return Chunk(ids, self.cache, adapter, last=tokens == self.unread)
 
+    def recall(self, model: ServedModel) -> None:
+        """What was read before of its tokens. ``NoRoom``."""
+        adapter = self.adapter.weights if self.adapter else None
+        self.read = model.recall(self.cache, self.ids, adapter, self.request.sharing)
+
+    def remember(self, model: ServedModel) -> None:
+        """Its prompt, when all of it has just been read."""
+        adapter = self.adapter.weights if self.adapter else None
+        if self.read == len(self.request.prompt_ids):
+            model.remember(self.cache, self.request.prompt_ids, adapter, self.request.sharing)
+
     def draw(self, logits: torch.Tensor) -> Token:
         """The next token, all others being read. ``ValueError`` where the logits are no numbers."""
         token = self.sampler.draw(logits)
@@ -50,11 +62,11 @@ class Running:
         finish: FinishReason | None = None
         if token in self.stops:
             finish = "stop"
-        elif len(self.ids) - len(self.request.prompt_ids) >= self.request.max_tokens:
+        elif len(self.ids) - len(self.request.prompt_ids) >= self.request.sampling.max_tokens:
             finish = "length"
-        if self.request.logprobs is None:
+        if self.request.sampling.logprobs is None:
             return Token(self.request.id, token, finish)
-        chosen, top = logprobs(logits, token, self.request.logprobs)
+        chosen, top = logprobs(logits, token, self.request.sampling.logprobs)
         return Token(self.request.id, token, finish, chosen, top)
 
 
@@ -117,8 +129,13 @@ class Schedule:
         """Those that run, and as many of those that wait as the turn's tokens and the places allow."""
         unread = sum(s.unread for s in self._running if s.unread > 1)
         while self._waiting and len(self._running) < self._most_running and unread < PROMPT_TOKENS:
+            sequence = self._waiting[0]
+            try:
+                sequence.recall(self._model)
+            except NoRoom:
+                break
             self._running.append(self._waiting.popleft())
-            unread += self._running[-1].unread
+            unread += sequence.unread
         return list(self._running)
 
     def _reserve(self, sequence: Running, tokens: int) -> bool:

@@ -39,6 +39,12 @@ class TransformersModel(ServedModel):
     def release(self, cache: DynamicCache) -> None:
         """It goes with its sequence."""
 
+    def recall(self, cache: DynamicCache, ids: Sequence[int], adapter: str | None, sharing: str) -> int:
+        return 0
+
+    def remember(self, cache: DynamicCache, ids: Sequence[int], adapter: str | None, sharing: str) -> None:
+        """Nothing: its caches cannot be cut for every architecture."""
+
     def step(self, chunks: Sequence[Chunk]) -> torch.Tensor:
         logits = {place: self._read(chunks[place]) for place in self._by_adapter(chunks)}
         wanted = [logits[place] for place, chunk in enumerate(chunks) if chunk.last]

@@ -30,6 +30,7 @@ from app.implementations.serving.messages import (
     Message,
     Precision,
     Ready,
+    Sampling,
     Submit,
     Token,
     Turn,
@@ -43,16 +44,8 @@ NO_END = -1
 
 
 def submit(number: int, prompt: Sequence[int], adapter: str | None = None, **changes: object) -> Submit:
-    values = {
-        "max_tokens": 12,
-        "temperature": 0.0,
-        "top_p": 1.0,
-        "seed": None,
-        "stop_token_ids": [],
-        "logprobs": None,
-        **changes,
-    }
-    return Submit(id=number, prompt_ids=list(prompt), adapter=adapter, **values)  # type: ignore[arg-type]
+    sampling = Sampling(**{"max_tokens": 12, **changes})  # type: ignore[arg-type]
+    return Submit(number, list(prompt), sampling, adapter)
 
 
 class Front:
@@ -160,8 +153,8 @@ def generate(base: Path, adapter: Path | None, request: Submit, dtype: torch.dty
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
         do_sample=False,
-        max_new_tokens=request.max_tokens,
-        eos_token_id=list(request.stop_token_ids) or NO_END,
+        max_new_tokens=request.sampling.max_tokens,
+        eos_token_id=list(request.sampling.stop_token_ids) or NO_END,
         pad_token_id=0,
     )
     return [int(i) for i in output[0, ids.shape[1] :]]
