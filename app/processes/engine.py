@@ -53,6 +53,8 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:
             host=arguments.host,
             port=arguments.port,
             threads=arguments.threads or settings.engine_threads,
+            kv_bytes=settings.engine_kv_bytes,
+            adapter_bytes=settings.engine_adapter_bytes,
             precision=arguments.precision or settings.engine_precision,
             secret=settings.engine_secret.get_secret_value() if settings.engine_secret else None,
         )

@@ -13,9 +13,18 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--precision", required=True)
     parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--kv-bytes", type=int, required=True)
+    parser.add_argument("--adapter-bytes", type=int, required=True)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    run_core(arguments.socket, arguments.folder, arguments.precision, arguments.threads)
+    run_core(
+        arguments.socket,
+        arguments.folder,
+        arguments.precision,
+        arguments.threads,
+        arguments.kv_bytes,
+        arguments.adapter_bytes,
+    )
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ class GenerationRequest:
     temperature: float = 0.0
     stop_token_ids: Sequence[int] = ()
     adapter: Adapter | None = None
+    sharing: str | None = None  # requests of one name may have in common what was read of their prompts
 
 
 @dataclass(frozen=True, slots=True)

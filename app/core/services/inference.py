@@ -54,6 +54,7 @@ class InferenceService:
                 temperature=temperature,
                 stop_token_ids=target.tokenizer.stop_token_ids,
                 adapter=target.adapter,
+                sharing=principal.project_id,
             )
         )
         reasoning, answer = target.tokenizer.split_reasoning(generation.text)

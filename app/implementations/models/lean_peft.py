@@ -21,12 +21,14 @@ else:
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import Linear as LoraLinear
 from peft.utils.constants import SEQ_CLS_HEAD_NAMES
+from peft.utils.other import get_pattern_key
 
 __all__ = [
     "SEQ_CLS_HEAD_NAMES",
     "LoraConfig",
     "LoraLinear",
     "PeftModel",
+    "get_pattern_key",
     "get_peft_model",
     "show_bitsandbytes",
 ]

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 from app.implementations.serving.core_link import CoreFailure, Ticket
 from app.implementations.serving.detokenizer import StreamDetokenizer
 from app.implementations.serving.messages import Token
+from app.implementations.serving.stop_strings import StopStrings
 from app.implementations.serving.wire import WireError, to_json
 
 LEAST_LOGPROB = -9999.0  # JSON has no infinity; vLLM's stand-in
@@ -24,6 +25,7 @@ class Completion:
     prompt_tokens: int
     tokenizer: Tokenizer
     with_logprobs: bool
+    stops: Sequence[str] = ()
     completion_tokens: int = 0
     finish_reason: str | None = None
     id: str = field(default_factory=lambda: f"cmpl-{uuid4().hex}")
@@ -31,6 +33,7 @@ class Completion:
 
     def __post_init__(self) -> None:
         self._detokenizer = StreamDetokenizer(self.tokenizer)
+        self._stops = StopStrings(self.stops)
         self._length = 0  # characters so far
 
     def take(self, tokens: Sequence[Token]) -> tuple[str, dict[str, Any] | None]:
@@ -39,9 +42,12 @@ class Completion:
         self.completion_tokens += len(tokens)
         self.finish_reason = tokens[-1].finish
         # The token that stopped it is no part of the answer.
-        text = self._detokenizer.push(t.token for t in tokens if t.finish != "stop")
+        text = self._stops.push(self._detokenizer.push(t.token for t in tokens if t.finish != "stop"))
         if self.finish_reason:
-            text += self._detokenizer.finish()
+            text += self._stops.push(self._detokenizer.finish())
+            text += self._stops.finish()
+        if self._stops.found is not None:
+            self.finish_reason = "stop"
         self._length += len(text)
         return text, self._logprobs(tokens, offset) if self.with_logprobs else None
 
@@ -84,11 +90,14 @@ def _finite(logprob: float | None) -> float:
 
 async def whole(completion: Completion, ticket: Ticket) -> dict[str, Any]:
     """The finished completion. Raises ``CoreFailure``."""
-    tokens: list[Token] = []
-    while not tokens or tokens[-1].finish is None:
-        tokens += await ticket.tokens()
-    text, logprobs = completion.take(tokens)
-    return {**completion.body(text, logprobs), "usage": completion.usage()}
+    texts: list[str] = []
+    found: dict[str, list[Any]] = {}
+    while not completion.finish_reason:
+        text, logprobs = completion.take(await ticket.tokens())
+        texts.append(text)
+        for name, values in (logprobs or {}).items():
+            found.setdefault(name, []).extend(values)
+    return {**completion.body("".join(texts), found or None), "usage": completion.usage()}
 
 
 async def events(

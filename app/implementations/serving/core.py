@@ -5,6 +5,7 @@ Busy Python beside the loop made a step a hundred times slower, so it lives in a
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 from app.implementations.serving.adapter_files import AdapterRefused
 from app.implementations.serving.adapters import Adapters
@@ -23,20 +24,27 @@ from app.implementations.serving.messages import (
     Token,
     Turn,
 )
-from app.implementations.serving.model import BaseModel
+from app.implementations.serving.model import Chunk, ServedModel
 from app.implementations.serving.sequences import Running, Schedule
 
 logger = logging.getLogger(__name__)
 
+Pairs = Sequence[tuple[Running, Chunk]]
+
 
 class Core:
-    """Every sequence that runs advances by one token a turn; between turns, messages are read."""
+    """Every sequence that runs advances by one token a turn; between turns, messages are read.
 
-    def __init__(self, model: BaseModel, channel: Channel, most_running: int = MOST_RUNNING) -> None:
+    ``adapter_bytes``: what the adapters in memory may take together.
+    """
+
+    def __init__(
+        self, model: ServedModel, channel: Channel, adapter_bytes: int, most_running: int = MOST_RUNNING
+    ) -> None:
         self._model = model
         self._channel = channel
-        self._adapters = Adapters(model)
-        self._schedule = Schedule(most_running)
+        self._adapters = Adapters(model, adapter_bytes)
+        self._schedule = Schedule(model, most_running)
 
     def run(self) -> None:
         """Until the front closes its end: raises ``FrontGone``."""
@@ -82,21 +90,42 @@ class Core:
             self._schedule.add(Running.start(request, adapter, self._model))
 
     def _turn(self) -> None:
-        tokens = [token for sequence in self._schedule.turn() if (token := self._advance(sequence)) is not None]
+        tokens = self._advance(self._schedule.turn())
         self._schedule.remove(token.id for token in tokens if token.finish)
         self._tell(tokens)
 
     def _tell(self, tokens: Sequence[Token]) -> None:
         self._channel.send(Turn(tokens, self._schedule.running, self._schedule.waiting))
 
-    def _advance(self, sequence: Running) -> Token | None:
-        """None where it failed: that ends this request and no other."""
+    def _advance(self, pairs: Pairs) -> list[Token]:
+        """What fails together is tried alone: it ends its own request and no other."""
+        if not pairs:
+            return []
         try:
-            self._adapters.select(sequence.adapter)
-            return sequence.advance(self._model)
+            logits = self._model.step([chunk for _, chunk in pairs])
         except Exception:
-            logger.exception("request %d failed", sequence.request.id)
-            self._schedule.remove([sequence.request.id])
-            reason = "the engine failed on this request; its log says why"
-            self._channel.send(Failed(sequence.request.id, 500, reason))
+            if len(pairs) > 1:
+                logger.exception("a turn of %d requests failed: each alone", len(pairs))
+                return [token for pair in pairs for token in self._advance([pair])]
+            self._fail(pairs[0][0])
+            return []
+        for sequence, chunk in pairs:
+            sequence.read += len(chunk.ids)
+            sequence.remember(self._model)
+        wanted = [sequence for sequence, chunk in pairs if chunk.last]
+        drawn = [self._draw(sequence, row) for sequence, row in zip(wanted, logits, strict=True)]
+        return [token for token in drawn if token is not None]
+
+    def _draw(self, sequence: Running, logits: Any) -> Token | None:
+        try:
+            return sequence.draw(logits)
+        except (ValueError, RuntimeError):
+            self._fail(sequence)
             return None
+
+    def _fail(self, sequence: Running) -> None:
+        """To be called where the exception is caught."""
+        logger.exception("request %d failed", sequence.request.id)
+        self._schedule.remove([sequence.request.id])
+        reason = "the engine failed on this request; its log says why"
+        self._channel.send(Failed(sequence.request.id, 500, reason))

@@ -5,7 +5,6 @@ import itertools
 import socket
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from app.implementations.serving.messages import (
     LARGEST_LINE,
@@ -17,6 +16,7 @@ from app.implementations.serving.messages import (
     Failed,
     Message,
     Ready,
+    Sampling,
     Submit,
     Token,
     Turn,
@@ -32,18 +32,6 @@ class CoreFailure(Exception):
         super().__init__(message)
         self.status = status
         self.message = message
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """What a completion asks for, beside its prompt and model; see ``Submit``."""
-
-    max_tokens: int
-    temperature: float
-    top_p: float
-    seed: int | None
-    stop_token_ids: Sequence[int]
-    logprobs: int | None
 
 
 class Ticket:
@@ -105,24 +93,12 @@ class CoreLink:
         if self._writer is not None:
             self._writer.close()
 
-    def submit(self, prompt_ids: Sequence[int], sampling: Sampling, adapter: str | None) -> Ticket:
+    def submit(self, prompt_ids: Sequence[int], sampling: Sampling, adapter: str | None, sharing: str) -> Ticket:
         ticket = Ticket(self, next(self._ids))
         self._tickets[ticket.id] = ticket
         self._unfinished.add(ticket.id)
         self.idle.clear()
-        self._send(
-            Submit(
-                id=ticket.id,
-                prompt_ids=prompt_ids,
-                max_tokens=sampling.max_tokens,
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                seed=sampling.seed,
-                stop_token_ids=sampling.stop_token_ids,
-                logprobs=sampling.logprobs,
-                adapter=adapter,
-            )
-        )
+        self._send(Submit(ticket.id, prompt_ids, sampling, adapter, sharing))
         return ticket
 
     def forget(self, ticket: Ticket) -> None:

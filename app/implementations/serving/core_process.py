@@ -13,7 +13,9 @@ from app.implementations.serving.messages import Precision
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-def run_core(socket_fd: int, folder: Path, precision: Precision, threads: int) -> None:
+def run_core(
+    socket_fd: int, folder: Path, precision: Precision, threads: int, kv_bytes: int, adapter_bytes: int
+) -> None:
     """Serve the base model in ``folder`` over the inherited socket until the front is gone."""
     _live_no_longer_than_the_front()
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
@@ -26,11 +28,11 @@ def run_core(socket_fd: int, folder: Path, precision: Precision, threads: int) -
     import torch
 
     from app.implementations.serving.core import Core
-    from app.implementations.serving.model import BaseModel
+    from app.implementations.serving.loading import load_model
 
     torch.set_num_threads(threads)
     try:
-        Core(BaseModel(folder, precision), channel).run()
+        Core(load_model(folder, precision, kv_bytes), channel, adapter_bytes).run()
     except FrontGone:
         sys.exit(0)
 

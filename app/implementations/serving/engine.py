@@ -32,6 +32,8 @@ class EngineOptions:
     port: int
     threads: int
     precision: str
+    kv_bytes: int
+    adapter_bytes: int
     secret: str | None
 
 
@@ -83,6 +85,7 @@ def _start_core(options: EngineOptions) -> tuple["subprocess.Popen[bytes]", sock
     command = [sys.executable, "-m", CORE_MODULE, "--socket", str(theirs.fileno())]
     command += ["--folder", str(options.folder), "--threads", str(options.threads)]
     command += ["--precision", options.precision]
+    command += ["--kv-bytes", str(options.kv_bytes), "--adapter-bytes", str(options.adapter_bytes)]
     with theirs:
         core = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
     return core, ours

@@ -112,6 +112,7 @@ def _body(request: GenerationRequest) -> dict[str, Any]:
         "max_tokens": request.max_tokens,
         "temperature": request.temperature,
         "stop_token_ids": list(request.stop_token_ids),
+        **({} if request.sharing is None else {"cache_salt": request.sharing}),
     }
 
 

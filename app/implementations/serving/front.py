@@ -8,10 +8,10 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from app.implementations.serving.completions import Completion, events, whole
-from app.implementations.serving.core_link import CoreFailure, CoreLink, Sampling, Ticket
+from app.implementations.serving.core_link import CoreFailure, CoreLink, Ticket
 from app.implementations.serving.engine_metrics import EngineMetrics
 from app.implementations.serving.http_server import Request, Response
-from app.implementations.serving.messages import Ready
+from app.implementations.serving.messages import Ready, Sampling
 from app.implementations.serving.wire import (
     CompletionBody,
     LoadAdapterBody,
@@ -94,8 +94,10 @@ class Front:
         prompt_ids = await self._prompt_ids(body.prompt, ready)
         if self._link.active >= self._most_requests:
             raise WireError(429, "too many requests wait already", code="queue_full", retry_after=1)
-        ticket = self._link.submit(prompt_ids, _sampling(body, len(prompt_ids), ready), adapter)
-        completion = Completion(body.model, len(prompt_ids), self._tokenizer, body.logprobs is not None)
+        sampling = _sampling(body, len(prompt_ids), ready)
+        ticket = self._link.submit(prompt_ids, sampling, adapter, body.cache_salt or "")
+        with_logprobs = body.logprobs is not None
+        completion = Completion(body.model, len(prompt_ids), self._tokenizer, with_logprobs, body.stops)
         try:
             return await self._answer(body, completion, ticket)
         except BaseException:
@@ -180,7 +182,19 @@ def _sampling(body: CompletionBody, prompt_tokens: int, ready: Ready) -> Samplin
     # An answer that would pass the context ends there, with the reason "length".
     room = ready.context - prompt_tokens
     logprobs = None if body.logprobs is None else min(body.logprobs, ready.vocabulary)
-    return Sampling(min(body.max_tokens, room), body.temperature, body.top_p, body.seed, stops, logprobs)
+    return Sampling(
+        max_tokens=min(body.max_tokens, room),
+        temperature=body.temperature,
+        top_p=body.top_p,
+        top_k=max(0, body.top_k),
+        min_p=body.min_p,
+        repetition_penalty=body.repetition_penalty,
+        presence_penalty=body.presence_penalty,
+        frequency_penalty=body.frequency_penalty,
+        seed=body.seed,
+        stop_token_ids=stops,
+        logprobs=logprobs,
+    )
 
 
 def _json_of(request: Request) -> bytes:

@@ -15,18 +15,34 @@ LARGEST_LINE = 64 * 1024 * 1024  # bytes; a prompt of a million ids is about 8 M
 
 
 @dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are drawn and when they end; names and meanings are vLLM's.
+
+    ``logprobs`` is how many alternatives to report a token; None: no logprobs.
+    """
+
+    max_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0  # 0: all
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    seed: int | None = None
+    stop_token_ids: Sequence[int] = ()  # with the model's own end-of-sequence ids, unless they are to be ignored
+    logprobs: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Submit:
-    """front → core: generate. ``logprobs`` is how many alternatives to report a token; None: no logprobs."""
+    """front → core: generate. Requests of one ``sharing`` may have what was read of their prompts in common."""
 
     id: int
     prompt_ids: Sequence[int]
-    max_tokens: int
-    temperature: float
-    top_p: float
-    seed: int | None
-    stop_token_ids: Sequence[int]  # with the model's own end-of-sequence ids, unless they are to be ignored
-    logprobs: int | None
-    adapter: str | None
+    sampling: Sampling
+    adapter: str | None = None
+    sharing: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +135,8 @@ def decode(line: bytes) -> Message:
     if kind == "Turn":
         tokens = [Token(**{**t, "top": [(i, p) for i, p in t["top"]]}) for t in fields["tokens"]]
         return Turn(tokens, fields["running"], fields["waiting"])
+    if kind == "Submit":
+        fields["sampling"] = Sampling(**fields["sampling"])
     message: Message = _KINDS[kind](**fields)
     return message
 

@@ -1,59 +1,84 @@
-"""The base model in memory, and one step of it for one sequence."""
+"""What the core asks of a base model in memory; there is a fast one and one for every architecture."""
 
-import inspect
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import DynamicCache
-
-from app.implementations.models.devices import pick_device, pick_precision
-from app.implementations.models.loading import load_causal_lm
-from app.implementations.serving.messages import Precision
 
 
-class BaseModel:
-    """A causal language model from a local folder; transformers' own code and cache, so any architecture."""
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Tokens of one sequence to be read after those in its ``cache``. ``adapter``: as ``load_adapter`` gave it."""
 
-    def __init__(self, folder: Path, precision: Precision) -> None:
-        self.device = pick_device("auto")
-        self.dtype = pick_precision(precision, self.device)
-        self.network: Any = load_causal_lm(folder, self.dtype).to(self.device).eval()
-        self._config = self.network.config.get_text_config(decoder=True)
-        # Without it a prompt's every position would go through the head: gigabytes for a long one.
-        last_only = "logits_to_keep" in inspect.signature(self.network.forward).parameters
-        self._options = {"logits_to_keep": 1} if last_only else {}
-        self.linear_shapes = {  # name → (out, in), to hold an adapter's weights against
+    ids: Sequence[int]
+    cache: Any
+    adapter: Any
+    last: bool  # the next token is wanted
+
+
+class ServedModel(ABC):
+    """``end_ids`` end an answer: generation_config.json's, else config.json's.
+
+    ``linear_shapes``: name → (out, in), to hold an adapter's weights against.
+    """
+
+    linear_shapes: Mapping[str, tuple[int, int]]
+
+    def __init__(self, network: Any) -> None:
+        config = network.config.get_text_config(decoder=True)
+        # Architectures without a table of positions (ALiBi, state spaces) do not say.
+        self.context = int(getattr(config, "max_position_embeddings", 8192))  # of prompt and answer together
+        self.vocabulary = int(network.get_input_embeddings().weight.shape[0])
+        ids = network.generation_config.eos_token_id
+        if ids is None:
+            ids = config.eos_token_id
+        self.end_ids = [] if ids is None else [ids] if isinstance(ids, int) else [int(i) for i in ids]
+        self.linear_shapes = {
             name: (module.out_features, module.in_features)
-            for name, module in self.network.named_modules()
+            for name, module in network.named_modules()
             if isinstance(module, torch.nn.Linear)
         }
 
-    @property
-    def context(self) -> int:
-        """The most tokens of prompt and answer together."""
-        # Architectures without a table of positions (ALiBi, state spaces) do not say.
-        return int(getattr(self._config, "max_position_embeddings", 8192))
+    @abstractmethod
+    def new_cache(self) -> Any:
+        """Of a sequence that nothing has been read of."""
 
-    @property
-    def vocabulary(self) -> int:
-        return int(self.network.get_input_embeddings().weight.shape[0])
+    @abstractmethod
+    def reserve(self, cache: Any, tokens: int) -> None:
+        """Room for so many more; ``NoRoom``."""
 
-    @property
-    def end_ids(self) -> list[int]:
-        """What ends an answer: generation_config.json's ids, else config.json's."""
-        ids = self.network.generation_config.eos_token_id
-        if ids is None:
-            ids = self._config.eos_token_id
-        return [] if ids is None else [ids] if isinstance(ids, int) else [int(i) for i in ids]
+    @abstractmethod
+    def release(self, cache: Any) -> None:
+        """It is not read any more."""
 
-    def new_cache(self) -> DynamicCache:
-        return DynamicCache(config=self._config)
+    @abstractmethod
+    def recall(self, cache: Any, ids: Sequence[int], adapter: Any, sharing: str) -> int:
+        """Make room for these tokens in a new cache, and lay into it what was read of them with this adapter before.
 
-    @torch.inference_mode()
-    def step(self, ids: list[int], cache: DynamicCache) -> torch.Tensor:
-        """Read ``ids`` after what is in ``cache``; the next token's logits, float32 [vocabulary], on the CPU."""
-        batch = torch.tensor([ids], device=self.device)
-        output = self.network(input_ids=batch, past_key_values=cache, use_cache=True, **self._options)
-        logits: torch.Tensor = output.logits[0, -1].float().cpu()
-        return logits
+        How many that is, at most all but the last. Only requests of one ``sharing`` have anything in common.
+        ``NoRoom``.
+        """
+
+    @abstractmethod
+    def remember(self, cache: Any, ids: Sequence[int], adapter: Any, sharing: str) -> None:
+        """These were read into ``cache``."""
+
+    @abstractmethod
+    def step(self, chunks: Sequence[Chunk]) -> torch.Tensor:
+        """Read all of them, for each of which room is reserved.
+
+        The next tokens' logits of the chunks that want them, in order: float32 [wanted, vocabulary], on the CPU.
+        """
+
+    @abstractmethod
+    def load_adapter(self, folder: Path, layers: Sequence[str]) -> tuple[Any, int]:
+        """An adapter that was checked, adapting ``layers``, for a Chunk; and its bytes. ``AdapterRefused``."""
+
+    @abstractmethod
+    def drop_adapter(self, adapter: Any) -> None:
+        """No sequence uses it any more."""

@@ -1,35 +1,65 @@
 """From logits to a token. Each request draws from its own generator, so that nobody's draws move another's."""
 
+from collections import Counter
+from collections.abc import Sequence
+
 import torch
 
-from app.implementations.models.sampling import keep_top_p
-from app.implementations.serving.messages import Submit
+from app.implementations.models.sampling import keep_top_k, keep_top_p
+from app.implementations.serving.messages import Sampling
 
 
 class Sampler:
-    """Greedy at temperature 0, else temperature and nucleus sampling."""
+    """In vLLM's order: penalties, temperature, min-p, top-k, top-p. Greedy at temperature 0."""
 
-    def __init__(self, request: Submit) -> None:
-        self._temperature = request.temperature
-        self._top_p = request.top_p
+    def __init__(self, sampling: Sampling, prompt_ids: Sequence[int]) -> None:
+        self._sampling = sampling
+        self._seen = set(prompt_ids) if sampling.repetition_penalty != 1 else set()
+        self._made: Counter[int] = Counter()
         # On the CPU whatever the model's device: the same seed then gives the same draws everywhere.
         self._generator = torch.Generator(device="cpu")
-        if request.seed is None:
+        if sampling.seed is None:
             self._generator.seed()
         else:
-            self._generator.manual_seed(request.seed)
+            self._generator.manual_seed(sampling.seed)
 
     def draw(self, logits: torch.Tensor) -> int:
         """``logits``: float32 [vocabulary], on the CPU. Raises ``ValueError`` where they hold NaN or infinity."""
-        peak = logits.max()
-        if not bool(peak.isfinite()):
+        if not bool(logits.max().isfinite()):
             raise ValueError("the logits are not finite numbers")
-        if self._temperature == 0:
+        token = self._choose(self._penalised(logits))
+        self._made[token] += 1
+        return token
+
+    def _penalised(self, logits: torch.Tensor) -> torch.Tensor:
+        """The repetition penalty is of tokens in prompt and answer (CTRL, https://arxiv.org/abs/1909.05858), the
+        others are OpenAI's, of tokens in the answer."""
+        sampling = self._sampling
+        if sampling.repetition_penalty != 1:
+            places = torch.tensor(sorted(self._seen | self._made.keys()))
+            logits = logits.clone()
+            values = logits[places]
+            factor = sampling.repetition_penalty
+            logits[places] = torch.where(values > 0, values / factor, values * factor)
+        if self._made and (sampling.presence_penalty or sampling.frequency_penalty):
+            places = torch.tensor(list(self._made))
+            counts = torch.tensor(list(self._made.values()), dtype=torch.float32)
+            logits = logits.clone()
+            logits[places] -= sampling.presence_penalty + sampling.frequency_penalty * counts
+        return logits
+
+    def _choose(self, logits: torch.Tensor) -> int:
+        sampling = self._sampling
+        if sampling.temperature == 0:
             return int(logits.argmax())
         # Subtract the maximum first: a tiny temperature must not overflow to infinity.
-        probabilities = torch.softmax((logits - peak) / self._temperature, dim=-1)
-        if self._top_p < 1:
-            probabilities = keep_top_p(probabilities, self._top_p)
+        probabilities = torch.softmax((logits - logits.max()) / sampling.temperature, dim=-1)
+        if sampling.min_p > 0:
+            probabilities[probabilities < sampling.min_p * probabilities.max()] = 0
+        if 0 < sampling.top_k < len(probabilities):
+            probabilities = keep_top_k(probabilities, sampling.top_k)
+        if sampling.top_p < 1:
+            probabilities = keep_top_p(probabilities / probabilities.sum(), sampling.top_p)
         return int(torch.multinomial(probabilities, 1, generator=self._generator))
 
 

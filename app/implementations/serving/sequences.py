@@ -1,58 +1,86 @@
-"""One request under way: what the model has read of it, and when it ends."""
+"""Requests under way: what the model has read of each, who is read next, and when they end."""
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
-from transformers import DynamicCache
+import torch
 
 from app.implementations.serving.adapters import Attached
+from app.implementations.serving.kv_cache import NoRoom
 from app.implementations.serving.messages import FinishReason, Submit, Token
-from app.implementations.serving.model import BaseModel
+from app.implementations.serving.model import Chunk, ServedModel
 from app.implementations.serving.sampler import Sampler, logprobs
 
-JOINING_TOKENS = 256  # once so many are to be read in a turn, nobody else joins it
+PROMPT_TOKENS = 256  # of all prompts together that are read in a turn, beside the tokens of those that answer
 
 
 @dataclass(slots=True, eq=False)
 class Running:
-    """A sequence with its own cache. Each ``advance`` reads what is unread and draws one token."""
+    """``ids``: prompt and answer; the first ``read`` of them are in the cache."""
 
     request: Submit
     adapter: Attached | None
     sampler: Sampler
-    cache: DynamicCache
-    unread: list[int]
-    made: int = 0
-    stops: frozenset[int] = field(default_factory=frozenset)
+    cache: Any
+    ids: list[int]
+    stops: frozenset[int]
+    read: int = 0
 
     @classmethod
-    def start(cls, request: Submit, adapter: Attached | None, model: BaseModel) -> "Running":
-        stops = frozenset(request.stop_token_ids)
-        return cls(request, adapter, Sampler(request), model.new_cache(), list(request.prompt_ids), stops=stops)
+    def start(cls, request: Submit, adapter: Attached | None, model: ServedModel) -> "Running":
+        stops = frozenset(request.sampling.stop_token_ids)
+        sampler = Sampler(request.sampling, request.prompt_ids)
+        return cls(request, adapter, sampler, model.new_cache(), list(request.prompt_ids), stops)
 
-    def advance(self, model: BaseModel) -> Token:
-        logits = model.step(self.unread, self.cache)
+    @property
+    def unread(self) -> int:
+        return len(self.ids) - self.read
+
+    def chunk(self, tokens: int) -> Chunk:
+        """Its next so many unread tokens."""
+        ids = self.ids[self.read : self.read + tokens]
+        adapter = self.adapter.weights if self.adapter else None
+        return Chunk(ids, self.cache, adapter, last=tokens == self.unread)
+
+    def recall(self, model: ServedModel) -> None:
+        """What was read before of its tokens. ``NoRoom``."""
+        adapter = self.adapter.weights if self.adapter else None
+        self.read = model.recall(self.cache, self.ids, adapter, self.request.sharing)
+
+    def remember(self, model: ServedModel) -> None:
+        """Its prompt, when all of it has just been read."""
+        adapter = self.adapter.weights if self.adapter else None
+        if self.read == len(self.request.prompt_ids):
+            model.remember(self.cache, self.request.prompt_ids, adapter, self.request.sharing)
+
+    def draw(self, logits: torch.Tensor) -> Token:
+        """The next token, all others being read. ``ValueError`` where the logits are no numbers."""
         token = self.sampler.draw(logits)
-        self.unread = [token]
-        self.made += 1
+        self.ids.append(token)
         finish: FinishReason | None = None
         if token in self.stops:
             finish = "stop"
-        elif self.made >= self.request.max_tokens:
+        elif len(self.ids) - len(self.request.prompt_ids) >= self.request.sampling.max_tokens:
             finish = "length"
-        if self.request.logprobs is None:
+        if self.request.sampling.logprobs is None:
             return Token(self.request.id, token, finish)
-        chosen, top = logprobs(logits, token, self.request.logprobs)
+        chosen, top = logprobs(logits, token, self.request.sampling.logprobs)
         return Token(self.request.id, token, finish, chosen, top)
 
 
 class Schedule:
-    """Who runs and who waits, first come, first served."""
+    """Who runs and who waits, first come, first served.
 
-    def __init__(self, most_running: int) -> None:
+    When the caches have no room for a running sequence's next tokens, the youngest gives its place up and waits
+    again; it is read anew later, with what it has answered.
+    """
+
+    def __init__(self, model: ServedModel, most_running: int) -> None:
+        self._model = model
         self._most_running = most_running
-        self._running: list[Running] = []
+        self._running: list[Running] = []  # oldest first
         self._waiting: deque[Running] = deque()
 
     @property
@@ -70,22 +98,57 @@ class Schedule:
     def add(self, sequence: Running) -> None:
         self._waiting.append(sequence)
 
-    def turn(self) -> Sequence[Running]:
-        """Everyone who runs, those of one adapter side by side: switching costs milliseconds.
-
-        Those that wait join until their prompts are ``JOINING_TOKENS``: a burst of long ones must not hold up the
-        rest.
-        """
-        joining = 0
-        while self._waiting and len(self._running) < self._most_running and joining < JOINING_TOKENS:
-            self._running.append(self._waiting.popleft())
-            joining += len(self._running[-1].unread)
-        return sorted(self._running, key=lambda s: s.adapter.key if s.adapter else "")
+    def turn(self) -> Sequence[tuple[Running, Chunk]]:
+        """One token of each that answers, and prompts up to ``PROMPT_TOKENS``, long ones in pieces: a burst of
+        them must not hold up the rest."""
+        room = PROMPT_TOKENS
+        chosen: list[tuple[Running, Chunk]] = []
+        for sequence in self._candidates():
+            tokens = sequence.unread
+            if tokens > 1:
+                tokens = min(tokens, room)
+                room -= tokens
+            if not tokens or sequence not in self._running:
+                continue
+            if self._reserve(sequence, tokens):
+                chosen.append((sequence, sequence.chunk(tokens)))
+        return [(sequence, chunk) for sequence, chunk in chosen if sequence in self._running]
 
     def remove(self, ids: Iterable[int]) -> None:
         if gone := frozenset(ids):
+            for sequence in (*self._running, *self._waiting):
+                if sequence.request.id in gone:
+                    self._model.release(sequence.cache)
             self._running = [s for s in self._running if s.request.id not in gone]
             self._waiting = deque(s for s in self._waiting if s.request.id not in gone)
 
     def adapters_in_use(self) -> frozenset[Attached]:
         return frozenset(s.adapter for s in (*self._running, *self._waiting) if s.adapter)
+
+    def _candidates(self) -> Sequence[Running]:
+        """Those that run, and as many of those that wait as the turn's tokens and the places allow."""
+        unread = sum(s.unread for s in self._running if s.unread > 1)
+        while self._waiting and len(self._running) < self._most_running and unread < PROMPT_TOKENS:
+            sequence = self._waiting[0]
+            try:
+                sequence.recall(self._model)
+            except NoRoom:
+                break
+            self._running.append(self._waiting.popleft())
+            unread += sequence.unread
+        return list(self._running)
+
+    def _reserve(self, sequence: Running, tokens: int) -> bool:
+        """False: it was the youngest, and has given way itself."""
+        while True:
+            try:
+                self._model.reserve(sequence.cache, tokens)
+            except NoRoom:
+                youngest = self._running.pop()
+                self._model.release(youngest.cache)
+                youngest.read = 0
+                self._waiting.appendleft(youngest)
+                if youngest is sequence:
+                    return False
+            else:
+                return True

@@ -4,6 +4,7 @@ A field that this engine does not act on is refused, not ignored: an answer that
 """
 
 import json
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -12,6 +13,7 @@ from app.implementations.serving.http_server import Response
 
 # At the first wrong id it stops: naming each of a million would hold up everybody's streams.
 TokenIds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(fail_fast=True)]
+StopString = Annotated[str, Field(min_length=1, max_length=256)]
 MOST_LOGPROBS = 20  # vLLM's default limit
 
 
@@ -31,14 +33,25 @@ class CompletionBody(_Body):
     max_tokens: int = Field(16, ge=1, lt=2**31)
     temperature: float = Field(1.0, ge=0, le=1000)
     top_p: float = Field(1.0, gt=0, le=1)
+    top_k: int = Field(0, ge=-1, lt=2**31)  # 0 and -1: all
+    min_p: float = Field(0.0, ge=0, le=1)
+    repetition_penalty: float = Field(1.0, gt=0, le=1000)
+    presence_penalty: float = Field(0.0, ge=-2, le=2)
+    frequency_penalty: float = Field(0.0, ge=-2, le=2)
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    stop: StopString | Annotated[list[StopString], Field(max_length=16)] | None = None
     stop_token_ids: TokenIds | None = Field(None, max_length=1024)
     stream: bool = False
     stream_options: StreamOptions | None = None
     logprobs: int | None = Field(None, ge=0, le=MOST_LOGPROBS)
     ignore_eos: bool = False
     n: Literal[1] = 1
+    cache_salt: str | None = Field(None, min_length=1, max_length=256)  # prompts of others are shared with nobody
     user: str | None = None  # says who asks; changes nothing
+
+    @property
+    def stops(self) -> Sequence[str]:
+        return [self.stop] if isinstance(self.stop, str) else self.stop or []
 
 
 class LoadAdapterBody(_Body):

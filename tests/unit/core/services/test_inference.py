@@ -150,6 +150,7 @@ def test_without_a_model_the_first_resident_base_answers(
             max_tokens=9,
             temperature=0.5,
             stop_token_ids=(ord("T"),),
+            sharing=ASKER.project_id,
         )
     ]
 

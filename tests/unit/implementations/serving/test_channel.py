@@ -17,6 +17,7 @@ from app.implementations.serving.messages import (
     Failed,
     Message,
     Ready,
+    Sampling,
     Submit,
     Token,
     Turn,
@@ -37,13 +38,16 @@ messages: st.SearchStrategy[Message] = st.one_of(
         Submit,
         id=st.integers(0),
         prompt_ids=st.lists(st.integers(0)),
-        max_tokens=st.integers(1),
-        temperature=st.floats(0, 10),
-        top_p=st.floats(0, 1),
-        seed=st.none() | st.integers(),
-        stop_token_ids=st.lists(st.integers(0)),
-        logprobs=st.none() | st.integers(0, 20),
+        sampling=st.builds(
+            Sampling,
+            max_tokens=st.integers(1),
+            temperature=st.floats(0, 10),
+            seed=st.none() | st.integers(),
+            stop_token_ids=st.lists(st.integers(0)),
+            logprobs=st.none() | st.integers(0, 20),
+        ),
         adapter=st.none() | st.text(),
+        sharing=st.text(),
     ),
     st.builds(Turn, tokens=st.lists(tokens), running=st.integers(0), waiting=st.integers(0)),
     st.builds(Attach, id=st.integers(), name=st.text(), folder=st.text()),
@@ -85,7 +89,7 @@ def test_messages_that_the_socket_cuts_arrive_whole(pair: tuple[socket.socket, s
 
 def test_a_prompt_larger_than_the_sockets_buffer(pair: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = pair
-    message = Submit(1, list(range(300_000)), 1, 0.0, 1.0, None, [], None, None)
+    message = Submit(1, list(range(300_000)), Sampling(1, stop_token_ids=[]))
     sender = threading.Thread(target=ours.sendall, args=(encode(message),))
     sender.start()
     assert Channel(theirs).receive(wait=True) == [message]

@@ -15,9 +15,12 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM, PreTrainedModel
 
+from app.implementations.models.loading import load_causal_lm
 from app.implementations.serving.adapters import Adapters
 from app.implementations.serving.channel import Channel, FrontGone
 from app.implementations.serving.core import Core
+from app.implementations.serving.fast_model import FastModel
+from app.implementations.serving.loading import load_model
 from app.implementations.serving.messages import (
     Answer,
     Attach,
@@ -27,28 +30,22 @@ from app.implementations.serving.messages import (
     Message,
     Precision,
     Ready,
+    Sampling,
     Submit,
     Token,
     Turn,
 )
-from app.implementations.serving.model import BaseModel
+from app.implementations.serving.model import Chunk, ServedModel
 from app.implementations.serving.sequences import Running, Schedule
+from app.implementations.serving.transformers_model import TransformersModel
 from tests.serving_models import CONTEXT, VOCABULARY
 
 NO_END = -1
 
 
 def submit(number: int, prompt: Sequence[int], adapter: str | None = None, **changes: object) -> Submit:
-    values = {
-        "max_tokens": 12,
-        "temperature": 0.0,
-        "top_p": 1.0,
-        "seed": None,
-        "stop_token_ids": [],
-        "logprobs": None,
-        **changes,
-    }
-    return Submit(id=number, prompt_ids=list(prompt), adapter=adapter, **values)  # type: ignore[arg-type]
+    sampling = Sampling(**{"max_tokens": 12, **changes})  # type: ignore[arg-type]
+    return Submit(number, list(prompt), sampling, adapter)
 
 
 class Front:
@@ -95,13 +92,30 @@ class Front:
         return [[t.token for t in tokens] for r in requests if isinstance(tokens := answers[r.id], list)]
 
 
+Load = Callable[[Path, Precision], ServedModel]
+
+
+def fast(folder: Path, precision: Precision = "fp32", kv_bytes: int = 2**27) -> ServedModel:
+    model = load_model(folder, precision, kv_bytes)
+    assert isinstance(model, FastModel)
+    return model
+
+
+def slow(folder: Path, precision: Precision = "fp32") -> ServedModel:
+    """As an architecture that has no fast path is served."""
+    dtype = torch.float32 if precision == "fp32" else torch.bfloat16
+    return TransformersModel(load_causal_lm(folder, dtype).eval(), torch.device("cpu"))
+
+
 @contextmanager
-def core_of(folder: Path, most_running: int = 64, precision: Precision = "fp32") -> Iterator[Front]:
+def core_of(
+    folder: Path, most_running: int = 64, precision: Precision = "fp32", load: Load = fast
+) -> Iterator[Front]:
     ours, theirs = socket.socketpair()
 
     def run() -> None:
         with suppress(FrontGone):
-            Core(BaseModel(folder, precision), Channel(theirs), most_running).run()
+            Core(load(folder, precision), Channel(theirs), 2**30, most_running).run()
 
     thread = threading.Thread(target=run)
     thread.start()
@@ -118,9 +132,9 @@ def core_of(folder: Path, most_running: int = 64, precision: Precision = "fp32")
     assert not thread.is_alive()
 
 
-@pytest.fixture(scope="module")
-def front(base_folder: Path, adapter_folders: dict[str, Path]) -> Iterator[Front]:
-    with core_of(base_folder) as front:
+@pytest.fixture(scope="module", params=[fast, slow])
+def front(base_folder: Path, adapter_folders: dict[str, Path], request: pytest.FixtureRequest) -> Iterator[Front]:
+    with core_of(base_folder, load=request.param) as front:
         for name, folder in adapter_folders.items():
             assert front.ask(Attach(1, name, str(folder))) is None
         yield front
@@ -139,8 +153,8 @@ def generate(base: Path, adapter: Path | None, request: Submit, dtype: torch.dty
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
         do_sample=False,
-        max_new_tokens=request.max_tokens,
-        eos_token_id=list(request.stop_token_ids) or NO_END,
+        max_new_tokens=request.sampling.max_tokens,
+        eos_token_id=list(request.sampling.stop_token_ids) or NO_END,
         pad_token_id=0,
     )
     return [int(i) for i in output[0, ids.shape[1] :]]
@@ -168,9 +182,9 @@ def test_tokens_equal_generate_with_the_same_adapter_whatever_else_runs(
     assert len({tuple(answer) for answer in answers}) > 20  # a model that says one thing would prove nothing
 
 
-def test_in_bf16_adapters_are_as_peft_has_them(base_folder: Path, adapter_folders: dict[str, Path]) -> None:
-    """In float32 beside the base model's bf16."""
-    with core_of(base_folder, precision="bf16") as front:
+def test_in_bf16_the_slow_path_is_as_peft_is(base_folder: Path, adapter_folders: dict[str, Path]) -> None:
+    """Its adapters in float32 beside the base model's bf16."""
+    with core_of(base_folder, precision="bf16", load=slow) as front:
         for name in ("plain", "rank.16"):
             assert front.ask(Attach(1, name, str(adapter_folders[name]))) is None
         names = (None, "plain", "rank.16", "plain", None)
@@ -179,6 +193,25 @@ def test_in_bf16_adapters_are_as_peft_has_them(base_folder: Path, adapter_folder
     for request, answer in zip(requests, answers, strict=True):
         folder = adapter_folders[request.adapter] if request.adapter else None
         assert answer == generate(base_folder, folder, request, torch.bfloat16)
+
+
+def test_in_bf16_the_fast_path_is_as_near_to_float32_as_peft_is(
+    base_folder: Path, adapter_folders: dict[str, Path]
+) -> None:
+    model = fast(base_folder, "bf16")
+    draw = random.Random(5)
+    chunks, exact, pefts = [], [], []
+    for folder in (None, *adapter_folders.values()):
+        ids = [draw.randrange(VOCABULARY) for _ in range(20)]
+        adapter = None if folder is None else model.load_adapter(folder, [])[0]
+        chunks.append(Chunk(ids, model.new_cache(), adapter, last=True))
+        model.reserve(chunks[-1].cache, len(ids))
+        with torch.inference_mode():
+            exact.append(reference(base_folder, folder, torch.float32)(torch.tensor([ids])).logits[0, -1])
+            pefts.append(reference(base_folder, folder, torch.bfloat16)(torch.tensor([ids])).logits[0, -1].float())
+    truth = torch.stack(exact)
+    ours, theirs = ((logits - truth).norm() for logits in (model.step(chunks), torch.stack(pefts)))
+    assert ours < 1.5 * theirs < 0.1 * truth.norm()
 
 
 def test_an_answer_ends_at_a_stop_id_or_at_max_tokens(front: Front) -> None:
@@ -294,16 +327,21 @@ def _wrong_rank(folder: Path) -> None:
     config.write_text(config.read_text().replace('"r": 4', '"r": 5'))
 
 
+@pytest.mark.parametrize("load", [fast, slow])
 @pytest.mark.parametrize("spoil", [_nan, _torn, _other_width, _half, _wrong_rank])
 def test_a_broken_adapter_harms_nobody(
-    base_folder: Path, adapter_folders: dict[str, Path], tmp_path: Path, spoil: Callable[[Path], None]
+    base_folder: Path,
+    adapter_folders: dict[str, Path],
+    tmp_path: Path,
+    spoil: Callable[[Path], None],
+    load: Load,
 ) -> None:
     """As the first adapter, when the base model is not wrapped yet, and as a later one."""
     broken = tmp_path / "broken"
     shutil.copytree(adapter_folders["plain"], broken)
     spoil(broken)
-    model = BaseModel(base_folder, "fp32")
-    with core_of(base_folder) as front:
+    model = load(base_folder, "fp32")
+    with core_of(base_folder, load=load) as front:
         requests = [submit(1, [1, 2, 3]), submit(2, [1, 2, 3], "good")]
         reason = front.ask(Attach(10, "bad", str(broken)))
         assert reason is not None
@@ -319,8 +357,10 @@ def test_a_broken_adapter_harms_nobody(
 
 
 def test_the_least_recently_used_adapter_makes_room(base_folder: Path, adapter_folders: dict[str, Path]) -> None:
-    adapters = Adapters(BaseModel(base_folder, "fp32"), capacity=2)
-    folders = list(map(str, adapter_folders.values()))
+    model = fast(base_folder)
+    folders = [str(adapter_folders["plain"])] * 4
+    size = model.load_adapter(Path(folders[0]), [])[1]
+    adapters = Adapters(model, capacity=2 * size)
     adapters.attach("a", folders[0])
     adapters.attach("b", folders[1])
     in_use = adapters.get("b")
@@ -335,10 +375,21 @@ def test_the_least_recently_used_adapter_makes_room(base_folder: Path, adapter_f
     assert adapters.collect(()) == ["c"]
 
 
-def test_a_burst_of_long_prompts_joins_over_several_turns(base_folder: Path) -> None:
-    model = BaseModel(base_folder, "fp32")
-    schedule = Schedule(64)
-    for number, length in enumerate([150, 150, 1, 150, 300, 1]):
+def test_a_burst_of_long_prompts_is_read_in_pieces(base_folder: Path) -> None:
+    model = fast(base_folder)
+    schedule = Schedule(model, 64)
+    for number, length in enumerate([150, 150, 1, 150, 200, 1]):
         schedule.add(Running.start(submit(number, [1] * length), None, model))
-    joined = [sorted(s.request.id for s in schedule.turn()) for _ in range(4)]
-    assert joined == [[0, 1], [0, 1, 2, 3, 4], [0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5]]
+    turns = []
+    for _ in range(5):
+        pairs = schedule.turn()
+        turns.append({sequence.request.id: len(chunk.ids) for sequence, chunk in pairs})
+        for sequence, chunk in pairs:
+            sequence.read += len(chunk.ids)
+            sequence.cache.length += len(chunk.ids)
+            if chunk.last:
+                sequence.ids.append(1)
+    assert turns[0] == {0: 150, 1: 106}
+    assert turns[1] == {0: 1, 1: 44, 2: 1, 3: 150, 4: 62}
+    assert turns[2] == {0: 1, 1: 1, 2: 1, 3: 1, 4: 138, 5: 1}
+    assert turns[3] == turns[4] == dict.fromkeys(range(6), 1)

@@ -116,7 +116,7 @@ def error_of(ask: Callable[[], object]) -> AppError:
 
 
 def test_a_generation_with_vllms_fields_alone(client: HttpEngineClient, engine: FakeEngine) -> None:
-    answer = client.generate(request(temperature=0.5, stop_token_ids=(2,)))
+    answer = client.generate(request(temperature=0.5, stop_token_ids=(2,), sharing="project"))
     assert answer == Generation("Hello", "stop", 3, 5)
     assert engine.asked("/v1/completions") == [
         {
@@ -125,6 +125,7 @@ def test_a_generation_with_vllms_fields_alone(client: HttpEngineClient, engine: 
             "max_tokens": 5,
             "temperature": 0.5,
             "stop_token_ids": [2],
+            "cache_salt": "project",
         }
     ]
     assert engine.authorizations == {"Bearer secret"}

@@ -5,12 +5,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.implementations.serving.messages import Submit
+from app.implementations.serving.messages import Sampling
 from app.implementations.serving.sampler import Sampler, logprobs
 
 
 def sampler(temperature: float = 1.0, top_p: float = 1.0, seed: int | None = 0) -> Sampler:
-    return Sampler(Submit(1, [1], 1, temperature, top_p, seed, [], None, None))
+    return Sampler(Sampling(1, temperature, top_p, seed=seed), [1])
 
 
 def counts(drawer: Sampler, logits: list[float], draws: int = 4000) -> list[float]:
@@ -80,3 +80,44 @@ def test_logprobs_are_of_the_whole_distribution() -> None:
     chosen, top = logprobs(torch.tensor([0.5, 0.25, 0.25]).log(), 1, 1)
     assert chosen == pytest.approx(math.log(0.25))
     assert top == [(0, pytest.approx(math.log(0.5)))]
+
+
+def drawn(logits: list[float], prompt: list[int] | None = None, draws: int = 400, **options: float) -> set[int]:
+    """The tokens that are ever drawn, each by a sampler that has made none yet."""
+    samplers = (Sampler(Sampling(1, seed=seed, **options), prompt or []) for seed in range(draws))  # type: ignore[arg-type]
+    return {one.draw(torch.tensor(logits)) for one in samplers}
+
+
+def test_top_k_keeps_the_most_likely() -> None:
+    assert drawn([1.0, 3.0, 2.0, 0.0], temperature=5.0, top_k=2) == {1, 2}
+    assert drawn([1.0, 3.0, 2.0, 0.0], temperature=5.0, top_k=0) == {0, 1, 2, 3}
+
+
+def test_min_p_keeps_what_is_likely_enough_beside_the_likeliest() -> None:
+    logits = [math.log(p) for p in (0.5, 0.3, 0.15, 0.05)]
+    assert drawn(logits, temperature=1.0, min_p=0.25) == {0, 1, 2}
+    assert drawn(logits, temperature=1.0, min_p=1.0) == {0}
+
+
+def test_what_was_read_or_made_is_less_likely_to_be_repeated() -> None:
+    assert drawn([2.0, 1.9], prompt=[0], repetition_penalty=1.2) == {1}
+    assert drawn([-2.0, -2.1], prompt=[0], repetition_penalty=1.2) == {1}
+    assert drawn([2.0, 1.9], prompt=[0], presence_penalty=1.0) == {0}  # of what was made alone
+
+
+def test_penalties_of_the_answer_count_what_was_made() -> None:
+    def answer(**options: float) -> list[int]:
+        one = Sampler(Sampling(1, **options), [])  # type: ignore[arg-type]
+        return [one.draw(torch.tensor([2.0, 1.5, 0.9])) for _ in range(6)]
+
+    assert answer() == [0] * 6
+    assert answer(presence_penalty=2.0) == [0, 1, 2, 0, 0, 0]
+    assert answer(frequency_penalty=0.4) == [0, 0, 1, 0, 1, 2]
+
+
+def test_penalties_leave_the_models_own_logits_alone() -> None:
+    logits = torch.tensor([1.0, 2.0])
+    one = Sampler(Sampling(1, repetition_penalty=2.0, frequency_penalty=1.0), [0])
+    for _ in range(3):
+        one.draw(logits)
+    assert logits.tolist() == [1.0, 2.0]

@@ -45,7 +45,7 @@ def test_bodies_that_are_taken(changes: dict[str, Any]) -> None:
         ("seed", 2**63),
         ("logprobs", 21),
         ("n", 2),
-        ("stop", ["\n"]),
+        ("stop", [""]),
         ("stream", "yes"),
         ("best_of", 3),
     ],
