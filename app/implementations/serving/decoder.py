@@ -124,8 +124,9 @@ class Decoder:
             both = product("gate_up", self._normed(rows, layer.before_mlp))
             gate, up = both.chunk(2, dim=1)
             rows = rows + product("down", functional.silu(gate) * up)
-        last = self._normed(rows[torch.tensor(wanted)], self._norm)
-        return self.head(last).float()
+        if not wanted:
+            return torch.empty(0, self._embedding.shape[0])
+        return self.head(self._normed(rows[torch.tensor(wanted)], self._norm)).float()
 
     def _normed(self, rows: Tensor, weight: Tensor) -> Tensor:
         return functional.rms_norm(rows, (rows.shape[1],), weight, self._epsilon)

@@ -58,7 +58,7 @@ class ServedModel(ABC):
 
     @abstractmethod
     def recall(self, cache: Any, ids: Sequence[int], adapter: Any, sharing: str) -> int:
-        """Make room for these tokens in a new cache, and lay into it what was read of them with this adapter before.
+        """Make room for these tokens in a new cache, and lay into it what was read of them with that adapter.
 
         How many that is, at most all but the last. Only requests of one ``sharing`` have anything in common.
         ``NoRoom``.

@@ -17,7 +17,7 @@ from app.implementations.serving.kv_cache import SHORTEST, Cached, KvCache, NoRo
 from app.implementations.serving.messages import Sampling, Submit
 from app.implementations.serving.model import Chunk
 from app.implementations.serving.prefix_cache import BLOCK, PrefixCache
-from app.implementations.serving.sequences import Running, Schedule
+from app.implementations.serving.sequences import PROMPT_TOKENS, Running, Schedule
 
 # PEFT has its doubts about a bias of LoRA's own, where it saves one and where the layer has none.
 pytestmark = [
@@ -175,6 +175,13 @@ def test_200_requests_in_mixed_batches_have_the_logits_that_they_have_alone(hous
         for number in range(200)
     ]
     check(house, requests, logits_of(model, requests, adapters))
+
+
+def test_a_long_prompt_alone_is_read_in_pieces(llama: House) -> None:
+    """In the first of which nobody wants a token."""
+    model = llama.fast()
+    request = Submit(0, some_ids(random.Random(15), 2 * PROMPT_TOKENS + 10), Sampling(3))
+    check(llama, [request], logits_of(model, [request], []))
 
 
 def test_a_sequence_that_gave_its_place_up_goes_on_where_it_was(llama: House) -> None:
