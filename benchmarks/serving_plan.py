@@ -12,8 +12,8 @@ VOCABULARY = 40_000  # ids below that of every model here
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """``decode``: tokens a second of all streams. ``first``: seconds to the first token. ``again``: of a prompt that
-    was read before, by what it took then."""
+    """``decode``: tokens a second of all streams. ``first``: seconds to the first token. ``again``: of a prompt
+    that was read before, by what it took then."""
 
     title: str
     kind: Literal["decode", "first", "again"]
