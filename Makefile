@@ -2,7 +2,7 @@ RUN := .venv/bin/python
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow lint format serve clean data-analyze data-validate data-versions
-.PHONY: bench-train bench-data bench-jobs bench-job-start
+.PHONY: bench-train bench-data bench-jobs bench-job-start bench-serve
 
 help:
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -63,6 +63,10 @@ bench-job-start: install  ## from POST to the first optimizer step, with and wit
 # A quarter of an hour; it wants Redis and PostgreSQL. Without: make bench-jobs ARGS='--stacks "SQLite, files"'
 bench-jobs: install  ## jobs through the queue beside plain Celery: submission to start, jobs a second
 	@$(RUN) -m benchmarks.jobs $(ARGS)
+
+# Half an hour once vLLM has its environment (3 GB)
+bench-serve: install  ## the engine beside vLLM's CPU build and transformers with PEFT: tokens a second, first token
+	@$(RUN) -m benchmarks.serving $(ARGS)
 
 clean:  ## remove what the tools left; models, data, results and .venv stay
 	rm -rf build dist *.egg-info htmlcov coverage.xml .coverage .coverage.*
