@@ -15,7 +15,8 @@ from app.core.errors import Invalid
 from app.implementations.models.base_models import FolderBaseModelStore
 from app.implementations.models.scratch import read_scratch_config, write_scratch_model
 from app.implementations.models.tiny_llm import TinyLLM, TinyLLMConfig
-from app.implementations.serving.model import BaseModel
+from app.implementations.serving.loading import load_model
+from app.implementations.serving.model import Chunk
 
 ROOT = Path(__file__).parents[4]
 SMALL = {"hidden_size": 32, "layers": 2, "heads": 4, "kv_heads": 2, "vocab_size": 300, "context": 64}
@@ -106,9 +107,12 @@ def test_the_vocabulary_is_as_large_as_the_corpus_allows(config: Callable[..., P
 
 def test_the_engine_s_step_is_the_model_s(config: Callable[..., Path], tmp_path: Path) -> None:
     folder = made(config(), tmp_path / "a")
-    engine, ids = BaseModel(folder, "fp32"), [1, 7, 30, 200]
+    engine, ids = load_model(folder, "fp32", kv_bytes=2**26), [1, 7, 30, 200]
     expected = TinyLLM.load(folder)(torch.tensor([ids]))[0, -1]
-    torch.testing.assert_close(engine.step(ids, engine.new_cache()), expected, atol=1e-5, rtol=1e-5)
+    cache = engine.new_cache()
+    engine.reserve(cache, len(ids))
+    (logits,) = engine.step([Chunk(ids, cache, None, last=True)])
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
     assert (engine.context, engine.vocabulary) == (64, 300)
 
 
