@@ -140,9 +140,8 @@ class ExecutionService:
         def go_on() -> bool:
             return not (self._draining.is_set() or heartbeat.lost or heartbeat.order is Order.CANCEL)
 
-        self._start_from(
-            claim.job, config, heartbeat
-        )  # gone artifacts are a fault of now, not of when it is its turn
+        # Gone artifacts are a fault of now, not of when it is its turn.
+        self._start_from(claim.job, config, heartbeat)
         digest, trusted = claim.job.dataset_digest, _trusted(claim)
         stores = self._datasets, self._bases, self._tokens
         with needs_room(DATA_FOLDER):
