@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -148,13 +149,14 @@ class ExecutionService:
         def go_on() -> bool:
             return not (self._draining.is_set() or heartbeat.lost or heartbeat.order is Order.CANCEL)
 
-        self._start_from(claim.job, config)  # gone artifacts are a fault of now, not of when it is its turn
+        # Gone artifacts are a fault of now, not of when it is its turn.
+        self._start_from(claim.job, config, heartbeat)
         digest, trusted = claim.job.dataset_digest, _trusted(claim)
         stores = self._datasets, self._bases, self._tokens
         with needs_room(DATA_FOLDER):
             found = check_job(config, digest, *stores, trusted=trusted, go_on=go_on)
         if found is not None:
-            self._record(claim, found.ledger)
+            heartbeat.persist(partial(self._record, claim, found.ledger))
             prepared = cut_of(config, digest, self._datasets, trusted=trusted)
             base = self._bases.folder(config.base_model)
             self._forecasts.check_fit(config, base, Path(prepared.folder), found.longest_row, go_on)
@@ -184,7 +186,7 @@ class ExecutionService:
         job = claim.job
         trusted = _trusted(claim)
         base = self._bases.folder(config.base_model)
-        start_from = self._start_from(job, config)
+        start_from = self._start_from(job, config, heartbeat)
         with needs_room(DATA_FOLDER):
             prepared = cut_of(config, job.dataset_digest, self._datasets, trusted=trusted)
         with needs_room(RUN_FOLDER):
@@ -222,12 +224,13 @@ class ExecutionService:
         )
         attempt.run(job_file, run_folder)
 
-    def _start_from(self, job: FineTuningJob, config: TrainingConfig) -> Path | None:
+    def _start_from(self, job: FineTuningJob, config: TrainingConfig, heartbeat: Heartbeat) -> Path | None:
         """The artifacts of the version that the job trains on from; it was found when the job was submitted."""
         if config.from_version is None:
             return None
         reference = Reference.parse(config.from_version)
-        version = self._versions.find(job.project_id, reference.name, reference.number)
+        find = partial(self._versions.find, job.project_id, reference.name, reference.number)
+        version = heartbeat.persist(find)
         if version is None:
             raise NotFound(f"from_version: {config.from_version} is gone", code="model_not_found")
         return self._artifacts.folder(version)

@@ -212,6 +212,21 @@ def test_a_disk_without_room_for_a_word_is_told_by_the_exit_status(start: Start,
         assert not list((tmp_path / "results/double-slow/attempts/1").glob("*result.json*"))
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "code"),
+    [("double-ok", "succeeded", None), ("double-raises", "failed", "trainer_failed")],
+)
+def test_a_log_without_room_costs_its_words_only(
+    start: Start, tmp_path: Path, name: str, kind: str, code: str | None
+) -> None:
+    (tmp_path / "results" / name).mkdir(parents=True)
+    (tmp_path / "results" / name / "logs.txt").symlink_to("/dev/full")
+    handle = start(name)
+    assert ended(handle)
+    outcome = handle.outcome()
+    assert (outcome.kind, outcome.code) == (kind, code)
+
+
 LAUNCH_AND_WAIT = """
 import json, sys
 from pathlib import Path

@@ -501,6 +501,28 @@ def test_a_database_that_is_away_while_a_worker_drains_fails_no_job(house: House
     assert house.worker(jobs).run_next("another", job_id)
 
 
+class AwayAtFirst(MemoryJobRepository):
+    """Whoever wants to write an event first is not answered."""
+
+    refused = False
+
+    def ingest(self, *arguments: object, **options: object) -> None:  # type: ignore[override]
+        if not self.refused:
+            self.refused = True
+            raise Unavailable("the database does not answer")
+        super().ingest(*arguments, **options)  # type: ignore[arg-type]
+
+
+def test_an_outage_while_a_job_is_checked_does_not_fail_it(house: House) -> None:
+    jobs = AwayAtFirst(house.versions)
+    house.jobs = jobs
+    job_id = house.submit(JobState.VALIDATING_FILES)
+    house.worker(jobs, lease_seconds=30).run_next("me")
+    assert jobs.refused
+    assert house.job(job_id).state is JobState.QUEUED
+    assert "token_ledger" in jobs.events(PROJECT, job_id)[0].data
+
+
 class LostAnswer(MemoryJobRepository):
     """The commit of ``succeed`` reaches the database, its answer does not reach us."""
 
