@@ -23,13 +23,14 @@ def read_tokenizer(folder: Path) -> Tokenizer:
     file = folder / "tokenizer.json"
     try:
         state = file.stat()
-        return _parsed(file.absolute(), state.st_mtime_ns, state.st_size)
+        return _parsed(file.absolute(), (state.st_ino, state.st_mtime_ns, state.st_size))
     except Exception:  # noqa: BLE001  (tokenizers raises nothing narrower)
         raise unreadable("tokenizer.json") from None
 
 
 @lru_cache(maxsize=1)  # 50 ms at a job's start, which a spare trainer has spent before
-def _parsed(file: Path, modified: int, size: int) -> Tokenizer:
+def _parsed(file: Path, state: tuple[int, ...]) -> Tokenizer:
+    del state  # another file's is another entry
     return Tokenizer.from_file(str(file))
 
 

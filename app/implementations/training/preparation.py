@@ -6,6 +6,8 @@ from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
+from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
 from app.core.errors import AppError
 from app.implementations.data.encoder_tokenizer import load_tokenizer
 
@@ -27,6 +29,8 @@ def prepare(base_model_folder: Path | None) -> None:
     for name in LATE_IMPORTS:
         with suppress(ImportError):  # of what is not installed the job speaks
             import_module(name)
+    # Of every architecture how its checkpoints are read: a thousand expressions that the first model compiles.
+    get_checkpoint_conversion_mapping("llama")
     if base_model_folder is not None:
         with suppress(AppError, OSError):  # of a damaged folder too
             load_tokenizer(base_model_folder)

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from app.implementations.data.cuts import write_split
 from app.implementations.queue import spare_trainer
 from app.implementations.queue.trainer_launcher import ProcessTrainerHandle, ProcessTrainerLauncher
 from app.implementations.training.checkpoints import pins_of
+from app.processes.spare import LOWEST
 from app.utils.clock import boottime
 from tests.running_service import CELERY, MakeService, Service, at_large, wait_until
 
@@ -240,7 +242,11 @@ def test_it_trains_to_the_same_bytes_as_a_new_process(tmp_path: Path, caplog: py
     BASE_MODEL_SOURCES.load("random")(BaseModelSpec("tiny", "random", "llama"), base)
     launcher = ProcessTrainerLauncher("torch", spares=True)
     train_tiny(launcher, base, tmp_path / "new")
-    spare = wait_for_spare(launcher, caplog)
+    launcher.prepare(1, None)
+    [spare] = spares_of(os.getpid())
+    wait_until(lambda: LOWEST in priorities(spare))
+    assert wait_for_spare(launcher, caplog) == spare
+    assert os.getpriority(os.PRIO_PROCESS, spare.pid) == os.getpriority(os.PRIO_PROCESS, 0)  # of its first thread
     assert train_tiny(launcher, base, tmp_path / "spare") == spare.pid
     new, other = ((tmp_path / name / "artifacts/adapter_model.safetensors").read_bytes() for name in NEW_AND_SPARE)
     assert new == other
@@ -290,6 +296,15 @@ def waiting_spare(service: Service, worker: subprocess.Popen[bytes]) -> psutil.P
     wait_until(found, service.log)
     [spare] = found()
     return spare
+
+
+def priorities(process: psutil.Process) -> list[int]:
+    """Of its threads."""
+    found = []
+    for thread in process.threads():
+        with suppress(ProcessLookupError):  # it has just ended
+            found.append(os.getpriority(os.PRIO_PROCESS, thread.id))
+    return found
 
 
 def train_tiny(launcher: ProcessTrainerLauncher, base: Path, run: Path) -> int:
