@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -40,7 +40,6 @@ CONFIG = {
     "lora": {"r": 8},
     "sample_prompts": [],
 }
-QUIET_SECONDS = 1.0  # without work, after which a spare trainer is taken for prepared
 DATA = "data/raw/rows.json"
 
 
@@ -123,19 +122,16 @@ def _seconds(client: httpx.Client) -> float:
 
 
 def _wait_for_spare() -> None:
-    """Until a spare trainer is there and takes no processor any more."""
-    used, since = -1.0, time.monotonic()
-    while time.monotonic() - since < QUIET_SECONDS:
+    """Until a spare trainer below this process waits for its job: Linux says that it reads a pipe."""
+    while not any(_waits(process) for process in psutil.Process().children(recursive=True)):
         time.sleep(0.1)
-        found = sum(sum(spare.cpu_times()[:2]) for spare in _spares())
-        if found != used or not found:
-            used, since = found, time.monotonic()
 
 
-def _spares() -> list[psutil.Process]:
-    """Below this process."""
-    descendants = psutil.Process().children(recursive=True)
-    return [each for each in descendants if "app.processes.spare" in each.cmdline()]
+def _waits(process: psutil.Process) -> bool:
+    with suppress(psutil.Error, OSError):  # it has just ended
+        if "app.processes.spare" in process.cmdline():
+            return "pipe" in Path(f"/proc/{process.pid}/wchan").read_text("ascii")
+    return False
 
 
 def _script(base: Path, row: dict[str, object], threads: int) -> float:
