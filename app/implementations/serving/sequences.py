@@ -1,6 +1,6 @@
 """Requests under way: what the model has read of each, who is read next, and when they end."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -71,7 +71,7 @@ class Running:
 
 
 class Schedule:
-    """Who runs and who waits, first come, first served.
+    """Who runs and who waits: next is who has the fewest running, by ``sharing``; then who came first.
 
     When the caches have no room for a running sequence's next tokens, the youngest gives its place up and waits
     again; it is read anew later, with what it has answered.
@@ -129,14 +129,19 @@ class Schedule:
         """Those that run, and as many of those that wait as the turn's tokens and the places allow."""
         unread = sum(s.unread for s in self._running if s.unread > 1)
         while self._waiting and len(self._running) < self._most_running and unread < PROMPT_TOKENS:
-            sequence = self._waiting[0]
+            sequence = self._next()
             try:
                 sequence.recall(self._model)
             except NoRoom:
                 break
-            self._running.append(self._waiting.popleft())
+            self._waiting.remove(sequence)
+            self._running.append(sequence)
             unread += sequence.unread
         return list(self._running)
+
+    def _next(self) -> Running:
+        held = Counter(sequence.request.sharing for sequence in self._running)
+        return min(self._waiting, key=lambda sequence: held[sequence.request.sharing])
 
     def _reserve(self, sequence: Running, tokens: int) -> bool:
         """False: it was the youngest, and has given way itself."""

@@ -375,6 +375,18 @@ def test_the_least_recently_used_adapter_makes_room(base_folder: Path, adapter_f
     assert adapters.collect(()) == ["c"]
 
 
+def test_who_has_the_fewest_running_is_next(base_folder: Path) -> None:
+    """Whatever another has sent before."""
+    model = fast(base_folder)
+    schedule = Schedule(model, most_running=4)
+    for number, project in enumerate("aaaaaabbc"):
+        request = Submit(number, [1, 2], Sampling(5), sharing=project)
+        schedule.add(Running.start(request, None, model))
+    assert {sequence.request.id for sequence, _ in schedule.turn()} == {0, 6, 8, 1}
+    schedule.remove([0, 1])
+    assert {sequence.request.id for sequence, _ in schedule.turn()} == {2, 6, 8, 7}
+
+
 def test_a_burst_of_long_prompts_is_read_in_pieces(base_folder: Path) -> None:
     model = fast(base_folder)
     schedule = Schedule(model, 64)
