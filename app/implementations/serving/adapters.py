@@ -32,6 +32,10 @@ class Adapters:
         self._by_name: OrderedDict[str, Attached] = OrderedDict()  # least recently used first
         self._retired: list[Attached] = []  # no longer to be had, perhaps still in use
 
+    @property
+    def bytes(self) -> int:
+        return sum(attached.bytes for attached in (*self._by_name.values(), *self._retired))
+
     def get(self, name: str) -> Attached | None:
         if name in self._by_name:
             self._by_name.move_to_end(name)

@@ -95,7 +95,9 @@ class Core:
         self._tell(tokens)
 
     def _tell(self, tokens: Sequence[Token]) -> None:
-        self._channel.send(Turn(tokens, self._schedule.running, self._schedule.waiting))
+        running, waiting = self._schedule.running, self._schedule.waiting
+        held = self._model.kv_bytes, self._adapters.bytes, self._model.reused_tokens
+        self._channel.send(Turn(tokens, running, waiting, *held))
 
     def _advance(self, pairs: Pairs) -> list[Token]:
         """What fails together is tried alone: it ends its own request and no other."""

@@ -63,7 +63,7 @@ class CoreLink:
         self.ready: Ready | None = None
         self.lost = asyncio.Event()
         self.idle = asyncio.Event()
-        self.running = self.waiting = 0  # as of the core's last turn
+        self.last_turn = Turn([], 0, 0)
         self.adapters: dict[str, float] = {}  # name → when it was loaded, seconds since the epoch
         self._ids = itertools.count(1)
         self._tickets: dict[int, Ticket] = {}
@@ -139,7 +139,7 @@ class CoreLink:
     def _dispatch(self, message: Message) -> None:
         match message:
             case Turn():
-                self.running, self.waiting = message.running, message.waiting
+                self.last_turn = message
                 for token in message.tokens:
                     self._hand_out(token, final=token.finish is not None)
             case Failed():

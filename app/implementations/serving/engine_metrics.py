@@ -17,9 +17,14 @@ class EngineMetrics:
         prompt = self._counter("engine_prompt_tokens", "Prompt tokens of completions that have ended")
         generated = self._counter("engine_generated_tokens", "New tokens of completions that have ended")
         self._prompt_tokens, self._generated_tokens = prompt.labels(base_model), generated.labels(base_model)
-        self._gauge("engine_requests_running", "Sequences that advance each turn", lambda: link.running)
-        self._gauge("engine_requests_waiting", "Requests that wait for a place", lambda: link.waiting)
+        self._gauge("engine_requests_running", "Sequences that advance each turn", lambda: link.last_turn.running)
+        self._gauge("engine_requests_waiting", "Requests that wait for a place", lambda: link.last_turn.waiting)
         self._gauge("engine_adapters_resident", "Adapters in memory", lambda: len(link.adapters))
+        self._gauge("engine_adapter_bytes", "What they take", lambda: link.last_turn.adapter_bytes)
+        self._gauge("engine_kv_bytes", "Set aside for keys and values", lambda: link.last_turn.kv_bytes)
+        self._gauge(
+            "engine_reused_prompt_tokens", "Not read again since the start", lambda: link.last_turn.reused_tokens
+        )
 
     def count(self, status: int) -> None:
         self._requests.labels(self._base_model, str(status)).inc()

@@ -31,6 +31,14 @@ class FastModel(ServedModel):
             raise ValueError(f"ENGINE_KV_BYTES is {kv_bytes}: not enough for a single sequence of this model")
         self.context = min(self.context, self._caches.longest)
 
+    @property
+    def kv_bytes(self) -> int:
+        return self._caches.used_bytes
+
+    @property
+    def reused_tokens(self) -> int:
+        return self._prefixes.reused_tokens
+
     def new_cache(self) -> Cached:
         return Cached()
 

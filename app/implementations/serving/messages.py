@@ -91,11 +91,17 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """core → front: what one turn of the loop made, and how many sequences run and wait after it."""
+    """core → front: what one turn of the loop made, how many sequences run and wait after it, and what is held.
+
+    ``reused_tokens``: of all prompts so far, those that were not read again.
+    """
 
     tokens: Sequence[Token]
     running: int
     waiting: int
+    kv_bytes: int = 0
+    adapter_bytes: int = 0
+    reused_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +140,7 @@ def decode(line: bytes) -> Message:
     kind, fields = json.loads(line)
     if kind == "Turn":
         tokens = [Token(**{**t, "top": [(i, p) for i, p in t["top"]]}) for t in fields["tokens"]]
-        return Turn(tokens, fields["running"], fields["waiting"])
+        return Turn(**{**fields, "tokens": tokens})
     if kind == "Submit":
         fields["sampling"] = Sampling(**fields["sampling"])
     message: Message = _KINDS[kind](**fields)

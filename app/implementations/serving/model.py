@@ -44,6 +44,16 @@ class ServedModel(ABC):
             if isinstance(module, torch.nn.Linear)
         }
 
+    @property
+    @abstractmethod
+    def kv_bytes(self) -> int:
+        """Set aside for what running sequences have read."""
+
+    @property
+    @abstractmethod
+    def reused_tokens(self) -> int:
+        """Of all prompts so far, those that ``recall`` saved reading."""
+
     @abstractmethod
     def new_cache(self) -> Any:
         """Of a sequence that nothing has been read of."""

@@ -34,7 +34,7 @@ class PrefixCache:
         self._budget = budget
         self._blocks: OrderedDict[bytes, _Block] = OrderedDict()
         self._bytes = 0
-        self.hits = self.asked = 0  # tokens
+        self.reused_tokens = 0
 
     def recall(self, cached: Cached, ids: Sequence[int], owner: str) -> int:
         """Take a place for ``ids``, and lay what is known of them into it; how many tokens that is, never all.
@@ -49,7 +49,6 @@ class PrefixCache:
                 break
             self._blocks.move_to_end(key)
             found.append(block)
-        self.asked += len(ids)
         slab = cached.slab
         assert slab is not None
         for number, block in enumerate(found):
@@ -57,7 +56,7 @@ class PrefixCache:
             slab.keys[:, cached.place, :, place] = block.keys
             slab.values[:, cached.place, :, place] = block.values
         cached.length = cached.written = len(found) * BLOCK
-        self.hits += cached.length
+        self.reused_tokens += cached.length
         return cached.length
 
     def remember(self, cached: Cached, ids: Sequence[int], owner: str) -> None:

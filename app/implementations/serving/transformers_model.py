@@ -30,6 +30,14 @@ class TransformersModel(ServedModel):
         self._active: str | None = None
         self._loaded = 0
 
+    @property
+    def kv_bytes(self) -> int:
+        return 0  # transformers' caches are not counted
+
+    @property
+    def reused_tokens(self) -> int:
+        return 0
+
     def new_cache(self) -> DynamicCache:
         return DynamicCache(config=self._network.config.get_text_config(decoder=True))
 

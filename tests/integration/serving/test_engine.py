@@ -208,6 +208,44 @@ def test_every_route_but_health_wants_the_secret(engine: Engine) -> None:
             assert stranger.request(method, path, json={}, headers=wrong).status_code == 401
 
 
+def parts(response: Any) -> list[dict[str, Any]]:
+    """The completion's, of a stream or whole."""
+    if "event-stream" not in response.headers["content-type"]:
+        return [response.json()]
+    events = [line.removeprefix("data: ") for line in response.text.splitlines() if line]
+    return [json.loads(event) for event in events if event != "[DONE]"]
+
+
+def test_an_answer_ends_before_a_stop(engine: Engine) -> None:
+    whole = engine.text(max_tokens=24)
+    stop = whole[len(whole) // 2 : len(whole) // 2 + 3]
+    for stream in (False, True):
+        response = engine.complete(max_tokens=24, stop=["never said", stop], stream=stream)
+        choices = [part["choices"][0] for part in parts(response)]
+        assert "".join(choice["text"] for choice in choices) == whole[: whole.index(stop)]
+        assert choices[-1]["finish_reason"] == "stop"
+
+
+def test_samplings_change_the_answer_and_a_seed_repeats_it(engine: Engine) -> None:
+    plain = {"temperature": 1.5, "seed": 3, "max_tokens": 24}
+    first = engine.text(**plain)
+    assert engine.text(**plain) == first
+    greedy = engine.text(max_tokens=24)
+    assert engine.text(**plain, top_k=1) == engine.text(**plain, min_p=1.0) == greedy != first
+    assert engine.text(max_tokens=24, repetition_penalty=1.5) != greedy
+    assert engine.text(max_tokens=24, frequency_penalty=2.0) != greedy
+
+
+def test_a_prompt_is_read_once_for_those_who_share_it(engine: Engine) -> None:
+    def reused(**changes: Any) -> float:
+        before = engine.figures()["engine_reused_prompt_tokens"]
+        assert engine.complete(prompt=[7] * 150, max_tokens=2, **changes).status_code == 200
+        return engine.figures()["engine_reused_prompt_tokens"] - before
+
+    assert [reused(cache_salt="a"), reused(cache_salt="a"), reused(cache_salt="b"), reused()] == [0, 128, 0, 0]
+    assert engine.figures()["engine_adapter_bytes"] > 0
+
+
 def test_adapters_come_and_go(engine: Engine, models_dir: Path) -> None:
     assert engine.complete("third").status_code == 404
     assert engine.load("third", models_dir / "one").status_code == 200

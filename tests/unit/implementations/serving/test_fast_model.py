@@ -189,7 +189,7 @@ def test_a_sequence_that_gave_its_place_up_goes_on_where_it_was(llama: House) ->
     model = llama.fast(kv_bytes=6 * 2**20)  # a slab or two
     requests = [Submit(n, some_ids(draw, 240), Sampling(40), None, sharing=str(n)) for n in range(40)]
     check(llama, requests, logits_of(model, requests, []))
-    assert model._caches.used_bytes == 0
+    assert model.kv_bytes == 0
 
 
 def test_a_prompt_that_was_read_is_not_read_again(llama: House) -> None:
@@ -200,13 +200,13 @@ def test_a_prompt_that_was_read_is_not_read_again(llama: House) -> None:
     requests = [Submit(n, [*common, *some_ids(draw, n)], Sampling(5), "0") for n in range(5)]
     for request in requests:  # one after the other
         check(llama, [request], logits_of(model, [Submit(0, *_rest(request))], adapters))
-    assert model._prefixes.hits == 4 * 3 * BLOCK
+    assert model.reused_tokens == 4 * 3 * BLOCK
     check(llama, requests[:1], logits_of(model, requests[:1], adapters))
-    assert model._prefixes.hits == 4 * 3 * BLOCK + 2 * BLOCK  # never all of a prompt
+    assert model.reused_tokens == 4 * 3 * BLOCK + 2 * BLOCK  # never all of a prompt
     for stranger in (Submit(0, common, Sampling(1), "1"), Submit(0, common, Sampling(1), "0", sharing="else")):
-        before = model._prefixes.hits
+        before = model.reused_tokens
         logits_of(model, [stranger], adapters)
-        assert model._prefixes.hits == before
+        assert model.reused_tokens == before
 
 
 def _rest(request: Submit) -> tuple[Any, ...]:
