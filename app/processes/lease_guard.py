@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import select
 import signal
 import sys
 import threading
@@ -67,21 +68,38 @@ class LeaseGuard:
     def __init__(self, control: int, deadline: float, stop: threading.Event, others: Sequence[int] = ()) -> None:
         self._others = others
         self._timer = DeadlineTimer()
-        self._timer.set(deadline)
         self._control = control
+        self._rest = b""
         self._stop = stop
+        # A start may take longer than the lease that it began with: what was said meanwhile counts.
+        said = self._read() if select.select([control], [], [], 0)[0] else []
+        renewals = [line for line in said if line.startswith("renew ")]
+        for line in (*renewals[-1:], *(line for line in said if line not in renewals)):
+            self._heed(line)
+        if not renewals:
+            self._timer.set(deadline)
         threading.Thread(target=self._listen, name="lease", daemon=True).start()
 
     def _listen(self) -> None:
-        with open(self._control, encoding="ascii") as lines:  # noqa: PTH123 - a descriptor
-            for line in lines:
-                word, _, argument = line.strip().partition(" ")
-                if word == "renew":
-                    self._timer.set(float(argument))
-                elif word == "stop":
-                    self._stop.set()
-                for other in self._others:
-                    # One that is frozen does not read: a full pipe is left to its lease.
-                    with suppress(BrokenPipeError, BlockingIOError):
-                        os.write(other, line.encode("ascii"))
-        os._exit(TrainerExit.ABANDONED)
+        while True:
+            for line in self._read():
+                self._heed(line)
+
+    def _heed(self, line: str) -> None:
+        word, _, argument = line.partition(" ")
+        if word == "renew":
+            self._timer.set(float(argument))
+        elif word == "stop":
+            self._stop.set()
+        for other in self._others:
+            # One that is frozen does not read: a full pipe is left to its lease.
+            with suppress(BrokenPipeError, BlockingIOError):
+                os.write(other, f"{line}\n".encode("ascii"))
+
+    def _read(self) -> Sequence[str]:
+        """The next whole lines. Ends the process at the end of the pipe."""
+        data = os.read(self._control, 65536)
+        if not data:
+            os._exit(TrainerExit.ABANDONED)
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        return [line.decode("ascii").strip() for line in lines]

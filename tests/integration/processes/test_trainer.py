@@ -170,6 +170,14 @@ def test_a_lease_that_is_past_never_lets_it_begin(start: Start, tmp_path: Path) 
     assert not (tmp_path / "results" / "marks.txt").exists()
 
 
+def test_a_start_that_takes_longer_than_the_lease_counts_on_what_was_said_meanwhile(start: Start) -> None:
+    handle = start("double-ok", lease=-1.0)
+    for lease in (-0.5, 60.0):  # long before its interpreter is up
+        handle.renew(boottime() + lease)
+    assert ended(handle, 20)
+    assert handle.outcome().kind == "succeeded"
+
+
 def test_renewals_keep_it_alive_and_their_absence_does_not(start: Start) -> None:
     handle = start("double-hangs", lease=2.0)
     began = boottime()
