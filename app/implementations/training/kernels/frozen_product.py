@@ -35,7 +35,7 @@ class FrozenProduct:
         self._for_outputs = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach())
 
     def lay_out_for_gradients(self) -> None:
-        self._for_gradients = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach().t().contiguous())
+        self._for_gradients = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach().t())
 
 
 def lay_out(products: Sequence[FrozenProduct], budget: int = BUDGET) -> int:
