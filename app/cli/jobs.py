@@ -11,6 +11,7 @@ from flask import current_app
 
 from app.cli.base import OPERATOR, Commands, services
 from app.core.entities.jobs import FineTuningJob, JobState
+from app.utils.csv_cells import csv_safe
 
 jobs = Commands("jobs", help="What becomes of fine-tuning jobs.")
 _TASK = click.argument("task_id")
@@ -72,7 +73,8 @@ def metrics(task_id: str, names: str | None, points: int, as_csv: bool) -> None:
         )
     if as_csv:
         table = csv.writer(sys.stdout, lineterminator="\n")
-        table.writerow(["first_step", "step", *(f"{name}{of}" for name in wanted for of in ("", "_min", "_max"))])
+        names_of = (csv_safe(f"{name}{of}") for name in wanted for of in ("", "_min", "_max"))
+        table.writerow(["first_step", "step", *names_of])
         for point in curve.points:
             figures = [point.figures.get(name) for name in wanted]
             cells = [(figure.mean, figure.min, figure.max) if figure else (None,) * 3 for figure in figures]
