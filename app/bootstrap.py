@@ -286,6 +286,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
     from app.core.services.lab import LabService
     from app.core.services.model_management import ModelManagementService
     from app.core.services.monitoring import MonitoringService
+    from app.core.services.targets import Targets
     from app.core.services.training import TrainingService
 
     @cache
@@ -397,9 +398,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
             limits=limits,
         ),
         models=ModelManagementService(versions=repository("versions"), bases=bases),
-        inference=InferenceService(
-            versions=repository("versions"), bases=bases, artifacts=artifacts, engines=engines
-        ),
+        inference=InferenceService(Targets(repository("versions"), bases, artifacts), engines),
         evaluation=EvaluationService(
             versions=repository("versions"),
             bases=bases,

@@ -49,7 +49,7 @@ class Shortage:
         had = in_gigabytes(self.available_bytes)
         if self.wanted_bytes <= self.available_bytes:
             return f"it had {had}, and there was no more"
-        more = in_gigabytes(self.wanted_bytes - self.available_bytes)
+        more = in_gigabytes(max(self.wanted_bytes - self.available_bytes, 1e6))  # "0 MB too few" tells nothing
         return f"it wanted {in_gigabytes(self.wanted_bytes)} and could have {had}: {more} too few"
 
 

@@ -1,39 +1,17 @@
 """Answers from base models and published versions."""
 
-from dataclasses import dataclass
-
 from app.core.entities.identity import Principal
-from app.core.entities.inference import Adapter, GenerationRequest, Prediction
-from app.core.entities.models import ModelVersion, Reference, not_generative
-from app.core.errors import Invalid, NotFound, Unavailable
-from app.core.interfaces.components import ArtifactStore, BaseModelStore, ChatTokenizer
+from app.core.entities.inference import GenerationRequest, Prediction
+from app.core.errors import Unavailable
 from app.core.interfaces.operations import EngineClient
-from app.core.interfaces.storage import ModelVersionRepository
-
-
-@dataclass(frozen=True, slots=True)
-class _Target:
-    """Who answers: a base model, or an adapter over it, with the template that it was trained with."""
-
-    name: str
-    base_model: str
-    tokenizer: ChatTokenizer
-    adapter: Adapter | None = None
+from app.core.services.targets import Target, Targets
 
 
 class InferenceService:
-    """Finds the version behind a reference, renders with its own template, and asks the engine of its base."""
+    """Renders with the template of who is to answer, and asks the engine of its base model."""
 
-    def __init__(
-        self,
-        versions: ModelVersionRepository,
-        bases: BaseModelStore,
-        artifacts: ArtifactStore,
-        engines: EngineClient,
-    ) -> None:
-        self._versions = versions
-        self._bases = bases
-        self._artifacts = artifacts
+    def __init__(self, targets: Targets, engines: EngineClient) -> None:
+        self._targets = targets
         self._engines = engines
 
     def predict(
@@ -45,7 +23,7 @@ class InferenceService:
         one with a label head and (not_servable) for one that no engine attaches, ``Unavailable`` and what
         ``EngineClient`` raises.
         """
-        target = self._target(principal.project_id, model) if model else self._first_resident()
+        target = self._targets.find(principal.project_id, model) if model else self._first_resident()
         generation = self._engines.generate(
             GenerationRequest(
                 base_model=target.base_model,
@@ -67,38 +45,8 @@ class InferenceService:
             completion_tokens=generation.completion_tokens,
         )
 
-    def _first_resident(self) -> _Target:
+    def _first_resident(self) -> Target:
         resident = self._engines.resident()
         if not resident:
             raise Unavailable("no engine answers: no base model is resident", code="base_not_resident")
-        return self._base(resident[0])
-
-    def _base(self, name: str) -> _Target:
-        tokenizer = self._bases.tokenizer(name)
-        if not tokenizer.generates:
-            raise not_generative(name)
-        return _Target(name, name, tokenizer)
-
-    def _target(self, project_id: str, model: str) -> _Target:
-        """A published version comes before a base model of the same name."""
-        reference = Reference.parse(model)
-        version = self._versions.find(project_id, reference.name, reference.number)
-        if version is not None:
-            return self._version(version)
-        if reference.number is None and any(spec.name == reference.name for spec in self._bases.specs()):
-            return self._base(reference.name)
-        raise NotFound(f"there is no model {model!r} in this project", code="model_not_found")
-
-    def _version(self, version: ModelVersion) -> _Target:
-        if not version.generates:
-            raise not_generative(version.reference)
-        if version.is_whole_model:
-            raise Invalid(
-                f"{version.reference} is a whole model (adaptation: full), and engines attach adapters to a base: "
-                "to serve it, add it to config/base_models.yaml (source: folder, location: "
-                f"models/registry/{version.artifacts}) and start an engine for it; or train with adaptation: lora",
-                code="not_servable",
-            )
-        tokenizer = self._artifacts.tokenizer(version)
-        adapter = Adapter(name=version.id, folder=str(self._artifacts.folder(version)))
-        return _Target(version.reference, version.base_model, tokenizer, adapter)
+        return self._targets.base(resident[0])

@@ -15,6 +15,7 @@ from app.core.errors import Invalid, NotFound, Unavailable
 from app.core.interfaces.components import ArtifactStore, BaseModelStore, ChatTokenizer
 from app.core.interfaces.operations import EngineClient
 from app.core.services.inference import InferenceService
+from app.core.services.targets import Targets
 from app.repositories.memory import MemoryModelVersionRepository
 
 ASKER = Principal("u1", "ada", "default", Role.VIEWER)
@@ -134,7 +135,7 @@ def versions() -> MemoryModelVersionRepository:
 
 @pytest.fixture
 def service(versions: MemoryModelVersionRepository, engines: MemoryEngines) -> InferenceService:
-    return InferenceService(versions, MemoryBases(), MemoryArtifacts(), engines)
+    return InferenceService(Targets(versions, MemoryBases(), MemoryArtifacts()), engines)
 
 
 def test_without_a_model_the_first_resident_base_answers(
@@ -156,7 +157,7 @@ def test_without_a_model_the_first_resident_base_answers(
 
 
 def test_without_a_model_and_without_an_engine(versions: MemoryModelVersionRepository) -> None:
-    lonely = InferenceService(versions, MemoryBases(), MemoryArtifacts(), MemoryEngines())
+    lonely = InferenceService(Targets(versions, MemoryBases(), MemoryArtifacts()), MemoryEngines())
     with pytest.raises(Unavailable) as caught:
         lonely.predict(ASKER, "hi", 9, 0.5)
     assert caught.value.code == "base_not_resident"
@@ -246,6 +247,6 @@ def test_what_is_no_reference_is_refused(service: InferenceService) -> None:
 
 def test_reasoning_is_told_apart(versions: MemoryModelVersionRepository) -> None:
     thinking = MemoryEngines("tiny", text="hm</think>42")
-    service = InferenceService(versions, MemoryBases(), MemoryArtifacts(), thinking)
+    service = InferenceService(Targets(versions, MemoryBases(), MemoryArtifacts()), thinking)
     answer = service.predict(ASKER, "hi", 9, 0.0)
     assert (answer.reasoning, answer.text) == ("hm", "42")

@@ -28,6 +28,11 @@ def test_the_batch_that_would_fit_is_named(tmp_path: Path) -> None:
     )
 
 
+def test_a_few_bytes_are_not_none(tmp_path: Path) -> None:
+    said = explain("out of memory", Shortage(GB + 4096, GB), CONFIG, job_file(tmp_path, FOUND))
+    assert "it wanted 1.0 GB and could have 1.0 GB: 1 MB too few" in said
+
+
 def test_a_forecast_that_was_too_low_is_so_for_the_others_too(tmp_path: Path) -> None:
     said = explain("out of memory", Shortage(20 * GB, 15 * GB), CONFIG, job_file(tmp_path, FOUND))
     assert "it would take about 12.0 GB with batch_size: 4" in said  # twice what was forecast

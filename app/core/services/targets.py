@@ -1,0 +1,62 @@
+"""Who answers to a name."""
+
+from dataclasses import dataclass
+
+from app.core.entities.inference import Adapter
+from app.core.entities.models import ModelVersion, Reference, not_generative
+from app.core.errors import Invalid, NotFound
+from app.core.interfaces.components import ArtifactStore, BaseModelStore, ChatTokenizer
+from app.core.interfaces.storage import ModelVersionRepository
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A base model, or an adapter over it, with the template that it was trained with."""
+
+    name: str
+    base_model: str
+    tokenizer: ChatTokenizer
+    adapter: Adapter | None = None
+
+
+class Targets:
+    """Finds the version behind a reference, or a base model."""
+
+    def __init__(self, versions: ModelVersionRepository, bases: BaseModelStore, artifacts: ArtifactStore) -> None:
+        self._versions = versions
+        self._bases = bases
+        self._artifacts = artifacts
+
+    def find(self, project_id: str, model: str) -> Target:
+        """A published version comes before a base model of the same name.
+
+        Raises ``NotFound`` for a model that the project does not have, ``Invalid`` (not_generative) for one with
+        a label head and (not_servable) for one that no engine attaches.
+        """
+        reference = Reference.parse(model)
+        version = self._versions.find(project_id, reference.name, reference.number)
+        if version is not None:
+            return self._version(version)
+        if reference.number is None and any(spec.name == reference.name for spec in self._bases.specs()):
+            return self.base(reference.name)
+        raise NotFound(f"there is no model {model!r} in this project", code="model_not_found")
+
+    def base(self, name: str) -> Target:
+        tokenizer = self._bases.tokenizer(name)
+        if not tokenizer.generates:
+            raise not_generative(name)
+        return Target(name, name, tokenizer)
+
+    def _version(self, version: ModelVersion) -> Target:
+        if not version.generates:
+            raise not_generative(version.reference)
+        if version.is_whole_model:
+            raise Invalid(
+                f"{version.reference} is a whole model (adaptation: full), and engines attach adapters to a base: "
+                "to serve it, add it to config/base_models.yaml (source: folder, location: "
+                f"models/registry/{version.artifacts}) and start an engine for it; or train with adaptation: lora",
+                code="not_servable",
+            )
+        tokenizer = self._artifacts.tokenizer(version)
+        adapter = Adapter(name=version.id, folder=str(self._artifacts.folder(version)))
+        return Target(version.reference, version.base_model, tokenizer, adapter)
