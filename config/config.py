@@ -61,6 +61,7 @@ class Settings(BaseSettings):
     engine_precision: Literal["auto", "bf16", "fp32"] = "auto"
     engine_kv_bytes: int = Field(2 * 1024**3, ge=1024**2)  # keys and values of what it reads and writes
     engine_adapter_bytes: int = Field(1024**3, ge=0)  # adapters in memory, the least recently used out
+    engine_kernels: Literal["native", "torch"] = "native"  # compiled at its first start, where there is a compiler
     engines: dict[str, str] = {}  # base model → URL of an engine that somebody else runs (vLLM)
     engine_secret: SecretStr | None = None  # None: run.py makes one for its own engine
     engine_timeout: float = Field(120, gt=0)  # seconds a generation may take

@@ -55,6 +55,7 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:
             threads=arguments.threads or settings.engine_threads,
             kv_bytes=settings.engine_kv_bytes,
             adapter_bytes=settings.engine_adapter_bytes,
+            kernels=settings.instance_dir / "kernels" if settings.engine_kernels == "native" else None,
             precision=arguments.precision or settings.engine_precision,
             secret=settings.engine_secret.get_secret_value() if settings.engine_secret else None,
         )

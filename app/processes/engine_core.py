@@ -15,6 +15,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--kv-bytes", type=int, required=True)
     parser.add_argument("--adapter-bytes", type=int, required=True)
+    parser.add_argument("--kernels", type=Path, help="where native kernels are kept; without: those of torch")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     run_core(
@@ -24,6 +25,7 @@ def main() -> None:
         arguments.threads,
         arguments.kv_bytes,
         arguments.adapter_bytes,
+        arguments.kernels,
     )
 
 

@@ -14,7 +14,13 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def run_core(
-    socket_fd: int, folder: Path, precision: Precision, threads: int, kv_bytes: int, adapter_bytes: int
+    socket_fd: int,
+    folder: Path,
+    precision: Precision,
+    threads: int,
+    kv_bytes: int,
+    adapter_bytes: int,
+    kernels: Path | None,
 ) -> None:
     """Serve the base model in ``folder`` over the inherited socket until the front is gone."""
     _live_no_longer_than_the_front()
@@ -30,7 +36,7 @@ def run_core(
 
     torch.set_num_threads(threads)
     try:
-        Core(load_model(folder, precision, kv_bytes), channel, adapter_bytes).run()
+        Core(load_model(folder, precision, kv_bytes, kernels), channel, adapter_bytes).run()
     except FrontGone:
         sys.exit(0)
 

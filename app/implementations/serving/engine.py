@@ -34,6 +34,7 @@ class EngineOptions:
     precision: str
     kv_bytes: int
     adapter_bytes: int
+    kernels: Path | None  # where native ones are kept; None: torch's
     secret: str | None
 
 
@@ -86,6 +87,7 @@ def _start_core(options: EngineOptions) -> tuple["subprocess.Popen[bytes]", sock
     command += ["--folder", str(options.folder), "--threads", str(options.threads)]
     command += ["--precision", options.precision]
     command += ["--kv-bytes", str(options.kv_bytes), "--adapter-bytes", str(options.adapter_bytes)]
+    command += [] if options.kernels is None else ["--kernels", str(options.kernels)]
     with theirs:
         core = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
     return core, ours

@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 
-from app.implementations.serving.decoder import Decoder, Span
+from app.implementations.serving.decoder import Decoder
+from app.implementations.serving.kernels import Kernels, Span
 from app.implementations.serving.kv_cache import Cached
-from app.implementations.serving.lora_bank import AdapterWeights, LoraBank
-from app.implementations.serving.lora_weights import read_adapter
+from app.implementations.serving.lora_files import read_adapter
+from app.implementations.serving.lora_weights import AdapterWeights
 from app.implementations.serving.model import Chunk, ServedModel
 from app.implementations.serving.prefix_cache import PrefixCache
 
@@ -20,13 +21,13 @@ PREFIX_SHARE = 4  # of the bytes for keys and values, one in so many is for prom
 
 
 class FastModel(ServedModel):
-    def __init__(self, network: Any, kv_bytes: int) -> None:
+    def __init__(self, network: Any, kv_bytes: int, kernels: Kernels) -> None:
         super().__init__(network)
-        self._decoder = Decoder(network)
+        self._decoder = Decoder(network, kernels)
         self._caches = self._decoder.new_cache(kv_bytes - kv_bytes // PREFIX_SHARE)
         self._prefixes = PrefixCache(self._caches, kv_bytes // PREFIX_SHARE)
         self._loaded = 0
-        self._bank = LoraBank(self._decoder.groups, self._decoder.dtype)
+        self._bank = kernels.lora_bank(self._decoder.groups, self._decoder.dtype)
         if not self._caches.longest:
             raise ValueError(f"ENGINE_KV_BYTES is {kv_bytes}: not enough for a single sequence of this model")
         self.context = min(self.context, self._caches.longest)

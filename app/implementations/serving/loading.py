@@ -1,20 +1,41 @@
 """A base model from a local folder, by the path that its architecture allows."""
 
+import logging
 from pathlib import Path
+
+import torch
 
 from app.implementations.models.devices import pick_device, pick_precision
 from app.implementations.models.loading import load_causal_lm
 from app.implementations.serving import decoder
 from app.implementations.serving.fast_model import FastModel
+from app.implementations.serving.kernels import Kernels
 from app.implementations.serving.messages import Precision
 from app.implementations.serving.model import ServedModel
+from app.implementations.serving.native.build import NotBuilt, load
+from app.implementations.serving.native.kernels import NativeKernels
+from app.implementations.serving.torch_kernels import TorchKernels
 from app.implementations.serving.transformers_model import TransformersModel
 
+logger = logging.getLogger(__name__)
 
-def load_model(folder: Path, precision: Precision, kv_bytes: int) -> ServedModel:
-    """``kv_bytes`` bounds the keys and values of the fast path."""
+
+def load_model(folder: Path, precision: Precision, kv_bytes: int, kernels: Path | None) -> ServedModel:
+    """``kv_bytes`` bounds the keys and values of the fast path. ``kernels``: where its compiled kernels are kept;
+    None: it has those of torch."""
     device = pick_device("auto")
     network = load_causal_lm(folder, pick_precision(precision, device)).to(device).eval()
     if device.type == "cpu" and decoder.fits(network.config):
-        return FastModel(network, kv_bytes)
+        return FastModel(network, kv_bytes, pick_kernels(network.dtype, kernels))
     return TransformersModel(network, device)
+
+
+def pick_kernels(dtype: torch.dtype, folder: Path | None) -> Kernels:
+    """``folder``: as ``load_model`` has it."""
+    if folder is None:
+        return TorchKernels()
+    try:
+        return NativeKernels(load(folder), dtype)
+    except NotBuilt as reason:
+        logger.warning("no native kernels, so decoding takes about twice as long: %s", reason)
+        return TorchKernels()

@@ -8,52 +8,16 @@ weights are gathered instead (Punica, https://arxiv.org/abs/2310.18547); on a CP
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-Place = tuple[int, int]  # layer, module of the group
+from app.implementations.serving.kernels import LoraBank, LoraBatch
+from app.implementations.serving.lora_weights import AdapterWeights, Group, Refinements, refine, refinements
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Modules that share an input in each of ``layers`` layers, and one product: ``outs`` of each."""
-
-    layers: int
-    ins: int
-    outs: tuple[int, ...]
-
-
-@dataclass(slots=True, eq=False)
-class AdapterPart:
-    """What one adapter adds to one group. ``down`` [layers, rank, modules, in], ``up``: for each module
-    [layers, rank, out], scaled. A module or layer that it leaves alone has zeros.
-
-    ``gains`` and ``offsets``: what DoRA multiplies a module's outcome with, and LoRA's own bias, [out].
-    """
-
-    down: Tensor
-    up: list[Tensor]
-    gains: dict[Place, Tensor] = field(default_factory=dict)
-    offsets: dict[Place, Tensor] = field(default_factory=dict)
-
-
-@dataclass(slots=True, eq=False)
-class AdapterWeights:
-    """``key`` is of one loading."""
-
-    key: str
-    rank: int
-    parts: dict[str, AdapterPart]  # by the group's name
-
-    @property
-    def bytes(self) -> int:
-        tensors = [tensor for part in self.parts.values() for tensor in (part.down, *part.up)]
-        return sum(tensor.nbytes for tensor in tensors)
-
-
-class LoraBank:
+class TorchLoraBank(LoraBank):
     def __init__(self, groups: Mapping[str, Group], dtype: torch.dtype) -> None:
         self._groups = groups
         self._dtype = dtype
@@ -63,7 +27,6 @@ class LoraBank:
         self._up: dict[str, list[Tensor]] = {}  # of each module [layers, rows, out]
 
     def batch(self, adapters: Sequence[AdapterWeights | None]) -> LoraBatch | None:
-        """For tokens of these adapters, one each; None if none has any."""
         needed = dict.fromkeys(adapter for adapter in adapters if adapter is not None)
         if not needed:
             return None
@@ -77,13 +40,9 @@ class LoraBank:
         of_tokens = torch.tensor([0 if a is None else numbers[a] for a in adapters], dtype=torch.int32)
         foreign = of_tokens[:, None] != owners[None]  # a token without adapter shares none: 0 owns nothing
         foreign |= owners[None] == 0
-        extra = {
-            adapter: (of_tokens == number).nonzero()[:, 0]
-            for adapter, number in numbers.items()
-            if any(part.gains or part.offsets for part in adapter.parts.values())
-        }
         active = frozenset(name for adapter in needed for name in adapter.parts)
-        return LoraBatch(self._groups, self._down, self._up, active, rows, foreign[:, :, None], extra)
+        particular = refinements(adapters)
+        return TorchLoraBatch(self._groups, self._down, self._up, active, rows, foreign[:, :, None], particular)
 
     def forget(self, adapter: AdapterWeights) -> None:
         self._starts.pop(adapter, None)
@@ -103,8 +62,10 @@ class LoraBank:
             for name, down in self._down.items():
                 part = adapter.parts.get(name)
                 down[:, start:end] = 0 if part is None else part.down
-                for module, up in enumerate(self._up[name]):
-                    up[:, start:end] = 0 if part is None else part.up[module]
+                widths = self._groups[name].outs
+                ups = [0] * len(widths) if part is None else part.up.split(widths, dim=2)
+                for kept, up in zip(self._up[name], ups, strict=True):
+                    kept[:, start:end] = up
             self._starts[adapter] = start
 
     def _gap(self, rank: int, staying: Sequence[AdapterWeights]) -> int:
@@ -128,9 +89,9 @@ class LoraBank:
 
 
 @dataclass(frozen=True, slots=True)
-class LoraBatch:
+class TorchLoraBatch(LoraBatch):
     """``active``: the groups that any of its adapters has a part in. ``foreign`` [tokens, rows, 1]: what a token
-    has no part in. ``extra``: the tokens of each adapter that does more than two products."""
+    has no part in."""
 
     groups: Mapping[str, Group]
     down: Mapping[str, Tensor]
@@ -138,10 +99,9 @@ class LoraBatch:
     active: frozenset[str]
     rows: int
     foreign: Tensor
-    extra: Mapping[AdapterWeights, Tensor]
+    refinements: Refinements
 
     def add(self, name: str, layer: int, rows: Tensor, out: Tensor, bias: Tensor | None) -> None:
-        """To ``out``, [tokens, sum of outs], what the adapters make of ``rows``, [tokens, in]."""
         if name not in self.active:
             return
         group = self.groups[name]
@@ -152,22 +112,4 @@ class LoraBatch:
         for module, width in enumerate(group.outs):
             out[:, start : start + width].addmm_(hidden[:, :, module], self.up[name][module][layer, : self.rows])
             start += width
-        for adapter, tokens in self.extra.items():
-            part = adapter.parts.get(name)
-            if part is not None:
-                _refine(part, group, layer, tokens, out, bias)
-
-
-def _refine(part: AdapterPart, group: Group, layer: int, tokens: Tensor, out: Tensor, bias: Tensor | None) -> None:
-    start = 0
-    for module, width in enumerate(group.outs):
-        place, columns = (layer, module), slice(start, start + width)
-        start += width
-        gain, offset = part.gains.get(place), part.offsets.get(place)
-        if gain is None and offset is None:
-            continue
-        values = out[tokens, columns]
-        if gain is not None:
-            fixed = 0 if bias is None else bias[columns]
-            values = (values - fixed) * gain + fixed
-        out[tokens, columns] = values if offset is None else values + offset
+        refine(self.refinements, name, group, layer, out, bias)

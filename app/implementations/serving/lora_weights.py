@@ -1,96 +1,85 @@
-"""A LoRA adapter's files as the fast path's matrices."""
+"""Adapters in memory, and what some of them do beyond two products of matrices."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
-from app.implementations.models.lean_peft import LoraConfig, get_pattern_key
-from app.implementations.serving.adapter_files import WEIGHTS_FILE, AdapterRefused
-from app.implementations.serving.decoder import GROUPS, Decoder
-from app.implementations.serving.lora_bank import AdapterPart, AdapterWeights
-from app.implementations.serving.packed_linear import PackedLinear
-
-_PREFIX = "base_model.model."
+Place = tuple[int, int]  # layer, module of the group
 
 
-def read_adapter(folder: Path, decoder: Decoder, key: str) -> AdapterWeights:
-    """Of a folder that ``check_adapter`` has passed. ``AdapterRefused`` where weights and config disagree."""
-    config = LoraConfig.from_pretrained(folder)
-    found: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in load_file(folder / WEIGHTS_FILE).items():
-        if not bool(torch.isfinite(tensor).all()):
-            raise AdapterRefused("the weights hold numbers that are not finite")
-        module, _, kind = name.removeprefix(_PREFIX).partition(".lora_")
-        found.setdefault(module, {})[kind.removesuffix(".weight")] = tensor.float()
-    rank = max(tensors["A"].shape[0] for tensors in found.values())
-    parts: dict[str, AdapterPart] = {}
-    for module, tensors in found.items():
-        group, layer, place = _where(module)
-        if group not in parts:
-            parts[group] = _empty(decoder, group, rank)
-        scaling = _scaling(config, module, tensors["A"].shape[0])
-        product = decoder.layers[layer].products[group]
-        _place(parts[group], layer, place, tensors, scaling, product, config.use_dora)
-    return AdapterWeights(key, rank, parts)
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Modules that share an input in each of ``layers`` layers, and one product: ``outs`` of each."""
+
+    layers: int
+    ins: int
+    outs: tuple[int, ...]
 
 
-def _where(module: str) -> tuple[str, int, int]:
-    """Group, layer, and place among the group's modules."""
-    if not module.startswith("model.layers."):
-        raise AdapterRefused(f"{module[:80]} is adapted: publish this adapter merged")
-    layer, _, name = module.removeprefix("model.layers.").partition(".")
-    group = next(group for group, modules in GROUPS.items() if name in modules)
-    return group, int(layer), GROUPS[group].index(name)
+@dataclass(slots=True, eq=False)
+class AdapterPart:
+    """What one adapter adds to one group. ``down`` [layers, rank, modules, in]; ``up``, scaled, [layers, rank, sum
+    of outs]. A module or layer that it leaves alone has zeros.
+
+    ``gains`` and ``offsets``: what DoRA multiplies a module's outcome with, and LoRA's own bias, [out].
+    """
+
+    down: Tensor
+    up: Tensor
+    gains: dict[Place, Tensor] = field(default_factory=dict)
+    offsets: dict[Place, Tensor] = field(default_factory=dict)
 
 
-def _empty(decoder: Decoder, name: str, rank: int) -> AdapterPart:
-    group = decoder.groups[name]
-    down = torch.zeros(group.layers, rank, len(group.outs), group.ins, dtype=decoder.dtype)
-    return AdapterPart(down, [torch.zeros(group.layers, rank, out, dtype=decoder.dtype) for out in group.outs])
+@dataclass(slots=True, eq=False)
+class AdapterWeights:
+    """``key`` is of one loading."""
+
+    key: str
+    rank: int
+    parts: dict[str, AdapterPart]  # by the group's name
+
+    @property
+    def bytes(self) -> int:
+        return sum(part.down.nbytes + part.up.nbytes for part in self.parts.values())
+
+    @property
+    def refines(self) -> bool:
+        return any(part.gains or part.offsets for part in self.parts.values())
 
 
-def _scaling(config: Any, module: str, rank: int) -> float:
-    """As PEFT: patterns may give a module a rank and an alpha of its own."""
-    if config.rank_pattern.get(get_pattern_key(config.rank_pattern, module), config.r) != rank:
-        raise AdapterRefused("the weights are not those that its config names")
-    alpha = config.alpha_pattern.get(get_pattern_key(config.alpha_pattern, module), config.lora_alpha)
-    return float(alpha / (math.sqrt(rank) if config.use_rslora else rank))
+Refinements = Mapping[AdapterWeights, Tensor]  # the tokens of each adapter that does more than two products
 
 
-def _place(
-    part: AdapterPart,
-    layer: int,
-    module: int,
-    tensors: Mapping[str, Tensor],
-    scaling: float,
-    product: PackedLinear,
-    dora: bool,
+def refinements(adapters: Sequence[AdapterWeights | None]) -> Refinements:
+    """``adapters``: of the tokens, one each."""
+    refining = dict.fromkeys(adapter for adapter in adapters if adapter is not None and adapter.refines)
+    return {one: torch.tensor([at for at, a in enumerate(adapters) if a is one]) for one in refining}
+
+
+def refine(
+    refinements: Refinements, name: str, group: Group, layer: int, out: Tensor, bias: Tensor | None
 ) -> None:
-    down, up = tensors["A"], tensors["B"] * scaling
-    rank = down.shape[0]
-    part.down[layer, :rank, module] = down
-    part.up[module][layer, :rank] = up.t()
-    if (offset := tensors.get("B.bias")) is not None:
-        part.offsets[layer, module] = (offset * scaling).to(part.down.dtype)
-    magnitude = tensors.get("magnitude_vector")
-    if dora != (magnitude is not None):
-        raise AdapterRefused("the weights are not those that its config names")
-    if magnitude is not None:
-        gain = magnitude / _norms(product, module, down, up)
-        part.gains[layer, module] = gain.to(part.down.dtype)
+    """``out``, [tokens, sum of outs], once it has the products; ``bias``: what it holds of the layer's own."""
+    for adapter, tokens in refinements.items():
+        part = adapter.parts.get(name)
+        if part is not None:
+            _refine(part, group, layer, tokens, out, bias)
 
 
-def _norms(product: PackedLinear, module: int, down: Tensor, up: Tensor) -> Tensor:
-    """Of the rows of W + up·down, [out], as DoRA has them (https://arxiv.org/abs/2402.09353), without W itself."""
-    start = sum(product.outs[:module])
-    columns = slice(start, start + product.outs[module])
-    base = product.multiply(down)[:, columns].float()  # down·Wᵀ, [rank, out]
-    squares = product.norms[columns] + 2 * (up * base.t()).sum(1) + (up @ (down @ down.t()) * up).sum(1)
-    return squares.clamp_min(1e-12).sqrt()
+def _refine(part: AdapterPart, group: Group, layer: int, tokens: Tensor, out: Tensor, bias: Tensor | None) -> None:
+    start = 0
+    for module, width in enumerate(group.outs):
+        place, columns = (layer, module), slice(start, start + width)
+        start += width
+        gain, offset = part.gains.get(place), part.offsets.get(place)
+        if gain is None and offset is None:
+            continue
+        values = out[tokens, columns]
+        if gain is not None:
+            fixed = 0 if bias is None else bias[columns]
+            values = (values - fixed) * gain + fixed
+        out[tokens, columns] = values if offset is None else values + offset

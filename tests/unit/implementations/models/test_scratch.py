@@ -107,7 +107,7 @@ def test_the_vocabulary_is_as_large_as_the_corpus_allows(config: Callable[..., P
 
 def test_the_engine_s_step_is_the_model_s(config: Callable[..., Path], tmp_path: Path) -> None:
     folder = made(config(), tmp_path / "a")
-    engine, ids = load_model(folder, "fp32", kv_bytes=2**26), [1, 7, 30, 200]
+    engine, ids = load_model(folder, "fp32", kv_bytes=2**26, kernels=None), [1, 7, 30, 200]
     expected = TinyLLM.load(folder)(torch.tensor([ids]))[0, -1]
     cache = engine.new_cache()
     engine.reserve(cache, len(ids))

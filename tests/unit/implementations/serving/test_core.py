@@ -96,7 +96,7 @@ Load = Callable[[Path, Precision], ServedModel]
 
 
 def fast(folder: Path, precision: Precision = "fp32", kv_bytes: int = 2**27) -> ServedModel:
-    model = load_model(folder, precision, kv_bytes)
+    model = load_model(folder, precision, kv_bytes, kernels=None)
     assert isinstance(model, FastModel)
     return model
 

@@ -13,11 +13,15 @@ from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 from app.implementations.models.loading import load_causal_lm
 from app.implementations.serving import decoder
 from app.implementations.serving.fast_model import FastModel
+from app.implementations.serving.kernels import Kernels
 from app.implementations.serving.kv_cache import SHORTEST, Cached, KvCache, NoRoom, places_of
 from app.implementations.serving.messages import Sampling, Submit
 from app.implementations.serving.model import Chunk
+from app.implementations.serving.native.build import NotBuilt, load
+from app.implementations.serving.native.kernels import NativeKernels
 from app.implementations.serving.prefix_cache import BLOCK, PrefixCache
 from app.implementations.serving.sequences import PROMPT_TOKENS, Running, Schedule
+from app.implementations.serving.torch_kernels import TorchKernels
 
 # PEFT has its doubts about a bias of LoRA's own, where it saves one and where the layer has none.
 pytestmark = [
@@ -46,8 +50,10 @@ LLAMA3 = {
     "original_max_position_embeddings": 64,
 }
 CONFIGS = {
-    "llama": LlamaConfig(**SHAPE, rope_parameters=LLAMA3),
-    "biased": LlamaConfig(**{**SHAPE, "tie_word_embeddings": True}, attention_bias=True, mlp_bias=True),
+    "llama": LlamaConfig(**SHAPE, head_dim=64, rope_parameters=LLAMA3),
+    "biased": LlamaConfig(
+        **{**SHAPE, "tie_word_embeddings": True}, head_dim=128, attention_bias=True, mlp_bias=True
+    ),
     "qwen2": Qwen2Config(**SHAPE),
 }
 ADAPTERS: list[dict[str, Any]] = [
@@ -67,8 +73,9 @@ ADAPTERS: list[dict[str, Any]] = [
 class House:
     """A base model with a trunk of random weights, and adapters over it, as files."""
 
-    def __init__(self, family: str, place: Path) -> None:
+    def __init__(self, family: str, place: Path, kernels: Kernels) -> None:
         self.base = place / "base"
+        self.kernels = kernels
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1)
             network = AutoModelForCausalLM.from_config(CONFIGS[family])
@@ -90,21 +97,31 @@ class House:
         return folder
 
     def fast(self, kv_bytes: int = 2**27) -> FastModel:
-        return FastModel(load_causal_lm(self.base, torch.float32).eval(), kv_bytes)
+        return FastModel(load_causal_lm(self.base, torch.float32).eval(), kv_bytes, self.kernels)
 
     def plain(self, adapter: Path | None) -> Any:
         network = AutoModelForCausalLM.from_pretrained(self.base)
         return (network if adapter is None else PeftModel.from_pretrained(network, adapter)).eval()
 
 
+@pytest.fixture(scope="module", params=["torch", "native"])
+def kernels(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Kernels:
+    if request.param == "torch":
+        return TorchKernels()
+    try:
+        return NativeKernels(load(tmp_path_factory.mktemp("kernels")), torch.float32)
+    except NotBuilt as reason:
+        pytest.skip(str(reason))
+
+
 @pytest.fixture(scope="module", params=list(CONFIGS))
-def house(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> House:
-    return House(request.param, tmp_path_factory.mktemp(request.param))
+def house(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, kernels: Kernels) -> House:
+    return House(request.param, tmp_path_factory.mktemp(request.param), kernels)
 
 
 @pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> House:
-    return House("llama", tmp_path_factory.mktemp("one"))
+def llama(tmp_path_factory: pytest.TempPathFactory, kernels: Kernels) -> House:
+    return House("llama", tmp_path_factory.mktemp("one"), kernels)
 
 
 def some_ids(draw: random.Random, count: int) -> list[int]:
@@ -186,7 +203,7 @@ def test_a_long_prompt_alone_is_read_in_pieces(llama: House) -> None:
 
 def test_a_sequence_that_gave_its_place_up_goes_on_where_it_was(llama: House) -> None:
     draw = random.Random(12)
-    model = llama.fast(kv_bytes=6 * 2**20)  # a slab or two
+    model = llama.fast(kv_bytes=32 * 2**20)  # a slab or two
     requests = [Submit(n, some_ids(draw, 240), Sampling(40), None, sharing=str(n)) for n in range(40)]
     check(llama, requests, logits_of(model, requests, []))
     assert model.kv_bytes == 0
