@@ -15,7 +15,6 @@ COMPILE = [
     "-std=c++17",
     "-O3",
     "-march=native",
-    "-mprefer-vector-width=512",
     "-fopenmp",
     "-fno-math-errno",
     "-fno-trapping-math",
