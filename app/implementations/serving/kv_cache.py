@@ -6,7 +6,9 @@ sequence that outgrows its slab's places moves to one whose places are twice as 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+import mmap
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,11 +27,14 @@ class Slab:
     def __init__(self, layers: int, heads: int, size: int, tokens: int, dtype: torch.dtype) -> None:
         self.tokens = tokens
         self.places = places_of(tokens)
-        # Pages that nobody has written to take no memory. What lies behind a sequence's last token is masked, and
-        # must be a number for that: a place is zeros again when it is given back.
-        self.keys = torch.zeros(layers, self.places, heads, tokens, size, dtype=dtype)
-        self.values = torch.zeros_like(self.keys)
+        # What lies behind a sequence's last token is masked, and must be a number for that: a place is zeros again
+        # when it is given back.
+        self.keys, self.values = (_zeros([layers, self.places, heads, tokens, size], dtype) for _ in range(2))
         self.free = list(range(self.places))
+
+    @property
+    def empty(self) -> bool:
+        return len(self.free) == self.places
 
 
 @dataclass(slots=True, eq=False)
@@ -44,7 +49,7 @@ class Cached:
 
 
 class KvCache:
-    """``budget`` bytes of slabs. A slab goes when its last sequence does."""
+    """``budget`` bytes of slabs. One that no sequence is in any more is kept, until its bytes are wanted."""
 
     def __init__(self, layers: int, heads: int, size: int, dtype: torch.dtype, budget: int) -> None:
         self._shape = layers, heads, size
@@ -55,7 +60,8 @@ class KvCache:
 
     @property
     def used_bytes(self) -> int:
-        return sum(self._slab_bytes(tokens) * len(slabs) for tokens, slabs in self._slabs.items())
+        used = (slab for slabs in self._slabs.values() for slab in slabs if not slab.empty)
+        return sum(self._slab_bytes(slab.tokens) for slab in used)
 
     @property
     def longest(self) -> int:
@@ -86,8 +92,7 @@ class KvCache:
         slabs = self._slabs.setdefault(tokens, [])
         slab = next((slab for slab in slabs if slab.free), None)
         if slab is None:
-            if self.used_bytes + self._slab_bytes(tokens) > self._budget:
-                raise NoRoom
+            self._make_room(self._slab_bytes(tokens))
             slab = Slab(*self._shape, tokens, self._dtype)
             slabs.append(slab)
         place = min(slab.free)
@@ -98,14 +103,28 @@ class KvCache:
         slab = cached.slab
         assert slab is not None
         slab.free.append(cached.place)
-        if len(slab.free) == slab.places:
-            self._slabs[slab.tokens].remove(slab)
-            return
         for kept in (slab.keys, slab.values):
             kept[:, cached.place, :, : cached.written].zero_()
 
+    def _make_room(self, wanted: int) -> None:
+        if self.used_bytes + wanted > self._budget:
+            raise NoRoom
+        empty = [slab for slabs in self._slabs.values() for slab in slabs if slab.empty]
+        spare = self._budget - self.used_bytes - sum(self._slab_bytes(slab.tokens) for slab in empty)
+        for slab in empty:
+            if spare >= wanted:
+                break
+            self._slabs[slab.tokens].remove(slab)
+            spare += self._slab_bytes(slab.tokens)
+
     def _slab_bytes(self, tokens: int) -> int:
         return places_of(tokens) * tokens * self._token_bytes
+
+
+def _zeros(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+    """In pages that take no memory before somebody writes to them; torch's own are written at once."""
+    pages = mmap.mmap(-1, math.prod(shape) * dtype.itemsize)
+    return torch.frombuffer(pages, dtype=dtype).view(shape)
 
 
 def places_of(tokens: int) -> int:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from app.implementations.serving.kv_cache import Cached, KvCache
 
-BLOCK = 64  # tokens
+BLOCK = 16  # tokens; as many as in vLLM
 
 
 @dataclass(frozen=True, slots=True)

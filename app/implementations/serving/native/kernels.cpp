@@ -7,6 +7,9 @@
 #include <cstring>
 #include <cmath>
 #include <vector>
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
 
 namespace {
 
@@ -57,6 +60,22 @@ float dot(const A* a, const B* b, int64_t size) {
     for (int64_t i = 0; i < size; i++) sum += read(a[i]) * read(b[i]);
     return sum;
 }
+
+#ifdef __AVX512BF16__
+// The processor's own product of bf16 pairs; what does not fill a register comes last, one by one.
+float dot(const Bf16* a, const Bf16* b, int64_t size) {
+    __m512 first = _mm512_setzero_ps(), second = _mm512_setzero_ps();
+    int64_t i = 0;
+    for (; i + 64 <= size; i += 64) {
+        first = _mm512_dpbf16_ps(first, (__m512bh)_mm512_loadu_si512(a + i), (__m512bh)_mm512_loadu_si512(b + i));
+        second = _mm512_dpbf16_ps(second, (__m512bh)_mm512_loadu_si512(a + i + 32),
+                                  (__m512bh)_mm512_loadu_si512(b + i + 32));
+    }
+    float sum = _mm512_reduce_add_ps(_mm512_add_ps(first, second));
+    for (; i < size; i++) sum += read(a[i]) * read(b[i]);
+    return sum;
+}
+#endif
 
 template <class T>
 void widen(const T* from, float* to, int64_t size) {
@@ -155,23 +174,20 @@ template <class T, int64_t SIZE>
 void attend_head(const T* queries, T* out, const T* keys, const T* values, int64_t tokens, int64_t shared,
                  int64_t given_size, float scale, std::vector<float>& room) {
     const int64_t size = SIZE ? SIZE : given_size;
-    room.resize(shared * (tokens + 2 * size));
-    float *scores = room.data(), *asked = scores + shared * tokens, *sums = asked + shared * size;
-    widen(queries, asked, shared * size);
-    for (int64_t t = 0; t < tokens; t++)
-        for (int64_t q = 0; q < shared; q++) scores[q * tokens + t] = dot(keys + t * size, asked + q * size, size);
-    for (int64_t q = 0; q < shared; q++) softmax(scores + q * tokens, tokens, scale);
-    std::memset(sums, 0, shared * size * sizeof(float));
-    for (int64_t t = 0; t < tokens; t++) {
-        for (int64_t q = 0; q < shared; q++) {
-            const float share = scores[q * tokens + t];
-            float* to = sums + q * size;
+    room.resize(tokens + size);
+    float kept[SIZE ? SIZE : 1];  // in registers, where its length is known
+    float *scores = room.data(), *sums = SIZE ? kept : scores + tokens;
+    for (int64_t q = 0; q < shared; q++, queries += size, out += size) {
+        for (int64_t t = 0; t < tokens; t++) scores[t] = dot(keys + t * size, queries, size);
+        softmax(scores, tokens, scale);
+        for (int64_t i = 0; i < size; i++) sums[i] = 0;
+        for (int64_t t = 0; t < tokens; t++) {
             const T* from = values + t * size;
 #pragma omp simd
-            for (int64_t i = 0; i < size; i++) to[i] += share * read(from[i]);
+            for (int64_t i = 0; i < size; i++) sums[i] += scores[t] * read(from[i]);
         }
+        for (int64_t i = 0; i < size; i++) write(out[i], sums[i]);
     }
-    for (int64_t i = 0; i < shared * size; i++) write(out[i], sums[i]);
 }
 
 // ``chosen``: the rows of ``mixed`` that attend, each up to its own position; ``out`` [all rows, heads, size].
@@ -217,39 +233,43 @@ struct Part {
     int64_t down, up, rank, start, end;
 };
 
-// to += shares · up, for one row; ``up`` [rank, size] with rows ``stride`` apart, ``shares`` ``step`` apart.
+const int64_t BLOCK = 64;  // columns that are added to at once
+
+// to += the sum of rows of ``up`` [rank, BLOCK], each times its share; shares are ``step`` apart.
 template <class T>
-void add_up(const T* up, const float* shares, T* to, int64_t rank, int64_t step, int64_t stride, int64_t size) {
-    const int64_t some = 64;
-    float sums[some];
-    for (int64_t start = 0; start < size; start += some) {
-        int64_t length = size - start < some ? size - start : some;
-        widen(to + start, sums, length);
-        for (int64_t r = 0; r < rank; r++) {
-            float share = shares[r * step];
-            const T* from = up + r * stride + start;
+inline __attribute__((always_inline)) void add(T* to, const float* up, const float* shares, int64_t rank, int64_t step,
+                                               int64_t size) {
+    float sums[BLOCK];
+    widen(to, sums, size);
+    for (int64_t r = 0; r < rank; r++) {
+        const float share = shares[r * step];
+        const float* from = up + r * BLOCK;
 #pragma omp simd
-            for (int64_t i = 0; i < length; i++) sums[i] += share * read(from[i]);
-        }
-        for (int64_t i = 0; i < length; i++) write(to[start + i], sums[i]);
+        for (int64_t i = 0; i < size; i++) sums[i] += share * from[i];
     }
+    for (int64_t i = 0; i < size; i++) write(to[i], sums[i]);
 }
 
-// out += what each row's adapter makes of it: ``rows`` [.., ins], ``out`` [.., sum of widths].
+// out += what each row's adapter makes of it: ``rows`` [.., ins], ``out`` [.., sum of widths]. ``hidden``: room for
+// [tokens, most_rank, modules].
 template <class T>
 void lora(const T* rows, T* out, const Part* parts, const int64_t* tokens, const int64_t* widths, int64_t layer,
           int64_t count, int64_t modules, int64_t ins, int64_t outs, float* hidden, int64_t most_rank) {
-    const int64_t width = most_rank * modules, piece = 192, pieces = (outs + piece - 1) / piece;
+    const int64_t width = most_rank * modules, some = 8, lanes = (width + some - 1) / some;
+    const int64_t piece = 4 * BLOCK, pieces = (outs + piece - 1) / piece;
 #pragma omp parallel
     {
+        std::vector<float> wide(most_rank * BLOCK);
 #pragma omp for schedule(static)
-        for (int64_t at = 0; at < count * width; at++) {
-            const Part& part = parts[at / width];
-            int64_t place = at % width;
-            if (part.down == 0 || place >= part.rank * modules) continue;
-            const T* down = reinterpret_cast<const T*>(part.down) + (layer * part.rank * modules + place) * ins;
+        for (int64_t at = 0; at < count * lanes; at++) {
+            const Part& part = parts[at / lanes];
+            int64_t first = at % lanes * some, past = first + some;
+            if (past > part.rank * modules) past = part.rank * modules;
+            if (part.down == 0) continue;
+            const T* down = reinterpret_cast<const T*>(part.down) + layer * part.rank * modules * ins;
             for (int64_t t = part.start; t < part.end; t++)
-                hidden[t * width + place] = dot(down, rows + tokens[t] * ins, ins);
+                for (int64_t place = first; place < past; place++)
+                    hidden[t * width + place] = dot(down + place * ins, rows + tokens[t] * ins, ins);
         }
 #pragma omp for schedule(static)
         for (int64_t at = 0; at < count * pieces; at++) {
@@ -257,13 +277,20 @@ void lora(const T* rows, T* out, const Part* parts, const int64_t* tokens, const
             if (part.up == 0) continue;
             const T* up = reinterpret_cast<const T*>(part.up) + layer * part.rank * outs;
             int64_t first = at % pieces * piece, past = first + piece < outs ? first + piece : outs;
-            for (int64_t module = 0, begin = 0; module < modules; begin += widths[module++]) {
-                int64_t low = first > begin ? first : begin;
-                int64_t high = past < begin + widths[module] ? past : begin + widths[module];
-                if (low >= high) continue;
-                for (int64_t t = part.start; t < part.end; t++)
-                    add_up(up + low, hidden + t * width + module, out + tokens[t] * outs + low, part.rank, modules,
-                           outs, high - low);
+            for (int64_t module = 0, end = widths[0]; first < past;) {
+                while (first >= end) end += widths[++module];
+                int64_t high = first + BLOCK < past ? first + BLOCK : past;
+                if (high > end) high = end;
+                for (int64_t r = 0; r < part.rank; r++) widen(up + r * outs + first, &wide[r * BLOCK], high - first);
+                for (int64_t t = part.start; t < part.end; t++) {
+                    T* to = out + tokens[t] * outs + first;
+                    const float* shares = hidden + t * width + module;
+                    if (high - first == BLOCK)  // the compiler keeps the sums in registers, then
+                        add(to, wide.data(), shares, part.rank, modules, BLOCK);
+                    else
+                        add(to, wide.data(), shares, part.rank, modules, high - first);
+                }
+                first = high;
             }
         }
     }

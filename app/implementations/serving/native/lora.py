@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, groupby
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
 from app.implementations.serving.kernels import LoraBank, LoraBatch
 from app.implementations.serving.lora_weights import AdapterWeights, Group, Refinements, refine, refinements
-
-FEW = 24  # tokens in a row with one adapter; with more, torch's products are faster
 
 
 class NativeLoraBank(LoraBank):
@@ -22,26 +20,20 @@ class NativeLoraBank(LoraBank):
         self._widths = {name: torch.tensor(group.outs) for name, group in groups.items()}
 
     def batch(self, adapters: Sequence[AdapterWeights | None]) -> LoraBatch | None:
-        long: list[tuple[AdapterWeights, slice]] = []
-        few: dict[AdapterWeights, list[int]] = {}
-        start = 0
-        for adapter, run in groupby(adapters):
-            end = start + sum(1 for _ in run)
-            if adapter is not None and end - start > FEW:
-                long.append((adapter, slice(start, end)))
-            elif adapter is not None:
-                few.setdefault(adapter, []).extend(range(start, end))
-            start = end
-        if not long and not few:
+        of_adapters: dict[AdapterWeights, list[int]] = {}
+        for token, adapter in enumerate(adapters):
+            if adapter is not None:
+                of_adapters.setdefault(adapter, []).append(token)
+        if not of_adapters:
             return None
-        parts = {name: _parts(name, few) for name in self._groups if any(name in a.parts for a in few)}
-        tokens = torch.tensor([token for found in few.values() for token in found], dtype=torch.int64)
-        rank = max((adapter.rank for adapter in few), default=0)
-        most = max(len(group.outs) for group in self._groups.values())
-        hidden = torch.empty(len(tokens) * rank * most)
-        return NativeLoraBatch(
-            self._groups, self._function, self._widths, long, parts, tokens, hidden, rank, refinements(adapters)
-        )
+        parts = {
+            name: _parts(name, of_adapters) for name in self._groups if any(name in a.parts for a in of_adapters)
+        }
+        tokens = torch.tensor([token for found in of_adapters.values() for token in found])
+        rank = max(adapter.rank for adapter in of_adapters)
+        hidden = torch.empty(len(tokens) * rank * max(len(group.outs) for group in self._groups.values()))
+        particular = refinements(adapters)
+        return NativeLoraBatch(self._groups, self._function, self._widths, parts, tokens, hidden, rank, particular)
 
     def forget(self, adapter: AdapterWeights) -> None:
         pass
@@ -54,7 +46,6 @@ class NativeLoraBatch(LoraBatch):
     groups: Mapping[str, Group]
     function: Callable[..., None]
     widths: Mapping[str, Tensor]
-    long: Sequence[tuple[AdapterWeights, slice]]
     parts: Mapping[str, Tensor]
     tokens: Tensor
     hidden: Tensor
@@ -68,12 +59,6 @@ class NativeLoraBatch(LoraBatch):
             pointers = rows.data_ptr(), out.data_ptr(), parts.data_ptr(), self.tokens.data_ptr()
             widths = self.widths[name].data_ptr()
             self.function(*pointers, widths, layer, *sizes, self.hidden.data_ptr(), self.rank)
-        for adapter, span in self.long:
-            if (part := adapter.parts.get(name)) is not None:
-                down, ups = part.down[layer], part.up[layer].split(group.outs, dim=1)
-                hidden = torch.mm(rows[span], down.view(-1, group.ins).t()).view(-1, adapter.rank, len(ups))
-                for module, (columns, up) in enumerate(zip(out[span].split(group.outs, dim=1), ups, strict=True)):
-                    columns.addmm_(hidden[:, :, module], up)
         refine(self.refinements, name, group, layer, out, bias)
 
 
