@@ -58,7 +58,7 @@ class Settings(BaseSettings):
 
     default_base_model: str | None = None  # None: what train_config_file says
     engine_base_model: str = "smollm2-135m-instruct"
-    engine_precision: Literal["auto", "bf16", "fp32"] = "auto"
+    engine_precision: Literal["auto", "bf16", "fp32", "int8", "nf4"] = "auto"
     engine_kv_bytes: int = Field(2 * 1024**3, ge=1024**2)  # keys and values of what it reads and writes
     engine_adapter_bytes: int = Field(1024**3, ge=0)  # adapters in memory, the least recently used out
     engine_kernels: Literal["native", "torch"] = "native"  # compiled at its first start, where there is a compiler

@@ -7,9 +7,11 @@ import argparse
 import ipaddress
 import logging
 import sys
+from typing import get_args
 
 from app.bootstrap import Settings, SettingsError, build_base_models, load_settings
 from app.core.errors import AppError, Unavailable
+from app.implementations.serving.messages import Precision
 
 USAGE, BASE_MODEL_MISSING = 2, 3
 
@@ -20,7 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--port", type=_port, required=True)
     parser.add_argument("--host", default="127.0.0.1", help="beyond loopback, ENGINE_SECRET must be set")
     parser.add_argument("--threads", type=_threads, help="OpenMP threads (default: half of the cores)")
-    parser.add_argument("--precision", choices=("auto", "bf16", "fp32"), help="default: ENGINE_PRECISION")
+    parser.add_argument("--precision", choices=get_args(Precision), help="default: ENGINE_PRECISION")
     arguments = parser.parse_args(argv)
     try:
         settings = load_settings()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from app.implementations.serving.kernels import Kernels, LoraBatch, Shape, Span
 from app.implementations.serving.kv_cache import KvCache
 from app.implementations.serving.lora_weights import Group
-from app.implementations.serving.packed_linear import PackedLinear
+from app.implementations.serving.packed_linear import Int8Linear, PackedLinear, Product
 
 # The modules of a layer that share an input, in the order of their products.
 GROUPS = {
@@ -25,6 +26,7 @@ GROUPS = {
     "gate_up": ("mlp.gate_proj", "mlp.up_proj"),
     "down": ("mlp.down_proj",),
 }
+Make = Callable[[Sequence[torch.nn.Linear]], Product]
 _ROTARY_STEP = 1024  # positions whose angles are computed at once
 _FAMILIES = ("llama", "qwen2")
 _FIXED_ROTARY = ("default", "linear", "llama3", "yarn")  # others depend on the length of the sequence
@@ -45,15 +47,17 @@ def fits(config: Any) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    products: dict[str, PackedLinear]  # by the names of GROUPS
+    products: dict[str, Product]  # by the names of GROUPS
     before_attention: Tensor  # norms' weights
     before_mlp: Tensor
 
 
 class Decoder:
-    """``network``: transformers' model for causal language modelling, whose weights it takes over."""
+    """``network``: transformers' model for causal language modelling, whose weights it takes over.
 
-    def __init__(self, network: Any, kernels: Kernels) -> None:
+    ``int8``: its linear layers in 8 bits."""
+
+    def __init__(self, network: Any, kernels: Kernels, int8: bool) -> None:
         config = network.config
         trunk = network.model
         first = trunk.layers[0].self_attn
@@ -65,8 +69,9 @@ class Decoder:
         self._norm = trunk.norm.weight.detach()
         self._rotary = trunk.rotary_emb
         self._angles = torch.empty(2, 0, self.shape.size // 2, dtype=self.dtype)
-        self.layers = [_take_over(layer) for layer in trunk.layers]
-        self.head = PackedLinear([network.lm_head])
+        make: Make = partial(Int8Linear, kernels=kernels) if int8 else PackedLinear
+        self.layers = [_take_over(layer, make) for layer in trunk.layers]
+        self.head = make([network.lm_head])
 
     @property
     def groups(self) -> dict[str, Group]:
@@ -109,9 +114,7 @@ class Decoder:
         return cos, sin
 
 
-def _adapted(
-    products: dict[str, PackedLinear], layer: int, lora: LoraBatch | None
-) -> Callable[[str, Tensor], Tensor]:
+def _adapted(products: dict[str, Product], layer: int, lora: LoraBatch | None) -> Callable[[str, Tensor], Tensor]:
     def product(name: str, rows: Tensor) -> Tensor:
         packed = products[name]
         out = packed(rows)
@@ -122,12 +125,12 @@ def _adapted(
     return product
 
 
-def _take_over(layer: Any) -> Layer:
+def _take_over(layer: Any, make: Make) -> Layer:
     """Its weights, which the network then lacks: packed ones are copies."""
     products = {}
     for name, modules in GROUPS.items():
         found = [layer.get_submodule(module) for module in modules]
-        products[name] = PackedLinear(found)
+        products[name] = make(found)
         for module in found:
             module.weight = None
     return Layer(products, layer.input_layernorm.weight.detach(), layer.post_attention_layernorm.weight.detach())

@@ -21,9 +21,9 @@ PREFIX_SHARE = 4  # of the bytes for keys and values, one in so many is for prom
 
 
 class FastModel(ServedModel):
-    def __init__(self, network: Any, kv_bytes: int, kernels: Kernels) -> None:
+    def __init__(self, network: Any, kv_bytes: int, kernels: Kernels, int8: bool = False) -> None:
         super().__init__(network)
-        self._decoder = Decoder(network, kernels)
+        self._decoder = Decoder(network, kernels, int8)
         self._caches = self._decoder.new_cache(kv_bytes - kv_bytes // PREFIX_SHARE)
         self._prefixes = PrefixCache(self._caches, kv_bytes // PREFIX_SHARE)
         self._loaded = 0

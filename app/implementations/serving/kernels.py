@@ -72,6 +72,11 @@ class Kernels(ABC):
         """SwiGLU's product of the two halves of each row."""
 
     @abstractmethod
+    def int8_linear(self, rows: Tensor, weight: Tensor, scales: Tensor, bias: Tensor | None) -> Tensor:
+        """``rows`` [rows, in] by a ``weight`` [outs, in] of int8, each of whose rows is to be scaled; float32
+        ``scales`` [outs]."""
+
+    @abstractmethod
     def attention(self, shape: Shape, spans: Sequence[Span], cos: Tensor, sin: Tensor) -> Attention:
         """``cos``, ``sin``: of the tokens' positions, [tokens, half a head]."""
 

@@ -15,7 +15,7 @@ from app.implementations.models.lean_peft import LoraConfig, get_pattern_key
 from app.implementations.serving.adapter_files import WEIGHTS_FILE, AdapterRefused
 from app.implementations.serving.decoder import GROUPS, Decoder
 from app.implementations.serving.lora_weights import AdapterPart, AdapterWeights
-from app.implementations.serving.packed_linear import PackedLinear
+from app.implementations.serving.packed_linear import Product
 
 _PREFIX = "base_model.model."
 
@@ -70,7 +70,7 @@ def _place(
     module: int,
     tensors: Mapping[str, Tensor],
     scaling: float,
-    product: PackedLinear,
+    product: Product,
     dora: bool,
 ) -> None:
     down, up = tensors["A"], tensors["B"] * scaling
@@ -87,7 +87,7 @@ def _place(
         part.gains[layer, module] = gain.to(part.down.dtype)
 
 
-def _norms(product: PackedLinear, module: int, down: Tensor, up: Tensor) -> Tensor:
+def _norms(product: Product, module: int, down: Tensor, up: Tensor) -> Tensor:
     """Of the rows of W + up·down, [out], as DoRA has them (https://arxiv.org/abs/2402.09353), without W itself."""
     columns = _columns(product, module)
     base = product.multiply(down)[:, columns].float()  # down·Wᵀ, [rank, out]
@@ -95,6 +95,6 @@ def _norms(product: PackedLinear, module: int, down: Tensor, up: Tensor) -> Tens
     return squares.clamp_min(1e-12).sqrt()
 
 
-def _columns(product: PackedLinear, module: int) -> slice:
+def _columns(product: Product, module: int) -> slice:
     start = sum(product.outs[:module])
     return slice(start, start + product.outs[module])

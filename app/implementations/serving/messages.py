@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 FinishReason = Literal["stop", "length"]
-Precision = Literal["auto", "bf16", "fp32"]
+Precision = Literal["auto", "bf16", "fp32", "int8", "nf4"]  # the last two of weights, with bf16 or fp32 beside
 MOST_RUNNING = 64  # sequences that the core advances in one turn; others wait
 LARGEST_LINE = 64 * 1024 * 1024  # bytes; a prompt of a million ids is about 8 MB
 

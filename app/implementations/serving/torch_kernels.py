@@ -25,6 +25,10 @@ class TorchKernels(Kernels):
         gate, up = both.chunk(2, dim=1)
         return functional.silu(gate) * up
 
+    def int8_linear(self, rows: Tensor, weight: Tensor, scales: Tensor, bias: Tensor | None) -> Tensor:
+        out = functional.linear(rows, weight.to(rows.dtype)).mul_(scales)
+        return out if bias is None else out.add_(bias)
+
     def attention(self, shape: Shape, spans: Sequence[Span], cos: Tensor, sin: Tensor) -> Attention:
         return TorchAttention(shape, spans, cos, sin)
 

@@ -35,6 +35,14 @@ inline void write(Bf16& place, float value) {  // to the nearest, ties to even; 
     place.bits = value != value ? uint16_t(0x7fc0) : uint16_t(nearest);
 }
 
+inline void cut(float& place, float value) { place = value; }
+
+inline void cut(Bf16& place, float value) {  // for a value that bf16 has, as all of int8
+    uint32_t wide;
+    std::memcpy(&wide, &value, 4);
+    place.bits = uint16_t(wide >> 16);
+}
+
 // e to the x, to 2e-7; branchless, so that loops over it are vectorized.
 inline float power(float x) {
     x = x < -87.0f ? -87.0f : (x > 88.0f ? 88.0f : x);
@@ -117,6 +125,26 @@ void gate(const T* both, T* out, int64_t count, int64_t size) {
         for (int64_t i = start; i < end; i++) {
             float value = read(first[i]);
             write(to[i], value / (1.0f + power(-value)) * read(second[i]));
+        }
+    }
+}
+
+// out = rows · weightᵀ, each of whose rows is scaled, + bias, where there is one.
+template <class T>
+void int8_linear(const T* rows, const int8_t* weight, const float* scales, const T* bias, T* out, int64_t count,
+                 int64_t ins, int64_t outs) {
+#pragma omp parallel
+    {
+        std::vector<T> wide(ins);
+#pragma omp for schedule(static)
+        for (int64_t o = 0; o < outs; o++) {
+            const int8_t* from = weight + o * ins;
+#pragma omp simd
+            for (int64_t i = 0; i < ins; i++) cut(wide[i], float(from[i]));
+            for (int64_t row = 0; row < count; row++) {
+                float value = dot(wide.data(), rows + row * ins, ins) * scales[o];
+                write(out[row * outs + o], bias == nullptr ? value : value + read(bias[o]));
+            }
         }
     }
 }
@@ -303,6 +331,10 @@ void lora(const T* rows, T* out, const Part* parts, const int64_t* tokens, const
         norm((T*)rows, (T*)more, (T*)weight, (T*)out, count, size, epsilon);                                         \
     }                                                                                                                \
     void gate_##NAME(void* both, void* out, int64_t count, int64_t size) { gate((T*)both, (T*)out, count, size); }   \
+    void int8_linear_##NAME(void* rows, void* weight, void* scales, void* bias, void* out, int64_t count, int64_t ins,  \
+                            int64_t outs) {                                                                          \
+        int8_linear((T*)rows, (int8_t*)weight, (float*)scales, (T*)bias, (T*)out, count, ins, outs);                 \
+    }                                                                                                                \
     void store_##NAME(void* mixed, void* cos, void* sin, void* places, int64_t layer, int64_t count, int64_t heads,  \
                       int64_t kv_heads, int64_t size) {                                                              \
         store((T*)mixed, (T*)cos, (T*)sin, (Place*)places, layer, count, heads, kv_heads, size);                     \

@@ -12,12 +12,15 @@ from torch import Tensor
 from app.implementations.serving.kernels import Attention, Kernels, LoraBank, Shape, Span
 from app.implementations.serving.lora_weights import Group
 from app.implementations.serving.native.lora import NativeLoraBank
+from app.implementations.serving.torch_kernels import TorchKernels
 
 FEW = 32  # tokens of a span; with more, torch's own attention is faster
+FEW_PRODUCTS = 16  # rows; with more, int8 weights are better made bf16 and multiplied so
 _POINTER, _INTEGER, _REAL = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 _ARGUMENTS: Mapping[str, list[Any]] = {
     "norm": [_POINTER] * 4 + [_INTEGER] * 2 + [_REAL],
     "gate": [_POINTER] * 2 + [_INTEGER] * 2,
+    "int8_linear": [_POINTER] * 5 + [_INTEGER] * 3,
     "store": [_POINTER] * 4 + [_INTEGER] * 5,
     "attend": [_POINTER] * 4 + [_INTEGER] * 5 + [_REAL],
     "causal": [_POINTER] + [_INTEGER] * 3 + [_REAL],
@@ -32,6 +35,7 @@ class NativeKernels(Kernels):
             name: _function(library, f"{name}_{str(dtype).removeprefix('torch.')}", arguments)
             for name, arguments in _ARGUMENTS.items()
         }
+        self._torch = TorchKernels()
 
     def norm(self, rows: Tensor, more: Tensor | None, weight: Tensor, epsilon: float) -> Tensor:
         out = torch.empty_like(rows)
@@ -43,6 +47,16 @@ class NativeKernels(Kernels):
         count, size = both.shape[0], both.shape[1] // 2
         out = both.new_empty(count, size)
         self._call["gate"](both.data_ptr(), out.data_ptr(), count, size)
+        return out
+
+    def int8_linear(self, rows: Tensor, weight: Tensor, scales: Tensor, bias: Tensor | None) -> Tensor:
+        count, outs = len(rows), len(weight)
+        if count > FEW_PRODUCTS:
+            return self._torch.int8_linear(rows, weight, scales, bias)
+        out = rows.new_empty(count, outs)
+        added = None if bias is None else bias.data_ptr()
+        pointers = rows.data_ptr(), weight.data_ptr(), scales.data_ptr(), added, out.data_ptr()
+        self._call["int8_linear"](*pointers, count, rows.shape[1], outs)
         return out
 
     def attention(self, shape: Shape, spans: Sequence[Span], cos: Tensor, sin: Tensor) -> Attention:

@@ -6,20 +6,17 @@ from typing import Any
 import torch
 from bitsandbytes.nn import Linear4bit
 from torch import nn
-from transformers import BitsAndBytesConfig
 
 from app.core.entities.training_config import TrainingConfig
 from app.implementations.models.devices import pick_device
 from app.implementations.models.lean_peft import PeftModel, show_bitsandbytes
 from app.implementations.models.loading import load_base_model
+from app.implementations.models.nf4 import nf4_options
 from app.implementations.training.adaptations.lora import LoraAdaptation, trainable
 
 
 class QloraAdaptation(LoraAdaptation):
-    """The linear layers but the head are NF4, and the constants of that are quantised once more.
-
-    Products are computed in ``precision``. A version holds the adapter alone, as LoRA's do.
-    """
+    """The linear layers but the head are NF4. A version holds the adapter alone, as LoRA's do."""
 
     def __init__(self, config: TrainingConfig) -> None:
         super().__init__(config)
@@ -29,16 +26,7 @@ class QloraAdaptation(LoraAdaptation):
 
     def load(self, folder: Path, precision: torch.dtype, **options: Any) -> Any:
         self._precision = precision
-        quantization = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=precision,
-        )
-        # Quantised where it will compute: layer by layer, so that the whole is never there unquantised.
-        model = load_base_model(
-            folder, precision, quantization_config=quantization, device_map={"": self._device}, **options
-        )
+        model = load_base_model(folder, precision, **nf4_options(precision, self._device), **options)
         for module in model.modules():
             if isinstance(module, Linear4bit):
                 # bitsandbytes 0.50 repacks the weights at the first evaluation on a CPU with AVX512-BF16, for

@@ -15,7 +15,10 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM, PreTrainedModel
 
+from app.implementations.models.devices import pick_precision
 from app.implementations.models.loading import load_causal_lm
+from app.implementations.models.nf4 import nf4_options
+from app.implementations.serving import decoder
 from app.implementations.serving.adapters import Adapters
 from app.implementations.serving.channel import Channel, FrontGone
 from app.implementations.serving.core import Core
@@ -193,6 +196,34 @@ def test_in_bf16_the_slow_path_is_as_peft_is(base_folder: Path, adapter_folders:
     for request, answer in zip(requests, answers, strict=True):
         folder = adapter_folders[request.adapter] if request.adapter else None
         assert answer == generate(base_folder, folder, request, torch.bfloat16)
+
+
+def test_in_4_bits_it_answers_as_peft_over_the_same_4_bits(
+    base_folder: Path, adapter_folders: dict[str, Path]
+) -> None:
+    model = load_model(base_folder, "nf4", 2**27, kernels=None)
+    weights, _ = model.load_adapter(adapter_folders["plain"], sorted(_layers(adapter_folders["plain"])))
+    chunk = Chunk([40, 50, 60], model.new_cache(), weights, True)
+    found = model.step([chunk])
+    cpu = torch.device("cpu")
+    dtype = pick_precision("auto", cpu)
+    network = load_causal_lm(base_folder, dtype, **nf4_options(dtype, cpu))
+    assert "4bit" in type(network.model.layers[0].mlp.up_proj).__name__
+    plain = PeftModel.from_pretrained(network, adapter_folders["plain"]).eval()
+    with torch.inference_mode():
+        expected = plain(input_ids=torch.tensor([[40, 50, 60]])).logits[:, -1].float()
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_8_bits_are_refused_where_no_path_has_them(base_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoder, "fits", lambda config: False)
+    with pytest.raises(ValueError, match="int8: that is for Llama and Qwen2"):
+        load_model(base_folder, "int8", 2**27, kernels=None)
+
+
+def _layers(folder: Path) -> set[str]:
+    names = load_file(folder / "adapter_model.safetensors")
+    return {name.removeprefix("base_model.model.").partition(".lora_")[0] for name in names}
 
 
 def test_in_bf16_the_fast_path_is_as_near_to_float32_as_peft_is(

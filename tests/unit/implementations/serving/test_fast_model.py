@@ -230,6 +230,23 @@ def _rest(request: Submit) -> tuple[Any, ...]:
     return request.prompt_ids, request.sampling, request.adapter, request.sharing
 
 
+def test_weights_of_8_bits_answer_as_those_that_they_stand_for(llama: House) -> None:
+    """With an adapter of DoRA, for which they count, too."""
+    network = load_causal_lm(llama.base, torch.float32)
+    for module in network.modules():
+        if isinstance(module, torch.nn.Linear):
+            scales = module.weight.abs().amax(1, keepdim=True) / 127
+            module.weight.copy_((module.weight / scales).round() * scales)
+    ids = some_ids(random.Random(16), 20)
+    model = FastModel(load_causal_lm(llama.base, torch.float32).eval(), 2**27, llama.kernels, int8=True)
+    plain = PeftModel.from_pretrained(network, llama.adapters[3]).eval()
+    chunk = Chunk(ids, model.new_cache(), model.load_adapter(llama.adapters[3], [])[0], True)
+    model.reserve(chunk.cache, len(ids))
+    with torch.inference_mode():
+        expected = plain(torch.tensor([ids])).logits[:, -1]
+    torch.testing.assert_close(model.step([chunk]), expected, rtol=1e-3, atol=1e-3)
+
+
 def test_many_adapters_take_each_others_rows(llama: House) -> None:
     """More than the bank ever held at once, in turn and with gaps between them."""
     draw = random.Random(14)

@@ -12,7 +12,7 @@ from app.implementations.serving.kernels import Shape, Span
 from app.implementations.serving.kv_cache import Cached, KvCache
 from app.implementations.serving.lora_weights import AdapterPart, AdapterWeights, Group
 from app.implementations.serving.native.build import NotBuilt, load
-from app.implementations.serving.native.kernels import FEW, NativeKernels
+from app.implementations.serving.native.kernels import FEW, FEW_PRODUCTS, NativeKernels
 
 DTYPES = [torch.float32, torch.bfloat16]
 
@@ -63,6 +63,16 @@ def test_gate(kernels: NativeKernels, dtype: torch.dtype, size: int) -> None:
     assert bool(found[2, 0].isnan())
     found[2, 0] = first[2, 0] = 0
     close(found, functional.silu(first) * second, steps=2)
+
+
+@pytest.mark.parametrize("rows", [1, 3, FEW_PRODUCTS + 1])
+@pytest.mark.parametrize("size", [7, 200])
+def test_int8_linear(kernels: NativeKernels, dtype: torch.dtype, rows: int, size: int) -> None:
+    weight = torch.randint(-127, 128, (9, size), dtype=torch.int8)
+    scales, bias, given = torch.rand(9) / 100, torch.randn(9).to(dtype), torch.randn(rows, size).to(dtype)
+    expected = given.double() @ (weight.double() * scales[:, None].double()).t()
+    close(kernels.int8_linear(given, weight, scales, None), expected, steps=4)
+    close(kernels.int8_linear(given, weight, scales, bias), expected + bias.double(), steps=4)
 
 
 @pytest.mark.parametrize("size", [6, 64, 128])
