@@ -1,10 +1,11 @@
 """What /api/v1/predict and /api/v1/chat are asked."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import marshmallow as ma
 
+from app.core.entities.datasets import Message
 from app.core.entities.inference import (
     LONGEST_STOP,
     MOST_LOGPROBS,
@@ -139,11 +140,16 @@ class MessageSchema(ma.Schema):
     content = ma.fields.String(required=True)
 
 
+def _not_too_long(messages: Sequence[Message]) -> None:
+    if sum(len(message["content"]) for message in messages) > MOST_CHARACTERS:
+        raise ma.ValidationError(f"More than {MOST_CHARACTERS:,} characters in all.")
+
+
 class ChatSchema(OptionsSchema):
     messages = ma.fields.List(
         ma.fields.Nested(MessageSchema),
         required=True,
-        validate=ma.validate.Length(1, MOST_MESSAGES),
+        validate=[ma.validate.Length(1, MOST_MESSAGES), _not_too_long],
         metadata={
             "description": "so far; the answer is the assistant's next. Roles as the model's template allows"
         },
@@ -169,11 +175,6 @@ class ChatSchema(OptionsSchema):
         validate=ma.validate.Length(1, 128),
         metadata={"description": "your own id for it: the same version goes on with it, where a name has several"},
     )
-
-    @ma.validates("messages")
-    def _not_too_long(self, messages: Any, **_kwargs: Any) -> None:
-        if sum(len(message["content"]) for message in messages) > MOST_CHARACTERS:
-            raise ma.ValidationError(f"More than {MOST_CHARACTERS:,} characters in all.")
 
     @ma.validates_schema(skip_on_field_errors=False)
     def _together(self, data: Mapping[str, Any], **_kwargs: Any) -> None:

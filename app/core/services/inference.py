@@ -79,7 +79,7 @@ class InferenceService:
             base_model=target.base_model,
             prompt_ids=target.tokenizer.encode_prompt(messages),
             options=options,
-            stop_token_ids=target.tokenizer.stop_token_ids,
+            stop_token_ids=() if options.ignore_eos else target.tokenizer.stop_token_ids,
             adapter=target.adapter,
             sharing=principal.project_id,
         )

@@ -316,6 +316,11 @@ def test_a_batch_has_one_deadline(service: InferenceService, engines: MemoryEngi
     assert (caught.value.code, len(engines.asked)) == ("engine_timeout", 2)
 
 
+def test_what_ignores_the_end_stops_at_no_token(service: InferenceService, engines: MemoryEngines) -> None:
+    service.predict(ASKER, ["hi"], AnswerOptions(ignore_eos=True))
+    assert engines.asked[0].stop_token_ids == ()
+
+
 def test_a_chat_is_rendered_whole(service: InferenceService, engines: MemoryEngines) -> None:
     messages: list[Message] = [{"role": "system", "content": "Be."}, {"role": "user", "content": "Who"}]
     answer = service.chat(ASKER, ChatRequest(messages, "big", replace(SHORT, n=2)))
