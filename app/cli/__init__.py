@@ -12,6 +12,7 @@ import click
 from flask.cli import with_appcontext
 
 from app.cli.base import OPERATOR, Command, Commands, services
+from app.cli.chat import chat
 from app.cli.data import data
 from app.cli.jobs import jobs
 from app.core.entities.forecasts import in_minutes
@@ -36,6 +37,7 @@ def init_cli(app: Flask) -> None:
     for group in (users, data, train, jobs, models, lab):
         app.cli.add_command(group)
     app.cli.add_command(predict)
+    app.cli.add_command(chat)
 
 
 @users.command("create")

@@ -107,7 +107,7 @@ def test_usage_errors(flask, words):
         *[("train",), ("train", "submit"), ("train", "estimate"), ("jobs",)],
         *[("jobs", verb) for verb in ("list", "show", "events", "logs", "cancel", "pause", "resume", "retry")],
         *[("jobs", "limits"), ("jobs", "metrics")],
-        *[("models",), ("models", "list"), ("models", "show"), ("models", "pull"), ("predict",)],
+        *[("models",), ("models", "list"), ("models", "show"), ("models", "pull"), ("predict",), ("chat",)],
         *[("lab",), ("lab", "train"), ("lab", "eval"), ("lab", "chat"), ("lab", "demo")],
     ],
 )
