@@ -55,8 +55,8 @@ also in the header `X-Request-ID` and in the service's log.
 | 422 | `chat_not_renderable` | the model's template takes no such conversation: `detail` has its words |
 | 422 | `not_generative` | ask a model that writes text: this one tells labels |
 | 429 | `rate_limited` | wait for `Retry-After` seconds |
-| 500 | `internal_error` | give the request id to the operator |
 | 429 | `engine_busy` | too many requests wait for the engine: wait for `Retry-After` seconds |
+| 500 | `internal_error` | give the request id to the operator |
 | 503 | `unavailable`, `base_not_resident`, `engine_unavailable`, `base_model_missing` | try again later |
 | 503 | `engine_timeout`, `engine_failed` | ask again, for less, or with more time (`deadline_seconds`) |
 | 503 | `too_many_streams` | wait for `Retry-After` seconds, or ask without a stream |
