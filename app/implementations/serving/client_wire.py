@@ -53,7 +53,7 @@ def completion_body(request: GenerationRequest, stream: bool) -> dict[str, Any]:
 
 def generation_of(answer: Mapping[str, Any]) -> Generation:
     """Of a whole completion. ``ValueError``, ``KeyError`` … where it is none."""
-    choices = sorted(answer["choices"], key=lambda choice: choice["index"])
+    choices = sorted(answer["choices"], key=lambda choice: choice.get("index", 0))
     if not choices:
         raise ValueError("a completion without a choice")
     return Generation(
@@ -81,7 +81,7 @@ def pieces_of(chunks: Iterable[bytes]) -> Iterator[Piece]:
             raise Unavailable("the engine failed while it answered; ask again", code="engine_failed")
         for choice in event["choices"]:
             reason = None if choice["finish_reason"] is None else _reason(choice)
-            yield Piece(choice["text"], _logprobs(choice), reason, choice["index"])
+            yield Piece(choice["text"], _logprobs(choice), reason, choice.get("index", 0))
         if event.get("usage") and not event["choices"]:
             counted = True
             yield Piece(tokens=_tokens(event["usage"]))
