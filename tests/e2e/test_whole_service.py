@@ -1,6 +1,7 @@
 """``python run.py`` up, a token, a job, its answers, down: on SQLite alone, and on PostgreSQL and Redis."""
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from tests.e2e.conftest import PASSWORD
 WAIT_SECONDS = 120
 QUESTION = {"role": "user", "content": "When opens shop 3?"}
 LONG = 1500  # tokens
+RUNNING, MADE = r"engine_\w*requests_running", r"engine_generat\w+_tokens_total"
 
 
 def told(response: httpx.Response) -> Iterator[dict[str, Any]]:
@@ -45,22 +47,24 @@ def chat(service: httpx.Client, instance: Path) -> None:
     too_long = service.post("/chat", json={"messages": [{**QUESTION, "content": "shop " * 9000}], "stream": True})
     assert (too_long.status_code, "context" in too_long.json()["detail"]) == (422, True)
 
-    made = figure(instance, "engine_generated_tokens_total")
+    made = figure(instance, MADE)
     endless = {"max_tokens": LONG, "ignore_eos": True, "temperature": 1, "seed": 1}
     with service.stream("POST", "/chat", json={"messages": [QUESTION], "stream": True, **endless}) as response:
         next(told(response))
     deadline = time.monotonic() + WAIT_SECONDS
-    while figure(instance, "engine_requests_running") and time.monotonic() < deadline:
+    while figure(instance, RUNNING) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert figure(instance, "engine_requests_running") == 0
-    assert figure(instance, "engine_generated_tokens_total") - made < LONG
+    assert figure(instance, RUNNING) == 0
+    assert figure(instance, MADE) - made < LONG
 
 
 def figure(instance: Path, name: str) -> float:
     """What the engine says of itself: the sum over labels."""
     engines, secret = read_engine_addresses(instance)
-    told = httpx.get(f"{engines['tiny-random']}/metrics", headers={"authorization": f"Bearer {secret}"}).text
-    return sum(float(line.split()[-1]) for line in told.splitlines() if line.partition("{")[0].split()[0] == name)
+    said = httpx.get(f"{engines['tiny-random']}/metrics", headers={"authorization": f"Bearer {secret}"}).text
+    found = re.findall(rf"^{name}(?:{{.*}})? (\S+)$", said, re.MULTILINE)
+    assert found, said
+    return sum(map(float, found))
 
 
 def test_train_and_predict(service: httpx.Client, tmp_path: Path) -> None:
