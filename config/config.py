@@ -43,7 +43,7 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: Port = 5000
     web_workers: int = Field(1, ge=1, le=64)
-    web_threads: int = Field(16, ge=1, le=512)
+    web_threads: int = Field(64, ge=1, le=512)  # half of them may stream
 
     instance_dir: Path = ROOT / "instance"
     data_dir: Path = ROOT / "data"

@@ -12,11 +12,12 @@ import click
 from flask.cli import with_appcontext
 
 from app.cli.base import OPERATOR, Command, Commands, services
+from app.cli.chat import chat
 from app.cli.data import data
 from app.cli.jobs import jobs
 from app.core.entities.forecasts import in_minutes
 from app.core.entities.identity import Role
-from app.core.entities.inference import Sampling
+from app.core.entities.inference import AnswerOptions, Sampling
 from app.core.entities.jobs import DEFAULT_QUEUE, PRIORITIES
 from app.extensions import current_services
 
@@ -36,6 +37,7 @@ def init_cli(app: Flask) -> None:
     for group in (users, data, train, jobs, models, lab):
         app.cli.add_command(group)
     app.cli.add_command(predict)
+    app.cli.add_command(chat)
 
 
 @users.command("create")
@@ -159,7 +161,9 @@ def predict(text: str, model: str | None, max_length: int, temperature: float) -
     """Ask a model TEXT, through the engine that `python run.py` has started."""
     if not text.strip():
         raise click.UsageError("TEXT is blank")
-    click.echo(services().inference.predict(OPERATOR, text, max_length, temperature, model).text)
+    options = AnswerOptions(max_tokens=max_length, temperature=temperature)
+    [answer] = services().inference.predict(OPERATOR, [text], options, model)
+    click.echo(answer.first.text)
 
 
 @models.command("pull")

@@ -41,7 +41,7 @@ def init_limits(
             )
             response.headers["RateLimit"] = f'"{_name(limit)}";r={limit.remaining};t={wait}'
             if response.status_code == 429:
-                response.headers["Retry-After"] = str(wait)
+                response.headers.setdefault("Retry-After", str(wait))  # an engine that is busy has said its own
         return response
 
 

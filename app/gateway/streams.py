@@ -1,13 +1,14 @@
 """Server-sent events: as many as a process may hold open, all ended when it is to stop.
 
-A stream keeps a thread of the web server for as long as it lasts. So there is a limit, and none lasts for ever: a
-client that comes back with ``Last-Event-ID`` has missed nothing.
+A stream keeps a thread of the web server for as long as it lasts. So there is a limit, and none lasts for ever.
+One that is followed ends when it has to: a client that comes back with ``Last-Event-ID`` has missed nothing. One
+that is relayed cannot be had again, and is given a moment to come to its end.
 """
 
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from flask import Flask, Response, current_app, request
@@ -19,6 +20,7 @@ HEARTBEAT_SECONDS = 15.0  # of silence, after which a comment shows proxies and 
 SEND_SECONDS = 10.0  # for a client to take what was sent; its system's buffers take much more than an event
 RETRY_MILLISECONDS = 1000  # before a client reconnects
 RETRY_AFTER = 5  # seconds, where no room is left
+GRACE_SECONDS = 4.0  # for what is relayed, once the process is to stop: gunicorn kills it after five
 
 Frames = Iterator[bytes | None]
 
@@ -29,23 +31,39 @@ class Streams:
     def __init__(self, most: int) -> None:
         self._room = threading.BoundedSemaphore(most)
         self.ending = threading.Event()
+        self._last_moment = float("inf")
 
     def end(self) -> None:
-        """All of them, at once; from a signal handler too."""
+        """All of them; from a signal handler too."""
+        self._last_moment = time.monotonic() + GRACE_SECONDS
         self.ending.set()
 
-    def answer(self, frames: Callable[[Callable[[float], bool]], Frames]) -> Response:
+    def is_late(self) -> bool:
+        """Whether what is relayed has to end now."""
+        return self.ending.is_set() and time.monotonic() > self._last_moment
+
+    def follow(self, frames: Callable[[Callable[[float], bool]], Frames]) -> Response:
         """Stream them. ``Unavailable`` (too_many_streams) where no room is left.
 
         ``frames`` is given a function that waits for seconds, or less when the stream is to end, and says whether
         it goes on. A None among them says that there is nothing yet.
         """
+        return self._respond(lambda: self._body(frames), "ask for events?after=")
+
+    def relay(self, begin: Callable[[], Iterable[bytes]]) -> Response:
+        """Stream what ``begin`` starts, once there is room; it may raise, as for any request.
+
+        Its ``close`` is called at the end, or when the client is seen to be gone.
+        """
+        return self._respond(begin, "ask without stream")
+
+    def _respond(self, begin: Callable[[], Iterable[bytes]], instead: str) -> Response:
         if not self._room.acquire(blocking=False):
-            message = "as many streams are open as may be: try again, or ask for events?after="
+            message = f"as many streams are open as may be: try again, or {instead}"
             raise Unavailable(message, code="too_many_streams", retry_after=RETRY_AFTER)
         try:
             _limit_sending()
-            response = Response(self._body(frames), content_type="text/event-stream; charset=utf-8")
+            response = Response(begin(), content_type="text/event-stream; charset=utf-8")
         except BaseException:
             self._room.release()
             raise
@@ -77,10 +95,11 @@ def current_streams() -> Streams:
     return streams
 
 
-def frame(event: str, data: Mapping[str, Any], number: int | None = None) -> bytes:
+def frame(event: str | None, data: Mapping[str, Any], number: int | None = None) -> bytes:
     """One event of a stream, from JSON's own types; JSON on one line has no line break of its own."""
     id_line = "" if number is None else f"id: {number}\n"
-    return f"{id_line}event: {event}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
+    event_line = "" if event is None else f"event: {event}\n"
+    return f"{id_line}{event_line}data: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
 
 
 def _limit_sending() -> None:

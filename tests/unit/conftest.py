@@ -1,6 +1,6 @@
 """The web application over in-memory twins, and callers of each role."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,11 +15,20 @@ from app.bootstrap import BASE_MODEL_SOURCES, DATA_FORMATS, Settings, load_setti
 from app.core.entities.data_pipeline import PipelineConfig
 from app.core.entities.datasets import DataLimits
 from app.core.entities.identity import DEFAULT_PROJECT_ID, Principal, Role, User
-from app.core.entities.inference import Prediction
+from app.core.entities.inference import (
+    Answer,
+    AnswerOptions,
+    ChatRequest,
+    Piece,
+    Prediction,
+    TokenCounts,
+    TokenLogprob,
+)
 from app.core.entities.jobs import Limits
 from app.core.interfaces.operations import JobQueue
 from app.core.interfaces.storage import DatabaseHealth
 from app.core.services import Services
+from app.core.services.answer_stream import AnswerStream
 from app.core.services.data_preparation import DataPreparationService
 from app.core.services.dataset_versions import DatasetVersionService
 from app.core.services.datasets import DatasetService
@@ -82,14 +91,43 @@ class TwinInference:
     def __init__(self) -> None:
         self.asked: list[tuple[Any, ...]] = []
         self.error: Exception | None = None
+        self.failure: BaseException | None = None  # of a stream, on the way
+        self.ended = 0  # streams
 
     def predict(
-        self, principal: Principal, text: str, max_length: int, temperature: float, model: str | None
-    ) -> Prediction:
-        self.asked.append((principal.project_id, text, max_length, temperature, model))
+        self, principal: Principal, texts: Sequence[str], options: AnswerOptions, model: str | None = None
+    ) -> Sequence[Prediction]:
+        self.asked.append((principal.project_id, list(texts), options, model))
         if self.error:
             raise self.error
-        return Prediction(text[::-1], None, model or "smollm2-135m-instruct", "stop", len(text), len(text))
+        return [self._said_back(text, options, model) for text in texts]
+
+    def chat(self, principal: Principal, request: ChatRequest) -> Prediction:
+        self.asked.append((principal.project_id, request))
+        if self.error:
+            raise self.error
+        return self._said_back(request.messages[-1]["content"], request.options, request.model)
+
+    def stream(self, principal: Principal, request: ChatRequest) -> AnswerStream:
+        said = self.chat(principal, request)
+        return AnswerStream(said.model, False, self._pieces(said))
+
+    def _said_back(self, text: str, options: AnswerOptions, model: str | None) -> Prediction:
+        logprobs = None if options.logprobs is None else (TokenLogprob("a", -0.5, {"a": -0.5}),)
+        answers = [Answer(text[::-1], None, "stop", logprobs)] * options.n
+        return Prediction(answers, model or "smollm2-135m-instruct", TokenCounts(len(text), len(text)))
+
+    def _pieces(self, said: Prediction) -> Generator[Piece]:
+        """A letter each. ``failure`` comes after the first."""
+        try:
+            for letter in said.first.text:
+                yield Piece(letter, said.first.logprobs or ())
+                if self.failure:
+                    raise self.failure
+            yield Piece(finish_reason="stop")
+            yield Piece(tokens=said.tokens)
+        finally:
+            self.ended += 1
 
 
 @dataclass

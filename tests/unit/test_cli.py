@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from app.core.entities.identity import DEFAULT_PROJECT_ID, Role
+from app.core.entities.inference import AnswerOptions
 from app.core.entities.jobs import JobError, JobEvent, JobState, Limits, Progress
 from app.core.entities.models import ModelVersion
 from app.core.errors import Fault, Unavailable
@@ -106,7 +107,7 @@ def test_usage_errors(flask, words):
         *[("train",), ("train", "submit"), ("train", "estimate"), ("jobs",)],
         *[("jobs", verb) for verb in ("list", "show", "events", "logs", "cancel", "pause", "resume", "retry")],
         *[("jobs", "limits"), ("jobs", "metrics")],
-        *[("models",), ("models", "list"), ("models", "show"), ("models", "pull"), ("predict",)],
+        *[("models",), ("models", "list"), ("models", "show"), ("models", "pull"), ("predict",), ("chat",)],
         *[("lab",), ("lab", "train"), ("lab", "eval"), ("lab", "chat"), ("lab", "demo")],
     ],
 )
@@ -273,7 +274,7 @@ def test_pull_an_unknown_base(flask):
 
 def test_predict(flask, twins):
     assert flask("predict", "abc", "--model", "m:1")[:2] == (0, "cba\n")
-    assert twins.inference.asked == [("default", "abc", 128, 0.0, "m:1")]
+    assert twins.inference.asked == [("default", ["abc"], AnswerOptions(max_tokens=128), "m:1")]
     twins.inference.error = Unavailable("no engine\nanswers")
     code, _, err = flask("predict", "abc")
     assert (code, err) == (1, "Error: no engine answers\n")

@@ -28,6 +28,9 @@ answer = client.post("/api/v1/train", json=body, headers=headers)
 assert answer.status_code == 202, answer.json
 answer = client.post("/api/v1/predict", json={{"text": "hello"}}, headers=headers)
 assert answer.status_code == 503, answer.json
+talked = made.test_cli_runner().invoke(args=["chat"], input="hello\\n/compare tiny-random nobody\\nhello\\n")
+assert talked.exit_code == 0, talked.output
+assert talked.stderr.count("Error: no engine answers") == 1, talked.stderr
 print([name for name in {HEAVY} if name in sys.modules])
 """
 

@@ -31,6 +31,9 @@ curl http://127.0.0.1:5000/api/v1/train/status/ftjob-… -H "Authorization: Bear
 curl http://127.0.0.1:5000/api/v1/predict -H "Authorization: Bearer $TOKEN" \\
   -H 'Content-Type: application/json' \\
   -d '{{"text": "How long do I have to return an item?", "model": "support-assistant"}}'
+curl -N http://127.0.0.1:5000/api/v1/chat -H "Authorization: Bearer $TOKEN" \\
+  -H 'Content-Type: application/json' \\
+  -d '{{"messages": [{{"role": "user", "content": "Hello"}}], "model": "support-assistant", "stream": true}}'
 ```
 
 ## Errors
@@ -49,11 +52,14 @@ also in the header `X-Request-ID` and in the service's log.
 | 413 | `body_too_large` | send less |
 | 415 | `unsupported_media_type` | send `Content-Type: application/json` |
 | 422 | `invalid_request` | mend what `errors` lists |
+| 422 | `chat_not_renderable` | the model's template takes no such conversation: `detail` has its words |
 | 422 | `not_generative` | ask a model that writes text: this one tells labels |
 | 429 | `rate_limited` | wait for `Retry-After` seconds |
+| 429 | `engine_busy` | too many requests wait for the engine: wait for `Retry-After` seconds |
 | 500 | `internal_error` | give the request id to the operator |
 | 503 | `unavailable`, `base_not_resident`, `engine_unavailable`, `base_model_missing` | try again later |
-| 503 | `too_many_streams` | wait for `Retry-After` seconds, or ask for `events?after=` |
+| 503 | `engine_timeout`, `engine_failed` | ask again, for less, or with more time (`deadline_seconds`) |
+| 503 | `too_many_streams` | wait for `Retry-After` seconds, or ask without a stream |
 
 ## Rate limits
 

@@ -242,7 +242,7 @@ def event_stream(headers: dict[str, Any], query: dict[str, Any], task_id: str) -
     training, principal = current_services().training, current_principal()
     training.get(principal, task_id)
     after = query["after"] if headers["after"] is None else headers["after"]
-    return current_streams().answer(partial(event_frames, training, principal, task_id, after))
+    return current_streams().follow(partial(event_frames, training, principal, task_id, after))
 
 
 @blueprint.get("/<task_id>/metrics")

@@ -124,6 +124,7 @@ class ChatTokenizer(ABC):
     template_hash: str  # sha256 of it
     stop_token_ids: Sequence[int]
     generates = True  # False: the model is an encoder, without a template, and only ``encode_plain`` can be asked
+    opens_thinking = False  # True: the template's prompt ends with ``<think>``
 
     @property
     @abstractmethod

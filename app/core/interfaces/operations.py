@@ -1,13 +1,13 @@
 """What runs things: queues, trainer processes, tokens, passwords, engines."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from app.core.entities.forecasts import Shortage
-from app.core.entities.inference import Generation, GenerationRequest
+from app.core.entities.inference import Generation, GenerationRequest, Piece
 from app.core.entities.jobs import JobEvent
 from app.core.errors import Fault
 
@@ -118,4 +118,10 @@ class EngineClient(ABC):
 
     @abstractmethod
     def generate(self, request: GenerationRequest) -> Generation:
-        """Attaches the adapter if it must. ``Unavailable`` (base_not_resident, engine_unavailable) otherwise."""
+        """Attaches the adapter if it must. ``Unavailable`` (base_not_resident, engine_unavailable,
+        engine_timeout), ``TooMany`` (engine_busy), or ``Invalid`` with what the engine says of a request."""
+
+    @abstractmethod
+    def stream(self, request: GenerationRequest) -> Generator[Piece]:
+        """The same as it comes; what ``generate`` raises, it raises before the first piece. Close it, and the
+        engine stops. ``Unavailable`` for what fails on the way."""

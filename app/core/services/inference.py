@@ -1,52 +1,135 @@
 """Answers from base models and published versions."""
 
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import TypeVar
+
+from app.core.entities.datasets import Message
 from app.core.entities.identity import Principal
-from app.core.entities.inference import GenerationRequest, Prediction
-from app.core.errors import Unavailable
+from app.core.entities.inference import (
+    Answer,
+    AnswerOptions,
+    ChatRequest,
+    Generation,
+    GenerationRequest,
+    Prediction,
+)
+from app.core.errors import Fault, Invalid, Unavailable
 from app.core.interfaces.operations import EngineClient
+from app.core.services.answer_stream import AnswerStream
 from app.core.services.targets import Target, Targets
+
+T = TypeVar("T")
+MOST_AT_ONCE = 32  # texts of batches that this process has at the engines
 
 
 class InferenceService:
-    """Renders with the template of who is to answer, and asks the engine of its base model."""
+    """Renders with the template of who is to answer, and asks the engine of its base model.
+
+    Its methods raise ``NotFound`` for a model that the caller's project does not have, ``Invalid``
+    (not_generative) for one with a label head, (not_servable) for one that no engine attaches and
+    (chat_not_renderable) for what its template does not take, and what ``EngineClient`` raises.
+    """
 
     def __init__(self, targets: Targets, engines: EngineClient) -> None:
         self._targets = targets
         self._engines = engines
+        self._pool = ThreadPoolExecutor(MOST_AT_ONCE, "predict")  # starts none before its first batch
 
     def predict(
-        self, principal: Principal, text: str, max_length: int, temperature: float, model: str | None = None
-    ) -> Prediction:
-        """One user message, at most ``max_length`` new tokens. Without ``model``, the first resident base answers.
-
-        Raises ``NotFound`` for a model that the caller's project does not have, ``Invalid`` (not_generative) for
-        one with a label head and (not_servable) for one that no engine attaches, ``Unavailable`` and what
-        ``EngineClient`` raises.
-        """
-        target = self._targets.find(principal.project_id, model) if model else self._first_resident()
-        generation = self._engines.generate(
-            GenerationRequest(
-                base_model=target.base_model,
-                prompt_ids=target.tokenizer.encode_prompt([{"role": "user", "content": text}]),
-                max_tokens=max_length,
-                temperature=temperature,
-                stop_token_ids=target.tokenizer.stop_token_ids,
-                adapter=target.adapter,
-                sharing=principal.project_id,
-            )
+        self, principal: Principal, texts: Sequence[str], options: AnswerOptions, model: str | None = None
+    ) -> Sequence[Prediction]:
+        """To each text as the one message of a user, all at once. Where one fails, all do: ``Invalid`` names each
+        text that the template or the engine does not take."""
+        target = self._target(principal, model)
+        requests = _each(
+            len(texts), lambda place: self._request(principal, target, [_user(texts[place])], options)
         )
-        reasoning, answer = target.tokenizer.split_reasoning(generation.text)
-        return Prediction(
-            text=answer,
-            reasoning=reasoning,
-            model=target.name,
-            finish_reason=generation.finish_reason,
-            prompt_tokens=generation.prompt_tokens,
-            completion_tokens=generation.completion_tokens,
-        )
+        generations = [self._engines.generate(requests[0])] if len(texts) == 1 else self._together(requests)
+        return [_prediction(target, generation) for generation in generations]
 
-    def _first_resident(self) -> Target:
+    def chat(self, principal: Principal, request: ChatRequest) -> Prediction:
+        """What comes after the conversation so far."""
+        target = self._target(principal, request.model, request.conversation)
+        asked = self._request(principal, target, request.messages, request.options)
+        return _prediction(target, self._engines.generate(asked))
+
+    def stream(self, principal: Principal, request: ChatRequest) -> AnswerStream:
+        """The same as it comes. What ``chat`` raises it raises at once, but for what fails on the way."""
+        target = self._target(principal, request.model, request.conversation)
+        asked = self._request(principal, target, request.messages, request.options)
+        return AnswerStream(target.name, target.tokenizer.opens_thinking, self._engines.stream(asked))
+
+    def _target(self, principal: Principal, model: str | None, conversation: str | None = None) -> Target:
+        """Without ``model``, the first resident base."""
+        del conversation  # no name stands for several versions yet
+        if model:
+            return self._targets.find(principal.project_id, model)
         resident = self._engines.resident()
         if not resident:
             raise Unavailable("no engine answers: no base model is resident", code="base_not_resident")
         return self._targets.base(resident[0])
+
+    def _request(
+        self, principal: Principal, target: Target, messages: Sequence[Message], options: AnswerOptions
+    ) -> GenerationRequest:
+        return GenerationRequest(
+            base_model=target.base_model,
+            prompt_ids=target.tokenizer.encode_prompt(messages),
+            options=options,
+            stop_token_ids=() if options.ignore_eos else target.tokenizer.stop_token_ids,
+            adapter=target.adapter,
+            sharing=principal.project_id,
+        )
+
+    def _together(self, requests: Sequence[GenerationRequest]) -> Sequence[Generation]:
+        """In order. The deadline is that of all, the wait for a thread included."""
+        started = time.monotonic()
+
+        def ask(request: GenerationRequest) -> Generation:
+            deadline = request.options.deadline_seconds
+            if deadline is None:
+                return self._engines.generate(request)
+            left = deadline - (time.monotonic() - started)
+            if left <= 0:
+                raise Unavailable("the engine took too long to answer", code="engine_timeout")
+            return self._engines.generate(
+                replace(request, options=replace(request.options, deadline_seconds=left))
+            )
+
+        futures = [self._pool.submit(ask, request) for request in requests]
+        try:
+            return _each(len(futures), lambda place: futures[place].result())
+        finally:
+            for future in futures:
+                future.cancel()  # what has not begun, where another has failed
+
+
+def _each(count: int, one: Callable[[int], T]) -> list[T]:
+    """Of each text. ``Invalid`` with the faults of all, where there is more than one text."""
+    done: list[T] = []
+    faults: list[Fault] = []
+    for place in range(count):
+        try:
+            done.append(one(place))
+        except Invalid as error:
+            if count == 1:
+                raise
+            faults.append(Fault(f"texts.{place}", error.code, error.message))
+    if faults:
+        raise Invalid("the request has faults", faults=faults)
+    return done
+
+
+def _user(text: str) -> Message:
+    return {"role": "user", "content": text}
+
+
+def _prediction(target: Target, generation: Generation) -> Prediction:
+    answers = []
+    for choice in generation.choices:
+        reasoning, text = target.tokenizer.split_reasoning(choice.text)
+        answers.append(Answer(text, reasoning, choice.finish_reason, choice.logprobs))
+    return Prediction(answers, target.name, generation.tokens)

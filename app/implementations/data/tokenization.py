@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from app.core.entities.datasets import IGNORED, Message, TokenizedRow
-from app.core.entities.reasoning import END_THINK, THINK, Reasoning, without_thoughts
+from app.core.entities.reasoning import END_THINK, THINK, Reasoning, split_reasoning, without_thoughts
 from app.core.errors import Invalid
 from app.core.interfaces.components import ChatTokenizer
 from app.implementations.data.chat_template import ChatTemplate, load_chat_template, special_tokens, unsupported
@@ -55,7 +55,7 @@ class FolderChatTokenizer(ChatTokenizer):
         self.template_text = self._template.text
         self._files = fingerprint_of(folder)
         prompt, self._ending, self._tail = _probe(self._template, special_tokens(config).get("eos_token"))
-        self._opens_thinking = prompt.rstrip().endswith(THINK)
+        self.opens_thinking = prompt.rstrip().endswith(THINK)
 
         added = {token.content: i for i, token in self._tokenizer.get_added_tokens_decoder().items()}
         stops = _eos_ids(read_json(folder / "generation_config.json"))
@@ -115,11 +115,7 @@ class FolderChatTokenizer(ChatTokenizer):
         return self._tokenizer.decode(list(ids), skip_special_tokens=True)
 
     def split_reasoning(self, text: str) -> tuple[str | None, str]:
-        """``(None, text)`` where the model does not think aloud; an unfinished thought has the answer ``""``."""
-        if not self._opens_thinking and not text.lstrip().startswith(THINK):
-            return None, text
-        reasoning, _, answer = text.lstrip().removeprefix(THINK).partition(END_THINK)
-        return reasoning.strip(), answer.strip()
+        return split_reasoning(text, self.opens_thinking)
 
     def _prompt(self, messages: Sequence[Message]) -> list[Piece]:
         """Everything up to where the assistant's next words begin, its earlier words as pieces of their own.

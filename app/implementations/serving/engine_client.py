@@ -1,33 +1,33 @@
 """The gateway's client of the inference wire. It uses vLLM's fields and routes alone, so it speaks to vLLM too."""
 
 import logging
+import socket
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 import httpx
 
-from app.core.entities.inference import Adapter, Generation, GenerationRequest
+from app.core.entities.inference import Adapter, Generation, GenerationRequest, Piece
 from app.core.errors import AppError, Invalid, TooMany, Unavailable
 from app.core.interfaces.operations import EngineClient
+from app.implementations.serving.client_wire import completion_body, generation_of, pieces_of
 
 logger = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 2.0
+LEAST_SECONDS = 0.001  # that is left to ask: 0 would be no timeout at all, to some
 HEALTH_SECONDS = 1.0
 HEALTH_KEPT_SECONDS = 1.0
 MOST_CONNECTIONS = 512
 
 
-class _ModelUnknown(Exception):
-    """404: the engine does not have this adapter (or serves another base model)."""
-
-
 class HttpEngineClient(EngineClient):
-    """``engines``: base model → URL. ``timeout``: seconds that a generation may take, in all.
+    """``engines``: base model → URL. ``timeout``: seconds that a generation may take, in all; the deadline of a
+    request only shortens it.
 
     Besides what the interface says: ``TooMany`` when the engine's queue is full, ``Invalid`` when it finds fault
     with the request (a prompt beyond the context), ``Unavailable`` with engine_timeout or adapter_refused.
@@ -55,23 +55,46 @@ class HttpEngineClient(EngineClient):
             return bases
 
     def generate(self, request: GenerationRequest) -> Generation:
-        """Where the engine does not have the adapter, load it and ask once more."""
+        until = self._until(request)
+        with _translated(request.base_model), self._asked(request, until, stream=False) as response:
+            response.read()
+            return generation_of(response.json())
+
+    def stream(self, request: GenerationRequest) -> Generator[Piece]:
+        until = self._until(request)
+        with (
+            _translated(request.base_model),
+            self._asked(request, until, stream=True) as response,
+            _cut_off(response, until),
+        ):
+            yield from pieces_of(response.iter_bytes())
+
+    def _until(self, request: GenerationRequest) -> float:
+        return time.monotonic() + min(self._timeout, request.options.deadline_seconds or self._timeout)
+
+    @contextmanager
+    def _asked(self, request: GenerationRequest, until: float, stream: bool) -> Iterator[httpx.Response]:
+        """The engine's 200, its body to be read. Where it does not have the adapter, load it and ask once more.
+
+        A connection whose body is not read to its end is closed, and so the engine knows that nobody waits.
+        """
         url = self._url(request.base_model)
-        with _translated(request.base_model):
-            try:
-                return self._complete(url, request)
-            except _ModelUnknown:
-                if request.adapter is None:
-                    raise Unavailable(
-                        f"the engine of {request.base_model!r} serves another base model", code="base_not_resident"
-                    ) from None
-            self._load(url, request.adapter)
-            try:
-                return self._complete(url, request)
-            except _ModelUnknown:
-                raise Unavailable(
-                    "the engine refused this version's adapter; the log says why", code="adapter_refused"
-                ) from None
+        body = completion_body(request, stream)
+        response = self._post(f"{url}/v1/completions", body, until)
+        if response.status_code == 404 and request.adapter is not None:
+            response.close()
+            self._load(url, request.adapter, until)
+            response = self._post(f"{url}/v1/completions", body, until)
+        try:
+            _check(response, request)
+            yield response
+        finally:
+            response.close()
+
+    def _post(self, url: str, body: Mapping[str, Any], until: float) -> httpx.Response:
+        left = max(LEAST_SECONDS, until - time.monotonic())
+        timeout = httpx.Timeout(left, connect=min(CONNECT_SECONDS, left))
+        return self._http.send(self._http.build_request("POST", url, json=body, timeout=timeout), stream=True)
 
     def _answers(self, url: str) -> bool:
         try:
@@ -88,49 +111,37 @@ class HttpEngineClient(EngineClient):
                 f"no engine serves the base model {base_model!r}; resident: {resident}", code="base_not_resident"
             ) from None
 
-    def _load(self, url: str, adapter: Adapter) -> None:
+    def _load(self, url: str, adapter: Adapter, until: float) -> None:
         """Its answer is only logged: whether the adapter is there now, by whoever's doing, is asked next."""
         body = {"lora_name": adapter.name, "lora_path": adapter.folder}
-        response = self._http.post(f"{url}/v1/load_lora_adapter", json=body)
+        response = self._post(f"{url}/v1/load_lora_adapter", body, until)
+        response.read()
         if response.status_code != 200:
             logger.warning(
                 "adapter %s: the engine answered %d: %s", adapter.name, response.status_code, response.text[:500]
             )
 
-    def _complete(self, url: str, request: GenerationRequest) -> Generation:
-        response = self._http.post(f"{url}/v1/completions", json=_body(request))
-        _check(response)
-        answer = response.json()
-        choice, usage = answer["choices"][0], answer["usage"]
-        return Generation(choice["text"], _reason(choice), usage["prompt_tokens"], usage["completion_tokens"])
 
-
-def _body(request: GenerationRequest) -> dict[str, Any]:
-    return {
-        "model": request.adapter.name if request.adapter else request.base_model,
-        "prompt": list(request.prompt_ids),
-        "max_tokens": request.max_tokens,
-        "temperature": request.temperature,
-        "stop_token_ids": list(request.stop_token_ids),
-        **({} if request.sharing is None else {"cache_salt": request.sharing}),
-    }
-
-
-def _reason(choice: Mapping[str, Any]) -> Any:
-    return "length" if choice["finish_reason"] == "length" else "stop"
-
-
-def _check(response: httpx.Response) -> None:
+def _check(response: httpx.Response, request: GenerationRequest) -> None:
     if response.status_code == 200:
         return
+    response.read()
     if response.status_code == 404:
-        raise _ModelUnknown
+        raise _unknown(request)
     if response.status_code == 429:
         raise TooMany("the engine has too much to do; try again", code="engine_busy", retry_after=_wait(response))
     if response.status_code in (400, 413, 422):
         raise Invalid(_message(response))
     logger.error("the engine answered %d: %s", response.status_code, response.text[:500])
     raise Unavailable("the engine cannot answer now", code="engine_unavailable", retry_after=_wait(response))
+
+
+def _unknown(request: GenerationRequest) -> Unavailable:
+    """404: the engine does not have this adapter, or serves another base model."""
+    if request.adapter is None:
+        message = f"the engine of {request.base_model!r} serves another base model"
+        return Unavailable(message, code="base_not_resident")
+    return Unavailable("the engine refused this version's adapter; the log says why", code="adapter_refused")
 
 
 def _message(response: httpx.Response) -> str:
@@ -143,6 +154,28 @@ def _message(response: httpx.Response) -> str:
 def _wait(response: httpx.Response) -> int:
     given = response.headers.get("retry-after", "")
     return int(given) if given.isdecimal() else 1
+
+
+@contextmanager
+def _cut_off(response: httpx.Response, until: float) -> Iterator[None]:
+    """Ends the connection when time is up: httpx limits each read of a body, not all of them."""
+    connection = response.extensions["network_stream"].get_extra_info("socket")
+
+    def cut() -> None:
+        with suppress(OSError):  # closed meanwhile
+            connection.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(until - time.monotonic(), cut)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except (httpx.HTTPError, ValueError):
+        if time.monotonic() < until:
+            raise
+        raise httpx.ReadTimeout("the whole answer took too long") from None
+    finally:
+        timer.cancel()
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from app.core.entities.inference import AnswerOptions
 from app.core.entities.jobs import JobState
 from app.core.errors import Invalid
 from tests.running_service import ROOT, Developer, MakeService, Service
@@ -51,7 +52,7 @@ def test_tickets_are_learnt_and_the_version_tells_labels_only(service: Service) 
 
     for model in ("tickets:1", "tickets:2", "tiny-encoder"):
         with pytest.raises(Invalid) as caught:
-            service.services.inference.predict(Developer, "Where is my parcel?", 8, 0.0, model)
+            service.services.inference.predict(Developer, ["Where is my parcel?"], AnswerOptions(), model)
         assert caught.value.code == "not_generative"
         with pytest.raises(Invalid) as caught:
             service.services.evaluation.evaluate(model, str(ROOT / "data" / "raw" / "sample_data.json"))

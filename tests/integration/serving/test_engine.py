@@ -18,7 +18,7 @@ import httpx
 import psutil
 import pytest
 
-from app.core.entities.inference import Adapter, GenerationRequest
+from app.core.entities.inference import Adapter, AnswerOptions, GenerationRequest
 from app.core.errors import Invalid, Unavailable
 from app.implementations.serving.engine_client import HttpEngineClient
 from tests.serving_models import CONTEXT
@@ -307,17 +307,19 @@ def test_the_front_has_no_torch(engine: Engine) -> None:
 
 def test_the_client_of_the_gateway(engine: Engine, models_dir: Path) -> None:
     client = HttpEngineClient({BASE: engine.url}, SECRET, 30)
+    short = AnswerOptions(max_tokens=12)
     assert client.resident() == [BASE]
-    request = GenerationRequest(BASE, [5, 6, 7], 12, adapter=Adapter("v:1", str(models_dir / "two")))
+    request = GenerationRequest(BASE, [5, 6, 7], short, adapter=Adapter("v:1", str(models_dir / "two")))
     answer = client.generate(request)
     assert answer == client.generate(request)
-    assert answer.completion_tokens <= 12
-    base = client.generate(GenerationRequest(BASE, [5, 6, 7], 12))
+    assert answer.tokens.completion <= 12
+    assert "".join(piece.text for piece in client.stream(request)) == answer.text
+    base = client.generate(GenerationRequest(BASE, [5, 6, 7], short))
     assert base.text != answer.text
     with pytest.raises(Invalid, match="the model's context is 256"):
-        client.generate(GenerationRequest(BASE, [5] * 300, 12))
+        client.generate(GenerationRequest(BASE, [5] * 300, short))
     with pytest.raises(Unavailable) as refused:
-        client.generate(GenerationRequest(BASE, [5], 1, adapter=Adapter("v:2", "/nowhere")))
+        client.generate(GenerationRequest(BASE, [5], short, adapter=Adapter("v:2", "/nowhere")))
     assert refused.value.code == "adapter_refused"
 
 

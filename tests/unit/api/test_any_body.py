@@ -25,10 +25,21 @@ PREDICT = JSON | st.fixed_dictionaries(
     {},
     optional={
         "text": st.text() | JSON,
+        "texts": st.lists(st.text()) | JSON,
+        "stop": st.lists(st.text()) | JSON,
         "max_length": st.integers() | JSON,
         "temperature": st.floats() | JSON,
         "model": st.text() | JSON,
     },
+)
+MESSAGES = st.lists(
+    JSON
+    | st.fixed_dictionaries({"role": st.sampled_from(["user", "system"]) | JSON, "content": st.text() | JSON}),
+    max_size=4,
+)
+CHAT = JSON | st.fixed_dictionaries(
+    {"messages": MESSAGES | JSON},
+    optional={"n": st.integers() | JSON, "stream": JSON, "top_p": st.floats() | JSON, "conversation": JSON},
 )
 
 
@@ -47,6 +58,15 @@ def test_train(caller, twins, body):
 def test_predict(caller, twins, body):
     before = len(twins.inference.asked)
     answer = caller("POST", "/api/v1/predict", data=json.dumps(body), content_type="application/json")
+    assert answer.status_code in (200, 400, 422), answer.get_data(as_text=True)
+    assert len(twins.inference.asked) - before == (answer.status_code == 200)
+
+
+@FIXTURES
+@given(body=CHAT)
+def test_chat(caller, twins, body):
+    before = len(twins.inference.asked)
+    answer = caller("POST", "/api/v1/chat", data=json.dumps(body), content_type="application/json")
     assert answer.status_code in (200, 400, 422), answer.get_data(as_text=True)
     assert len(twins.inference.asked) - before == (answer.status_code == 200)
 

@@ -28,7 +28,7 @@ def guarded(app):
 
 def test_nothing_opens_without_a_token(app, client):
     found = list(guarded(app))
-    assert len(found) == 29
+    assert len(found) == 30
     for endpoint, method, path in found:
         answer = client.open(path, method=method)
         assert (answer.status_code, answer.json["code"]) == (401, "unauthorized"), endpoint

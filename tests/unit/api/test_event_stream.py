@@ -101,7 +101,7 @@ def test_silence_is_broken_by_a_comment(app, caller, monkeypatch):
     monkeypatch.setattr("app.gateway.streams.HEARTBEAT_SECONDS", 0.0)
     with app.test_request_context():
         looks = iter([None, None])
-        answer = Streams(most=1).answer(lambda go_on: looks)
+        answer = Streams(most=1).follow(lambda go_on: looks)
         assert list(answer.response)[1:] == [b": still here\n\n"] * 2
         answer.close()
 

@@ -229,13 +229,80 @@ def test_a_long_key_is_not_sent_back_whole(refused):
         ({"temperature": None}, "temperature"),
         ({"model": ""}, "model"),
         ({"model": 5}, "model"),
-        ({"top_p": 1}, "top_p"),
+        ({"top_p": 0}, "top_p"),
+        ({"top_k": 1.5}, "top_k"),
+        ({"seed": -1}, "seed"),
+        ({"stop": "x"}, "stop"),
+        ({"stop": ["a"] * 5}, "stop"),
+        ({"stop": [""]}, "stop.0"),
+        ({"json_schema": "x"}, "json_schema"),
+        ({"deadline_seconds": 0}, "deadline_seconds"),
+        ({"ignore_eos": "true"}, "ignore_eos"),
+        ({"max_tokens": 5}, "max_tokens"),
+        ({"texts": ["a"]}, "text"),
     ],
 )
 def test_predict_refuses(caller, twins, change, where):
     answer = caller("POST", "/api/v1/predict", json={"text": "hello", **change})
     assert (answer.status_code, wheres(answer.json)) == (422, [where])
     assert twins.inference.asked == []
+
+
+@pytest.mark.parametrize(
+    ("texts", "where"),
+    [
+        ([], "texts"),
+        (["a"] * 65, "texts"),
+        (["a", " "], "texts.1"),
+        ("a", "texts"),
+        ([1], "texts.0"),
+        (None, "texts"),
+    ],
+)
+def test_a_batch_refuses(caller, twins, texts, where):
+    answer = caller("POST", "/api/v1/predict", json={"texts": texts})
+    assert (answer.status_code, wheres(answer.json)) == (422, [where])
+    assert twins.inference.asked == []
+
+
+QUESTION = {"role": "user", "content": "hello"}
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"messages": []}, "messages"),
+        ({"messages": "hello"}, "messages"),
+        ({"messages": ["hello"]}, "messages.0"),
+        ({"messages": [QUESTION] * 513}, "messages"),
+        ({"messages": [{**QUESTION, "content": "x" * 250_001}] * 2}, "messages"),
+        ({"messages": [QUESTION, {"role": "tool", "content": ""}]}, "messages.1.role"),
+        ({"messages": [{"role": "user"}]}, "messages.0.content"),
+        ({"messages": [{**QUESTION, "content": ["hello"]}]}, "messages.0.content"),
+        ({"messages": [{**QUESTION, "name": "x"}]}, "messages.0.name"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": None}, "max_tokens"),
+        ({"min_p": 1.1}, "min_p"),
+        ({"presence_penalty": -3}, "presence_penalty"),
+        ({"stream": 1}, "stream"),
+        ({"n": 9}, "n"),
+        ({"n": 2, "stream": True}, "n"),
+        ({"top_logprobs": 2}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"conversation": ""}, "conversation"),
+        ({"max_length": 5}, "max_length"),
+    ],
+)
+def test_chat_refuses(caller, twins, change, where):
+    answer = caller("POST", "/api/v1/chat", json={"messages": [QUESTION], **change})
+    assert (answer.status_code, wheres(answer.json)) == (422, [where])
+    assert twins.inference.asked == []
+
+
+def test_chat_lists_all_of_its_faults(caller):
+    body = {"messages": [{"role": "x"}], "n": 2, "stream": True, "seed": "x", "top_logprobs": 1}
+    answer = caller("POST", "/api/v1/chat", json=body)
+    assert wheres(answer.json) == ["messages.0.content", "messages.0.role", "n", "seed", "top_logprobs"]
 
 
 def test_predict_lists_all_of_its_faults(caller):

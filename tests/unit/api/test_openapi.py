@@ -82,7 +82,7 @@ def test_the_examples_of_requests_are_accepted(caller, document, settings):
     (settings.data_dir / "raw" / "sample_data.json").write_bytes(
         (settings.data_dir / "raw" / "sound.json").read_bytes()
     )
-    for path in ("/api/v1/train", "/api/v1/predict"):
+    for path in ("/api/v1/train", "/api/v1/predict", "/api/v1/chat"):
         body = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["example"]
         answer = caller("POST", path, json=body)
         assert answer.status_code in (200, 202), answer.json

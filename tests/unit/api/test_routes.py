@@ -9,6 +9,7 @@ import pytest
 
 from app.bootstrap import load_training_config
 from app.core.entities.identity import DEFAULT_PROJECT_ID, Role
+from app.core.entities.inference import AnswerOptions
 from app.core.entities.jobs import JobError, JobEvent, JobState, Limits, Progress
 from app.core.entities.models import ModelVersion
 from app.core.errors import Fault, NotFound, Unavailable
@@ -225,7 +226,22 @@ def test_predict_passes_on_what_was_asked(caller, twins):
         "completion_tokens": 3,
     }
     caller("POST", "/api/v1/predict", json={"text": "abc"})
-    assert twins.inference.asked == [("default", "abc", 5, 1.0, "m:2"), ("default", "abc", 128, 0.0, None)]
+    caller("POST", "/api/v1/predict", json={"text": "abc", "top_k": 3, "stop": ["x"], "json_schema": {}})
+    odd = AnswerOptions(max_tokens=128, top_k=3, stop=["x"], json_schema={})
+    assert twins.inference.asked == [
+        ("default", ["abc"], AnswerOptions(max_tokens=5, temperature=1.0, stop=[]), "m:2"),
+        ("default", ["abc"], AnswerOptions(max_tokens=128, stop=[]), None),
+        ("default", ["abc"], odd, None),
+    ]
+
+
+def test_predict_answers_several_texts_in_order(caller, twins):
+    answer = caller("POST", "/api/v1/predict", json={"texts": ["abc", "de"]})
+    assert answer.status_code == 200
+    assert list(answer.json) == ["predictions"]
+    assert [one["text"] for one in answer.json["predictions"]] == ["cba", "ed"]
+    assert answer.json["predictions"][1]["completion_tokens"] == 2
+    assert len(twins.inference.asked) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Which model answers, with which template, over in-memory twins."""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,7 +9,19 @@ import pytest
 
 from app.core.entities.datasets import Message, TokenizedRow
 from app.core.entities.identity import Principal, Role
-from app.core.entities.inference import Adapter, Generation, GenerationRequest
+from app.core.entities.inference import (
+    Adapter,
+    Answer,
+    AnswerOptions,
+    AnswerPiece,
+    ChatRequest,
+    Choice,
+    Generation,
+    GenerationRequest,
+    Piece,
+    Prediction,
+    TokenCounts,
+)
 from app.core.entities.models import BaseModelSpec, ModelVersion
 from app.core.errors import Invalid, NotFound, Unavailable
 from app.core.interfaces.components import ArtifactStore, BaseModelStore, ChatTokenizer
@@ -95,13 +107,37 @@ class MemoryEngines(EngineClient):
         self.bases = bases
         self.text = text
         self.asked: list[GenerationRequest] = []
+        self.ended = 0  # streams
 
     def resident(self) -> Sequence[str]:
         return self.bases
 
     def generate(self, request: GenerationRequest) -> Generation:
         self.asked.append(request)
-        return Generation(self.text, "stop", len(request.prompt_ids), 3)
+        if len(request.prompt_ids) > 20:
+            raise Invalid("the prompt is too long")
+        if "?" in map(chr, request.prompt_ids):
+            raise Unavailable("nobody knows", code="engine_unavailable")
+        choices = [Choice(self.text, "stop") for _ in range(request.options.n)]
+        return Generation(choices, TokenCounts(len(request.prompt_ids), 3))
+
+    def stream(self, request: GenerationRequest) -> Generator[Piece]:
+        generation = self.generate(request)
+        try:
+            for letter in self.text:
+                yield Piece(letter)
+            yield Piece(finish_reason="stop")
+            yield Piece(tokens=generation.tokens)
+        finally:
+            self.ended += 1
+
+
+SHORT = AnswerOptions(max_tokens=9, temperature=0.5)
+
+
+def ask(service: InferenceService, model: str | None = None) -> Prediction:
+    [answer] = service.predict(ASKER, ["hi"], SHORT, model)
+    return answer
 
 
 def version(name: str, **changes: object) -> ModelVersion:
@@ -141,15 +177,14 @@ def service(versions: MemoryModelVersionRepository, engines: MemoryEngines) -> I
 def test_without_a_model_the_first_resident_base_answers(
     service: InferenceService, engines: MemoryEngines
 ) -> None:
-    answer = service.predict(ASKER, "hi", 9, 0.5)
-    assert (answer.text, answer.reasoning, answer.model) == ("yes", None, "tiny")
-    assert (answer.finish_reason, answer.prompt_tokens, answer.completion_tokens) == ("stop", 4, 3)
+    answer = ask(service)
+    assert (answer.first, answer.model) == (Answer("yes", None, "stop"), "tiny")
+    assert answer.tokens == TokenCounts(4, 3)
     assert engines.asked == [
         GenerationRequest(
             base_model="tiny",
             prompt_ids=[ord(c) for c in "Tuhi"],
-            max_tokens=9,
-            temperature=0.5,
+            options=SHORT,
             stop_token_ids=(ord("T"),),
             sharing=ASKER.project_id,
         )
@@ -159,7 +194,7 @@ def test_without_a_model_the_first_resident_base_answers(
 def test_without_a_model_and_without_an_engine(versions: MemoryModelVersionRepository) -> None:
     lonely = InferenceService(Targets(versions, MemoryBases(), MemoryArtifacts()), MemoryEngines())
     with pytest.raises(Unavailable) as caught:
-        lonely.predict(ASKER, "hi", 9, 0.5)
+        ask(lonely)
     assert caught.value.code == "base_not_resident"
 
 
@@ -167,7 +202,7 @@ def test_a_version_answers_with_its_own_template_and_adapter(
     service: InferenceService, versions: MemoryModelVersionRepository, engines: MemoryEngines
 ) -> None:
     versions.publish(version("support"))
-    answer = service.predict(ASKER, "hi", 9, 0.0, "support")
+    answer = ask(service, "support")
     assert answer.model == "support:1"
     [asked] = engines.asked
     assert asked.base_model == "tiny"
@@ -181,17 +216,17 @@ def test_a_bare_name_is_the_newest_version_and_a_number_is_that_one(
 ) -> None:
     versions.publish(version("support", id="one"))
     versions.publish(version("support", id="two"))
-    assert service.predict(ASKER, "hi", 9, 0.0, "support").model == "support:2"
-    assert service.predict(ASKER, "hi", 9, 0.0, "support:1").model == "support:1"
+    assert ask(service, "support").model == "support:2"
+    assert ask(service, "support:1").model == "support:1"
 
 
 def test_a_base_models_name_is_that_base_unless_a_version_has_it(
     service: InferenceService, versions: MemoryModelVersionRepository, engines: MemoryEngines
 ) -> None:
-    assert service.predict(ASKER, "hi", 9, 0.0, "big").model == "big"
+    assert ask(service, "big").model == "big"
     assert engines.asked[-1].base_model == "big"
     versions.publish(version("big"))
-    assert service.predict(ASKER, "hi", 9, 0.0, "big").model == "big:1"
+    assert ask(service, "big").model == "big:1"
 
 
 @pytest.mark.parametrize("model", ["nobody", "support:2", "tiny:1"])
@@ -200,7 +235,7 @@ def test_a_model_that_the_project_does_not_have(
 ) -> None:
     versions.publish(version("support"))
     with pytest.raises(NotFound, match=model) as caught:
-        service.predict(ASKER, "hi", 9, 0.0, model)
+        ask(service, model)
     assert caught.value.code == "model_not_found"
 
 
@@ -209,7 +244,7 @@ def test_a_label_head_writes_no_text(
 ) -> None:
     versions.publish(version("tickets", config={"objective": "classification"}))
     with pytest.raises(Invalid, match="tickets:1") as caught:
-        service.predict(ASKER, "hi", 9, 0.0, "tickets")
+        ask(service, "tickets")
     assert caught.value.code == "not_generative"
     assert engines.asked == []
 
@@ -217,7 +252,7 @@ def test_a_label_head_writes_no_text(
 def test_an_encoder_writes_no_text(service: InferenceService, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LetterTokenizer, "generates", False)
     with pytest.raises(Invalid, match="big") as caught:
-        service.predict(ASKER, "hi", 9, 0.0, "big")
+        ask(service, "big")
     assert caught.value.code == "not_generative"
 
 
@@ -226,7 +261,7 @@ def test_another_projects_model_does_not_exist(
 ) -> None:
     versions.publish(version("support", project_id="theirs"))
     with pytest.raises(NotFound):
-        service.predict(ASKER, "hi", 9, 0.0, "support")
+        ask(service, "support")
     assert engines.asked == []
 
 
@@ -235,18 +270,101 @@ def test_a_whole_model_is_no_adapter(
 ) -> None:
     versions.publish(version("support", config={"adaptation": "full"}))
     with pytest.raises(Invalid, match=r"models/registry/folder-support.*adaptation: lora") as caught:
-        service.predict(ASKER, "hi", 9, 0.0, "support")
+        ask(service, "support")
     assert caught.value.code == "not_servable"
     assert engines.asked == []
 
 
 def test_what_is_no_reference_is_refused(service: InferenceService) -> None:
     with pytest.raises(Invalid):
-        service.predict(ASKER, "hi", 9, 0.0, "../etc")
+        ask(service, "../etc")
 
 
 def test_reasoning_is_told_apart(versions: MemoryModelVersionRepository) -> None:
     thinking = MemoryEngines("tiny", text="hm</think>42")
     service = InferenceService(Targets(versions, MemoryBases(), MemoryArtifacts()), thinking)
-    answer = service.predict(ASKER, "hi", 9, 0.0)
-    assert (answer.reasoning, answer.text) == ("hm", "42")
+    answer = ask(service)
+    assert answer.first == Answer("42", "hm", "stop")
+
+
+def test_a_batch_is_answered_in_order(service: InferenceService, engines: MemoryEngines) -> None:
+    texts = [str(number) for number in range(64)]
+    answers = service.predict(ASKER, texts, SHORT, "tiny")
+    asked = sorted("".join(map(chr, request.prompt_ids)) for request in engines.asked)
+    assert asked == sorted(f"Tu{text}" for text in texts)
+    assert [answer.tokens.prompt for answer in answers] == [2 + len(text) for text in texts]
+
+
+def test_a_batch_names_each_text_that_has_a_fault(service: InferenceService) -> None:
+    long = "x" * 30
+    with pytest.raises(Invalid) as caught:
+        service.predict(ASKER, ["hi", long, "ho", long], SHORT)
+    assert [(fault.where, fault.message) for fault in caught.value.faults] == [
+        (f"texts.{place}", "the prompt is too long") for place in (1, 3)
+    ]
+    with pytest.raises(Invalid, match="the prompt is too long"):
+        service.predict(ASKER, [long], SHORT)
+    with pytest.raises(Unavailable, match="nobody knows"):
+        service.predict(ASKER, ["hi", "what?", "ho"], SHORT)
+
+
+def test_a_batch_has_one_deadline(service: InferenceService, engines: MemoryEngines) -> None:
+    service.predict(ASKER, ["a", "b"], AnswerOptions(deadline_seconds=5))
+    assert all(0 < (asked.options.deadline_seconds or 0) <= 5 for asked in engines.asked)
+    with pytest.raises(Unavailable) as caught:
+        service.predict(ASKER, ["a", "b"], AnswerOptions(deadline_seconds=1e-9))
+    assert (caught.value.code, len(engines.asked)) == ("engine_timeout", 2)
+
+
+def test_what_ignores_the_end_stops_at_no_token(service: InferenceService, engines: MemoryEngines) -> None:
+    service.predict(ASKER, ["hi"], AnswerOptions(ignore_eos=True))
+    assert engines.asked[0].stop_token_ids == ()
+
+
+def test_a_chat_is_rendered_whole(service: InferenceService, engines: MemoryEngines) -> None:
+    messages: list[Message] = [{"role": "system", "content": "Be."}, {"role": "user", "content": "Who"}]
+    answer = service.chat(ASKER, ChatRequest(messages, "big", replace(SHORT, n=2)))
+    assert (answer.first, answer.model) == (Answer("yes", None, "stop"), "big")
+    assert answer.others == [answer.first]
+    assert "".join(map(chr, engines.asked[0].prompt_ids)) == "BsBe.BuWho"
+
+
+CHAT = ChatRequest([{"role": "user", "content": "hi"}], "tiny", SHORT)
+
+
+def test_a_stream_tells_reasoning_apart(
+    versions: MemoryModelVersionRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LetterTokenizer, "opens_thinking", True)
+    thinking = MemoryEngines("tiny", text="h </think>\n42")
+    service = InferenceService(Targets(versions, MemoryBases(), MemoryArtifacts()), thinking)
+    stream = service.stream(ASKER, CHAT)
+    assert (stream.model, len(thinking.asked)) == ("tiny", 1)
+    pieces = list(stream)
+    assert pieces == [
+        AnswerPiece(reasoning="h"),
+        AnswerPiece("4"),
+        AnswerPiece("2"),
+        AnswerPiece(finish_reason="stop"),
+        AnswerPiece(tokens=TokenCounts(4, 3)),
+    ]
+
+
+@pytest.mark.parametrize("read", [0, 1])
+def test_a_stream_that_is_closed_is_closed_at_the_engine(
+    service: InferenceService, engines: MemoryEngines, read: int
+) -> None:
+    stream = service.stream(ASKER, CHAT)
+    for _ in zip(range(read), stream, strict=False):
+        pass
+    assert engines.ended == 0
+    stream.close()
+    assert engines.ended == 1
+
+
+def test_what_hinders_a_stream_is_raised_before_it(service: InferenceService) -> None:
+    for text, kind in (("x" * 30, Invalid), ("what?", Unavailable)):
+        with pytest.raises(kind):
+            service.stream(ASKER, replace(CHAT, messages=[{"role": "user", "content": text}]))
+    with pytest.raises(NotFound):
+        service.stream(ASKER, replace(CHAT, model="nobody"))

@@ -4,17 +4,30 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import repeat
 from typing import Any
 
 import pytest
 
-from app.core.entities.inference import Adapter, Generation, GenerationRequest
+from app.core.entities.inference import (
+    Adapter,
+    AnswerOptions,
+    Choice,
+    Generation,
+    GenerationRequest,
+    Piece,
+    TokenCounts,
+    TokenLogprob,
+)
 from app.core.errors import AppError, Invalid, TooMany, Unavailable
 from app.implementations.serving.engine_client import HttpEngineClient
+from app.implementations.serving.wire import CompletionBody
 
 ADAPTER = Adapter("version-1", "/models/registry/version-1")
 Reply = tuple[int, Any, dict[str, str]]
+Ask = Callable[[GenerationRequest], str]
 
 
 class QuietServer(ThreadingHTTPServer):
@@ -32,6 +45,7 @@ class FakeEngine:
         self.refuses = False
         self.reply: Callable[[str, dict[str, Any]], Reply | None] = lambda path, body: None
         self.release = threading.Event()
+        self.left = threading.Event()  # the client has gone away from a stream
         self._server = QuietServer(("127.0.0.1", 0), self._handler())
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
         self._thread.start()
@@ -59,7 +73,7 @@ class FakeEngine:
             return 200, b"Success", {}
         if body["model"] not in {"tiny", *self.adapters}:
             return 404, {"error": {"message": "no such model", "code": 404}}, {}
-        return 200, {"choices": [{"text": "Hello", "finish_reason": "stop"}], "usage": USAGE}, {}
+        return 200, events(*TOLD) if body.get("stream") else WHOLE, {}
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         fake = self
@@ -76,6 +90,9 @@ class FakeEngine:
             def _answer(self, body: dict[str, Any]) -> None:
                 fake.authorizations.add(self.headers["authorization"])
                 status, content, headers = fake.answer(self.path, body)
+                if isinstance(content, Iterator):
+                    self._stream(content)
+                    return
                 data = content if isinstance(content, bytes) else json.dumps(content).encode()
                 self.send_response(status)
                 self.send_header("content-length", str(len(data)))
@@ -84,13 +101,50 @@ class FakeEngine:
                 self.end_headers()
                 self.wfile.write(data)
 
+            def _stream(self, events: Iterator[bytes]) -> None:
+                """In chunks; what is sent to one who has left fails at the second at the latest."""
+                self.send_response(200)
+                self.send_header("transfer-encoding", "chunked")
+                self.end_headers()
+                try:
+                    for event in events:
+                        self.wfile.write(b"%x\r\n%s\r\n" % (len(event), event))
+                        self.wfile.flush()
+                except OSError:
+                    fake.left.set()
+                    raise
+                self.wfile.write(b"0\r\n\r\n")
+
             def log_message(self, *_: object) -> None:
                 pass
 
         return Handler
 
 
+def choice(text: str, finish: str | None = None, index: int = 0, **others: Any) -> dict[str, Any]:
+    return {"index": index, "text": text, "finish_reason": finish, "logprobs": None, **others}
+
+
+def events(*told: Any) -> Iterator[bytes]:
+    for one in told:
+        yield (
+            b"data: " + (one if isinstance(one, bytes) else json.dumps(one, ensure_ascii=False).encode()) + b"\n\n"
+        )
+
+
+def endless() -> Iterator[bytes]:
+    return repeat(next(events(TOLD[0])))
+
+
 USAGE = {"prompt_tokens": 3, "completion_tokens": 5}
+WHOLE = {"choices": [choice("Hello", "stop")], "usage": USAGE}
+TOLD = [
+    {"choices": [choice("Hel")]},
+    {"choices": [choice("lo", "stop")]},
+    {"choices": [], "usage": USAGE},
+    b"[DONE]",
+]
+HELLO = [Piece("Hel"), Piece("lo", finish_reason="stop"), Piece(tokens=TokenCounts(3, 5))]
 
 
 @pytest.fixture
@@ -105,8 +159,20 @@ def client(engine: FakeEngine) -> HttpEngineClient:
     return HttpEngineClient({"tiny": engine.url + "/"}, "secret", 5.0)
 
 
-def request(base: str = "tiny", adapter: Adapter | None = None, **changes: Any) -> GenerationRequest:
-    return GenerationRequest(base, [1, 2, 3], 5, adapter=adapter, **changes)
+def request(base: str = "tiny", adapter: Adapter | None = None, **options: Any) -> GenerationRequest:
+    return GenerationRequest(base, [1, 2, 3], AnswerOptions(**{"max_tokens": 5, **options}), adapter=adapter)
+
+
+@pytest.fixture(params=["whole", "stream"])
+def ask(client: HttpEngineClient, request: pytest.FixtureRequest) -> Callable[[GenerationRequest], str]:
+    """What is true of both: the text of an answer."""
+    return lambda asked: text_of(client, asked, request.param)
+
+
+def text_of(client: HttpEngineClient, asked: GenerationRequest, way: str) -> str:
+    if way == "whole":
+        return client.generate(asked).text
+    return "".join(piece.text for piece in client.stream(asked))
 
 
 def error_of(ask: Callable[[], object]) -> AppError:
@@ -116,14 +182,23 @@ def error_of(ask: Callable[[], object]) -> AppError:
 
 
 def test_a_generation_with_vllms_fields_alone(client: HttpEngineClient, engine: FakeEngine) -> None:
-    answer = client.generate(request(temperature=0.5, stop_token_ids=(2,), sharing="project"))
-    assert answer == Generation("Hello", "stop", 3, 5)
+    plain = replace(request(), stop_token_ids=(2,), sharing="project")
+    assert client.generate(plain) == Generation([Choice("Hello", "stop")], TokenCounts(3, 5))
     assert engine.asked("/v1/completions") == [
         {
             "model": "tiny",
             "prompt": [1, 2, 3],
             "max_tokens": 5,
-            "temperature": 0.5,
+            "temperature": 0.0,
+            "top_p": 1.0,
+            "top_k": 0,
+            "min_p": 0.0,
+            "repetition_penalty": 1.0,
+            "presence_penalty": 0.0,
+            "frequency_penalty": 0.0,
+            "ignore_eos": False,
+            "n": 1,
+            "stop": [],
             "stop_token_ids": [2],
             "cache_salt": "project",
         }
@@ -131,16 +206,77 @@ def test_a_generation_with_vllms_fields_alone(client: HttpEngineClient, engine: 
     assert engine.authorizations == {"Bearer secret"}
 
 
-def test_an_adapter_is_loaded_when_the_engine_does_not_know_it(
-    client: HttpEngineClient, engine: FakeEngine
-) -> None:
+def test_all_that_may_be_asked_for(client: HttpEngineClient, engine: FakeEngine) -> None:
+    options = {"temperature": 0.5, "top_p": 0.9, "top_k": 7, "min_p": 0.1, "n": 2, "seed": 4, "logprobs": 0}
+    penalties = {"repetition_penalty": 1.5, "presence_penalty": -1.0, "frequency_penalty": 1.0, "ignore_eos": True}
+    schema = {"type": "object"}
+    client.generate(request(**options, **penalties, stop=("a", "b"), json_schema=schema, deadline_seconds=3))
+    [asked] = engine.asked("/v1/completions")
+    assert asked.items() >= {**options, **penalties, "stop": ["a", "b"]}.items()
+    assert asked["structured_outputs"] == {"json": schema}
+    assert asked.keys() <= CompletionBody.model_fields.keys() | {"structured_outputs"}
+
+
+def test_several_choices_come_in_their_order(client: HttpEngineClient, engine: FakeEngine) -> None:
+    choices = [choice("two", "length", 1), choice("one", "stop", 0)]
+    engine.reply = lambda path, body: (200, {"choices": choices, "usage": USAGE}, {})
+    assert client.generate(request(n=2)).choices == [Choice("one", "stop"), Choice("two", "length")]
+
+
+def test_logprobs(client: HttpEngineClient, engine: FakeEngine) -> None:
+    block = {"tokens": ["He"], "token_logprobs": [-0.5], "top_logprobs": [{"Ho": -0.4, "He": -0.5}]}
+    told = choice("He", "stop", logprobs=block)
+    found = (TokenLogprob("He", -0.5, {"Ho": -0.4, "He": -0.5}),)
+    engine.reply = lambda path, body: (200, {"choices": [told], "usage": USAGE}, {})
+    assert client.generate(request(logprobs=1)).choices[0].logprobs == found
+    engine.reply = lambda path, body: (200, events({"choices": [told]}, *TOLD[2:]), {})
+    assert next(client.stream(request(logprobs=1))).logprobs == found
+
+
+def test_a_stream(client: HttpEngineClient, engine: FakeEngine) -> None:
+    assert list(client.stream(request())) == HELLO
+    [asked] = engine.asked("/v1/completions")
+    assert (asked["stream"], asked["stream_options"]) == (True, {"include_usage": True})
+
+
+@pytest.mark.parametrize("size", [1, 7, 100_000])
+def test_a_stream_however_it_arrives(client: HttpEngineClient, engine: FakeEngine, size: int) -> None:
+    odd = "é \u2028 👍 \x85 data: [DONE]"
+    whole = b": hello\n\n" + b"".join(events({"choices": [choice(odd)]}, *TOLD))
+    engine.reply = lambda path, body: (200, (whole[i : i + size] for i in range(0, len(whole), size)), {})
+    assert list(client.stream(request())) == [Piece(odd), *HELLO]
+
+
+def test_a_stream_that_is_closed_closes_the_engines(client: HttpEngineClient, engine: FakeEngine) -> None:
+    engine.reply = lambda path, body: (200, endless(), {})
+    stream = client.stream(request())
+    assert next(stream) == HELLO[0]
+    stream.close()
+    assert engine.left.wait(10)
+
+
+def test_a_stream_that_fails_on_the_way(client: HttpEngineClient, engine: FakeEngine) -> None:
+    broken = [{"error": {"message": "/secret"}}], [], [b"{"], [{"choices": [{}]}], [b"[DONE]"]
+    for rest in broken:
+        engine.reply = lambda path, body, rest=rest: (200, events(TOLD[0], *rest), {})
+        stream = client.stream(request())
+        assert next(stream) == HELLO[0]
+        error = error_of(lambda stream=stream: list(stream))
+        assert (error.status, error.code) == (
+            503,
+            "engine_failed" if "error" in str(rest) else "engine_unavailable",
+        )
+        assert "/secret" not in error.message
+
+
+def test_an_adapter_is_loaded_when_the_engine_does_not_know_it(ask: Ask, engine: FakeEngine) -> None:
     for _ in range(2):
-        assert client.generate(request("tiny", ADAPTER)).text == "Hello"
+        assert ask(request("tiny", ADAPTER)) == "Hello"
     assert engine.asked("/v1/load_lora_adapter") == [{"lora_name": ADAPTER.name, "lora_path": ADAPTER.folder}]
     assert [body["model"] for body in engine.asked("/v1/completions")] == [ADAPTER.name] * 3
 
 
-def test_an_adapter_that_another_has_loaded_meanwhile_serves(client: HttpEngineClient, engine: FakeEngine) -> None:
+def test_an_adapter_that_another_has_loaded_meanwhile_serves(ask: Ask, engine: FakeEngine) -> None:
     def loaded_already(path: str, body: dict[str, Any]) -> Reply | None:
         if path == "/v1/load_lora_adapter":
             engine.adapters.add(ADAPTER.name)
@@ -148,14 +284,14 @@ def test_an_adapter_that_another_has_loaded_meanwhile_serves(client: HttpEngineC
         return None
 
     engine.reply = loaded_already
-    assert client.generate(request(adapter=ADAPTER)).text == "Hello"
+    assert ask(request(adapter=ADAPTER)) == "Hello"
 
 
 def test_an_adapter_that_the_engine_refuses(
-    client: HttpEngineClient, engine: FakeEngine, caplog: pytest.LogCaptureFixture
+    ask: Ask, engine: FakeEngine, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine.refuses = True
-    error = error_of(lambda: client.generate(request(adapter=ADAPTER)))
+    error = error_of(lambda: ask(request(adapter=ADAPTER)))
     assert (type(error), error.code) == (Unavailable, "adapter_refused")
     assert ADAPTER.folder not in error.message
     assert ADAPTER.folder in caplog.text
@@ -181,41 +317,53 @@ def test_an_engine_that_is_not_there() -> None:
     assert client.resident() == []
 
 
-def test_a_full_queue_says_when_to_come_again(client: HttpEngineClient, engine: FakeEngine) -> None:
+def test_a_full_queue_says_when_to_come_again(ask: Ask, engine: FakeEngine) -> None:
     engine.reply = lambda path, body: (429, {"error": {"message": "full"}}, {"retry-after": "7"})
-    error = error_of(lambda: client.generate(request()))
+    error = error_of(lambda: ask(request()))
     assert isinstance(error, TooMany)
     assert error.retry_after == 7
 
 
-def test_a_fault_in_the_request_is_told(client: HttpEngineClient, engine: FakeEngine) -> None:
+def test_a_fault_in_the_request_is_told(ask: Ask, engine: FakeEngine) -> None:
     engine.reply = lambda path, body: (400, {"error": {"message": "the prompt is too long"}}, {})
-    error = error_of(lambda: client.generate(request()))
+    error = error_of(lambda: ask(request()))
     assert (type(error), error.message) == (Invalid, "the prompt is too long")
 
 
 @pytest.mark.parametrize(
     ("status", "content"), [(500, b"oops /secret/path"), (401, b"{}"), (200, b"not json"), (200, {"choices": []})]
 )
-def test_an_engine_that_fails_is_unavailable(
-    client: HttpEngineClient, engine: FakeEngine, status: int, content: Any
-) -> None:
+def test_an_engine_that_fails_is_unavailable(ask: Ask, engine: FakeEngine, status: int, content: Any) -> None:
     engine.reply = lambda path, body: (status, content, {})
-    error = error_of(lambda: client.generate(request()))
+    error = error_of(lambda: ask(request()))
     assert (error.status, error.code) == (503, "engine_unavailable")
     assert "/secret" not in error.message
 
 
-def test_a_generation_that_takes_too_long(engine: FakeEngine) -> None:
+@pytest.mark.parametrize(("limit", "options"), [(0.1, {}), (30, {"deadline_seconds": 0.1})])
+@pytest.mark.parametrize("way", ["whole", "stream"])
+def test_a_generation_that_takes_too_long(
+    engine: FakeEngine, way: str, limit: float, options: dict[str, float]
+) -> None:
     def hang(path: str, body: dict[str, Any]) -> None:
-        engine.release.wait(10)
+        engine.release.wait(30)
 
     engine.reply = hang
-    client = HttpEngineClient({"tiny": engine.url}, None, 0.1)
-    started = time.monotonic()
-    error = error_of(lambda: client.generate(request()))
+    client = HttpEngineClient({"tiny": engine.url}, None, limit)
+    error = error_of(lambda: text_of(client, request(**options), way))
     assert (error.status, error.code) == (503, "engine_timeout")
-    assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("pause", [0.01, 30])
+def test_a_stream_that_takes_too_long_in_all(client: HttpEngineClient, engine: FakeEngine, pause: float) -> None:
+    def slowly() -> Iterator[bytes]:
+        for event in endless():
+            yield event
+            engine.release.wait(pause)
+
+    engine.reply = lambda path, body: (200, slowly(), {})
+    error = error_of(lambda: list(client.stream(request(deadline_seconds=0.3))))
+    assert (error.status, error.code) == (503, "engine_timeout")
 
 
 def test_health_is_asked_once_a_second_at_most(

@@ -1,0 +1,38 @@
+"""An answer on its way."""
+
+from collections.abc import Generator, Iterator
+from itertools import chain
+
+from app.core.entities.inference import AnswerPiece, Piece
+from app.core.entities.reasoning import ReasoningStream
+
+
+class AnswerStream:
+    """Its pieces, reasoning told from the rest; the last has the counts. Close it, and the engine stops.
+
+    It is made once the engine has begun to answer: what hinders that is raised here. ``Unavailable`` for what
+    fails on the way.
+    """
+
+    def __init__(self, model: str, opens_thinking: bool, pieces: Generator[Piece]) -> None:
+        self.model = model  # the reference that answers, or the base model's name
+        self._opens_thinking = opens_thinking
+        self._pieces = pieces
+        self._first = next(pieces)
+
+    def __iter__(self) -> Iterator[AnswerPiece]:
+        texts: dict[int, ReasoningStream] = {}
+        for piece in chain([self._first], self._pieces):
+            if piece.tokens:
+                yield AnswerPiece(tokens=piece.tokens)
+                continue
+            text = texts.setdefault(piece.choice, ReasoningStream(self._opens_thinking))
+            reasoning, answer = text.push(piece.text)
+            if piece.finish_reason:
+                late_reasoning, late_answer = text.finish()
+                reasoning, answer = reasoning + late_reasoning, answer + late_answer
+            if reasoning or answer or piece.logprobs or piece.finish_reason:
+                yield AnswerPiece(answer, reasoning, piece.logprobs, piece.finish_reason, piece.choice)
+
+    def close(self) -> None:
+        self._pieces.close()
