@@ -8,14 +8,14 @@ from typing import Any, TypeVar, cast
 
 from app.core.entities.dataset_versions import Dataset, DatasetSummary, DatasetVersion
 from app.core.entities.identity import DEFAULT_PROJECT_ID, Membership, Role, User
-from app.core.entities.models import ModelSummary, ModelVersion
+from app.core.entities.models import ModelAlias, ModelSummary, ModelVersion
 from app.core.errors import Conflict, NotFound
 from app.core.interfaces.storage import (
     DatasetRepository,
     ModelVersionRepository,
     UserRepository,
 )
-from app.repositories import dataset_rules
+from app.repositories import dataset_rules, version_rules
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 _lock = RLock()  # one for all: a job that succeeds writes a version
@@ -35,6 +35,7 @@ def locked(method: Method) -> Method:
 class MemoryModelVersionRepository(ModelVersionRepository):
     def __init__(self) -> None:
         self.kept: list[ModelVersion] = []
+        self._aliases: dict[tuple[str, str, str], ModelAlias] = {}  # by project, model and name
 
     @locked
     def publish(self, version: ModelVersion) -> ModelVersion:
@@ -48,6 +49,24 @@ class MemoryModelVersionRepository(ModelVersionRepository):
     def find(self, project_id: str, name: str, number: int | None = None) -> ModelVersion | None:
         found = self.versions(project_id, name)
         return next((v for v in found if number in (None, v.number)), None)
+
+    def alias(self, project_id: str, model: str, alias: str) -> ModelAlias | None:
+        return self._aliases.get((project_id, model, alias))
+
+    @locked
+    def aliases(self, project_id: str, model: str) -> Sequence[ModelAlias]:
+        return [alias for key, alias in sorted(self._aliases.items()) if key[:2] == (project_id, model)]
+
+    @locked
+    def set_alias(self, alias: ModelAlias) -> None:
+        known = {version.number for version in self.versions(alias.project_id, alias.model)}
+        if missing := set(alias.weights) - known:
+            raise version_rules.no_versions(alias.model, missing)
+        self._aliases[alias.project_id, alias.model, alias.alias] = alias
+
+    @locked
+    def remove_alias(self, project_id: str, model: str, alias: str) -> bool:
+        return self._aliases.pop((project_id, model, alias), None) is not None
 
     def models(self, project_id: str) -> Sequence[ModelSummary]:
         names = sorted({v.name for v in self.kept if v.project_id == project_id})

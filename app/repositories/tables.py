@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any
 
-from sqlalchemy import BigInteger, ForeignKey, Index, UniqueConstraint
+from sqlalchemy import BigInteger, ForeignKey, ForeignKeyConstraint, Index, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.entities.jobs import DEFAULT_QUEUE
@@ -184,3 +184,23 @@ class ModelVersionRow(Base):
     metrics: Mapped[JsonObject]
     created_by: Mapped[Str | None]
     created_at: Mapped[Time]
+
+
+class ModelAliasRow(Base):
+    """One version that an alias carries. The key to it: what an alias names is not deleted."""
+
+    __tablename__ = "model_aliases"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["project_id", "model", "number"],
+            ["model_versions.project_id", "model_versions.name", "model_versions.number"],
+        ),
+    )
+
+    project_id: Mapped[Str] = mapped_column(ForeignKey("projects.id"), primary_key=True, index=True)
+    model: Mapped[Str] = mapped_column(primary_key=True)
+    alias: Mapped[Str] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    weight: Mapped[int]
+    set_by: Mapped[Str | None]
+    set_at: Mapped[Time]

@@ -17,7 +17,7 @@ from app.core.entities.jobs import (
     Progress,
 )
 from app.core.entities.metrics import MetricCurve
-from app.core.entities.models import ModelSummary, ModelVersion
+from app.core.entities.models import ModelAlias, ModelSummary, ModelVersion
 
 NO_LIMITS = Limits()
 
@@ -170,14 +170,29 @@ class JobRepository(ABC):
 
 
 class ModelVersionRepository(ABC):
-    """Published versions. They are added by ``JobRepository.succeed`` and never change."""
+    """Published versions, which are added by ``JobRepository.succeed`` and never change; aliases, which move."""
 
     @abstractmethod
     def get(self, project_id: str, version_id: str) -> ModelVersion | None: ...
 
     @abstractmethod
     def find(self, project_id: str, name: str, number: int | None = None) -> ModelVersion | None:
-        """The version of that number, or the newest."""
+        """The version of that number, or the newest. Not for references: ``find_version`` is."""
+
+    @abstractmethod
+    def alias(self, project_id: str, model: str, alias: str) -> ModelAlias | None: ...
+
+    @abstractmethod
+    def aliases(self, project_id: str, model: str) -> Sequence[ModelAlias]:
+        """By name; empty if there is no such model."""
+
+    @abstractmethod
+    def set_alias(self, alias: ModelAlias) -> None:
+        """In the place of what it stood for. ``NotFound`` (model_not_found) if a version of its is not there."""
+
+    @abstractmethod
+    def remove_alias(self, project_id: str, model: str, alias: str) -> bool:
+        """Whether there was one."""
 
     @abstractmethod
     def models(self, project_id: str) -> Sequence[ModelSummary]:

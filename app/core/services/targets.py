@@ -7,6 +7,7 @@ from app.core.entities.models import ModelVersion, Reference, not_generative
 from app.core.errors import Invalid, NotFound
 from app.core.interfaces.components import ArtifactStore, BaseModelStore, ChatTokenizer
 from app.core.interfaces.storage import ModelVersionRepository
+from app.core.services.references import find_version
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,17 +28,18 @@ class Targets:
         self._bases = bases
         self._artifacts = artifacts
 
-    def find(self, project_id: str, model: str) -> Target:
+    def find(self, project_id: str, model: str, conversation: str | None = None) -> Target:
         """A published version comes before a base model of the same name.
 
+        Where an alias is split between versions, a ``conversation`` stays with one; without it each is drawn anew.
         Raises ``NotFound`` for a model that the project does not have, ``Invalid`` (not_generative) for one with
         a label head and (not_servable) for one that no engine attaches.
         """
         reference = Reference.parse(model)
-        version = self._versions.find(project_id, reference.name, reference.number)
+        version = find_version(self._versions, project_id, reference, lambda alias: alias.draw(conversation))
         if version is not None:
             return self._version(version)
-        if reference.number is None and any(spec.name == reference.name for spec in self._bases.specs()):
+        if reference.is_bare and any(spec.name == reference.name for spec in self._bases.specs()):
             return self.base(reference.name)
         raise NotFound(f"there is no model {model!r} in this project", code="model_not_found")
 

@@ -12,7 +12,7 @@ OPEN = {"auth.token", "monitor.health", "monitor.ready", "docs.docs", "api-docs.
 WRITES = {
     *("train.submit", "train.estimate", "train.cancel", "train.pause", "train.resume", "train.retry"),
     *("datasets.upload", "datasets.upload_version", "datasets.delete", "datasets.restore"),
-    *("datasets.set_tag", "datasets.remove_tag"),
+    *("datasets.set_tag", "datasets.remove_tag", "models.set_alias", "models.remove_alias"),
 }
 
 
@@ -28,7 +28,7 @@ def guarded(app):
 
 def test_nothing_opens_without_a_token(app, client):
     found = list(guarded(app))
-    assert len(found) == 29
+    assert len(found) == 32
     for endpoint, method, path in found:
         answer = client.open(path, method=method)
         assert (answer.status_code, answer.json["code"]) == (401, "unauthorized"), endpoint

@@ -10,7 +10,7 @@ import pytest
 from app.core.entities.datasets import Message, TokenizedRow
 from app.core.entities.identity import Principal, Role
 from app.core.entities.inference import Adapter, Generation, GenerationRequest
-from app.core.entities.models import BaseModelSpec, ModelVersion
+from app.core.entities.models import BaseModelSpec, ModelAlias, ModelVersion
 from app.core.errors import Invalid, NotFound, Unavailable
 from app.core.interfaces.components import ArtifactStore, BaseModelStore, ChatTokenizer
 from app.core.interfaces.operations import EngineClient
@@ -185,6 +185,36 @@ def test_a_bare_name_is_the_newest_version_and_a_number_is_that_one(
     assert service.predict(ASKER, "hi", 9, 0.0, "support:1").model == "support:1"
 
 
+def alias(name: str, weights: dict[int, int]) -> ModelAlias:
+    return ModelAlias("default", "support", name, weights, None, datetime.now(UTC))
+
+
+def test_an_alias_is_its_version_and_champion_stands_behind_the_bare_name(
+    service: InferenceService, versions: MemoryModelVersionRepository
+) -> None:
+    for one in ("one", "two", "three"):
+        versions.publish(version("support", id=one))
+    versions.set_alias(alias("canary", {1: 1}))
+    assert service.predict(ASKER, "hi", 9, 0.0, "support@canary").model == "support:1"
+    assert service.predict(ASKER, "hi", 9, 0.0, "support").model == "support:3"
+    versions.set_alias(alias("champion", {2: 1}))
+    assert service.predict(ASKER, "hi", 9, 0.0, "support").model == "support:2"
+    assert service.predict(ASKER, "hi", 9, 0.0, "support:3").model == "support:3"
+
+
+def test_a_conversation_stays_with_one_version_of_a_split_alias(versions: MemoryModelVersionRepository) -> None:
+    targets = Targets(versions, MemoryBases(), MemoryArtifacts())
+    for one in ("one", "two"):
+        versions.publish(version("support", id=one))
+    versions.set_alias(alias("champion", {1: 1, 2: 1}))
+
+    def names(*conversations: str | None) -> list[str]:
+        return [targets.find("default", "support", conversation).name for conversation in conversations]
+
+    assert len(set(names(*["the same"] * 20))) == 1
+    assert set(names(*map(str, range(40)))) == set(names(*[None] * 40)) == {"support:1", "support:2"}
+
+
 def test_a_base_models_name_is_that_base_unless_a_version_has_it(
     service: InferenceService, versions: MemoryModelVersionRepository, engines: MemoryEngines
 ) -> None:
@@ -194,7 +224,7 @@ def test_a_base_models_name_is_that_base_unless_a_version_has_it(
     assert service.predict(ASKER, "hi", 9, 0.0, "big").model == "big:1"
 
 
-@pytest.mark.parametrize("model", ["nobody", "support:2", "tiny:1"])
+@pytest.mark.parametrize("model", ["nobody", "support:2", "tiny:1", "support@champion", "tiny@champion"])
 def test_a_model_that_the_project_does_not_have(
     service: InferenceService, versions: MemoryModelVersionRepository, model: str
 ) -> None:
