@@ -127,6 +127,7 @@ REPOSITORIES = ComponentFactory[Any](
         "versions": "app.repositories.model_versions:SqlModelVersionRepository",
         "users": "app.repositories.users:SqlUserRepository",
         "datasets": "app.repositories.datasets:SqlDatasetRepository",
+        "usage": "app.repositories.usage:SqlUsageRepository",
         "health": "app.repositories.database:SqlDatabaseHealth",
     },
 )
@@ -147,6 +148,7 @@ COMPONENTS = ComponentFactory[Any](
         "passwords": "app.implementations.identity.passwords:Argon2Hasher",
         "tokens": "app.implementations.identity.tokens:JwtIssuer",
         "engine_addresses": "app.implementations.serving.addresses:read_engine_addresses",
+        "usage_log": "app.implementations.monitoring.usage_log:BatchedUsageLog",
         "engine_client": "app.implementations.serving.engine_client:HttpEngineClient",
         "model_by_hand": "app.implementations.models.by_hand:ModelByHand",
         "quantization_report": "app.implementations.evaluation.quantization_report:write_report",
@@ -288,6 +290,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
     from app.core.services.monitoring import MonitoringService
     from app.core.services.targets import Targets
     from app.core.services.training import TrainingService
+    from app.core.services.usage import UsageService
 
     @cache
     def repository(name: str) -> Any:
@@ -398,7 +401,12 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
             limits=limits,
         ),
         models=ModelManagementService(versions=repository("versions"), bases=bases),
-        inference=InferenceService(Targets(repository("versions"), bases, artifacts), engines),
+        inference=InferenceService(
+            Targets(repository("versions"), bases, artifacts),
+            engines,
+            COMPONENTS.create("usage_log", repository=repository("usage")),
+        ),
+        usage=UsageService(repository("usage")),
         evaluation=EvaluationService(
             versions=repository("versions"),
             bases=bases,

@@ -8,6 +8,7 @@ from app.core.entities.dataset_versions import Dataset, DatasetVersion
 from app.core.entities.identity import User
 from app.core.entities.jobs import FineTuningJob, JobError, JobEvent, JobState, Progress
 from app.core.entities.models import ModelAlias, ModelVersion
+from app.core.entities.usage import Usage
 from app.core.errors import Fault
 from app.repositories.tables import (
     DatasetRow,
@@ -78,6 +79,11 @@ def dataset_version_row(version: DatasetVersion) -> DatasetVersionRow:
 
 def dataset_version_entity(row: DatasetVersionRow) -> DatasetVersion:
     return DatasetVersion(**_columns(DatasetVersion, row))
+
+
+def usage_values(usage: Usage) -> dict[str, Any]:
+    """For an insert of many."""
+    return {**_values(usage), "day": usage.day}
 
 
 def user_row(user: User) -> UserRow:

@@ -2,17 +2,21 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import date
 from functools import wraps
+from statistics import fmean
 from threading import RLock
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 from app.core.entities.dataset_versions import Dataset, DatasetSummary, DatasetVersion
 from app.core.entities.identity import DEFAULT_PROJECT_ID, Membership, Role, User
 from app.core.entities.models import ModelAlias, ModelSummary, ModelVersion
+from app.core.entities.usage import Usage, UsageSum
 from app.core.errors import Conflict, NotFound
 from app.core.interfaces.storage import (
     DatasetRepository,
     ModelVersionRepository,
+    UsageRepository,
     UserRepository,
 )
 from app.repositories import dataset_rules, version_rules
@@ -178,6 +182,44 @@ class MemoryDatasetRepository(DatasetRepository):
     def _of_project(self, project_id: str, dataset_id: str) -> _KeptDataset | None:
         kept = self._kept.get(dataset_id)
         return kept if kept and kept.dataset.project_id == project_id else None
+
+
+class MemoryUsageRepository(UsageRepository):
+    def __init__(self) -> None:
+        self.kept: list[Usage] = []
+
+    @locked
+    def add(self, rows: Sequence[Usage]) -> None:
+        self.kept.extend(rows)
+
+    @locked
+    def sums(
+        self,
+        project_id: str,
+        by: Literal["model", "day"],
+        first: date,
+        last: date,
+        model: str | None = None,
+    ) -> Sequence[UsageSum]:
+        groups: dict[str, list[Usage]] = {}
+        for row in self.kept:
+            in_time = first.isoformat() <= row.day <= last.isoformat()
+            if row.project_id == project_id and in_time and model in (None, row.model):
+                groups.setdefault(row.model if by == "model" else row.day, []).append(row)
+        return [_summed(key, rows) for key, rows in groups.items()]
+
+
+def _summed(key: str, rows: Sequence[Usage]) -> UsageSum:
+    waits = [row.first_token_seconds for row in rows if row.first_token_seconds is not None]
+    return UsageSum(
+        key=key,
+        requests=len(rows),
+        failed=sum(row.error is not None for row in rows),
+        prompt_tokens=sum(row.prompt_tokens for row in rows),
+        completion_tokens=sum(row.completion_tokens for row in rows),
+        mean_seconds=fmean(row.seconds for row in rows),
+        mean_first_token_seconds=fmean(waits) if waits else None,
+    )
 
 
 class MemoryUserRepository(UserRepository):

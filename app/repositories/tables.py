@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any
 
-from sqlalchemy import BigInteger, ForeignKey, ForeignKeyConstraint, Index, UniqueConstraint
+from sqlalchemy import BigInteger, ForeignKey, ForeignKeyConstraint, Index, Integer, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.entities.jobs import DEFAULT_QUEUE
@@ -204,3 +204,24 @@ class ModelAliasRow(Base):
     weight: Mapped[int]
     set_by: Mapped[Str | None]
     set_at: Mapped[Time]
+
+
+class UsageRow(Base):
+    __tablename__ = "usage"
+    __table_args__ = (Index(None, "project_id", "day"),)  # sums
+
+    # SQLite numbers the rows of an INTEGER key alone.
+    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
+    project_id: Mapped[Str] = mapped_column(ForeignKey("projects.id"))
+    day: Mapped[Str]  # of created_at: the two databases have no word in common for it
+    caller: Mapped[Str]
+    model: Mapped[Str]
+    version_id: Mapped[Str | None]
+    base_model: Mapped[Str]
+    prompt_tokens: Mapped[int]
+    completion_tokens: Mapped[int]
+    first_token_seconds: Mapped[float | None]
+    seconds: Mapped[float]
+    finish_reason: Mapped[Str | None]
+    error: Mapped[Str | None]
+    created_at: Mapped[Time]

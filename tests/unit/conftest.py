@@ -28,6 +28,7 @@ from app.core.services.identity import IdentityService
 from app.core.services.model_management import ModelManagementService
 from app.core.services.monitoring import MonitoringService
 from app.core.services.training import TrainingService
+from app.core.services.usage import UsageService
 from app.implementations.data.inspection import inspect
 from app.implementations.data.library import FolderDatasetLibrary
 from app.implementations.data.pipeline import run_pipeline
@@ -40,6 +41,7 @@ from app.implementations.queue.trainer_launcher import ProcessTrainerLauncher
 from app.repositories.memory import (
     MemoryDatasetRepository,
     MemoryModelVersionRepository,
+    MemoryUsageRepository,
     MemoryUserRepository,
 )
 from app.repositories.memory_jobs import MemoryJobRepository
@@ -101,6 +103,7 @@ class Twins:
     )
     versions: MemoryModelVersionRepository = field(default_factory=MemoryModelVersionRepository)
     datasets: MemoryDatasetRepository = field(default_factory=MemoryDatasetRepository)
+    usage: MemoryUsageRepository = field(default_factory=MemoryUsageRepository)
     database: TwinDatabase = field(default_factory=TwinDatabase)
     queue: TwinQueue = field(default_factory=TwinQueue)
     inference: TwinInference = field(default_factory=TwinInference)
@@ -172,6 +175,7 @@ def services(quiet_settings: Settings, twins: Twins, tokens: JwtIssuer) -> Servi
         execution=unused,
         models=ModelManagementService(twins.versions, bases),
         inference=cast("Any", twins.inference),
+        usage=UsageService(twins.usage),
         evaluation=unused,
         lab=unused,
         monitoring=MonitoringService(twins.database, twins.queue, cast("Any", TwinEngines()), twins.jobs),

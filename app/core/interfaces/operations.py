@@ -9,6 +9,7 @@ from typing import Any, Literal
 from app.core.entities.forecasts import Shortage
 from app.core.entities.inference import Generation, GenerationRequest
 from app.core.entities.jobs import JobEvent
+from app.core.entities.usage import Usage
 from app.core.errors import Fault
 
 DOORBELL = "training.ring"  # the message's name, where a queue sends messages; its argument is a job's id
@@ -107,6 +108,14 @@ class PasswordHasher(ABC):
 
     @abstractmethod
     def matches(self, password: str, password_hash: str) -> bool: ...
+
+
+class UsageLog(ABC):
+    """Keeps a row of each request, off its path."""
+
+    @abstractmethod
+    def record(self, usage: Usage) -> None:
+        """Never raises and never waits: what finds no place is lost, and counted."""
 
 
 class EngineClient(ABC):

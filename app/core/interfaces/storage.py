@@ -2,6 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import Literal
 
 from app.core.entities.dataset_versions import Dataset, DatasetSummary, DatasetVersion
 from app.core.entities.identity import Membership, Role, User
@@ -18,6 +20,7 @@ from app.core.entities.jobs import (
 )
 from app.core.entities.metrics import MetricCurve
 from app.core.entities.models import ModelAlias, ModelSummary, ModelVersion
+from app.core.entities.usage import Usage, UsageSum
 
 NO_LIMITS = Limits()
 
@@ -246,6 +249,25 @@ class DatasetRepository(ABC):
     @abstractmethod
     def is_kept(self, digest: str) -> bool:
         """Whether a version of any project has it."""
+
+
+class UsageRepository(ABC):
+    """One row a request; they are added and summed up."""
+
+    @abstractmethod
+    def add(self, rows: Sequence[Usage]) -> None:
+        """All of them or none; at least one."""
+
+    @abstractmethod
+    def sums(
+        self,
+        project_id: str,
+        by: Literal["model", "day"],
+        first: date,
+        last: date,
+        model: str | None = None,
+    ) -> Sequence[UsageSum]:
+        """Of the days from ``first`` to ``last``, in any order; ``model`` alone, if it is named."""
 
 
 class UserRepository(ABC):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from app.core.services.model_management import ModelManagementService
     from app.core.services.monitoring import MonitoringService
     from app.core.services.training import TrainingService
+    from app.core.services.usage import UsageService
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class Services:
     execution: ExecutionService
     models: ModelManagementService
     inference: InferenceService
+    usage: UsageService
     evaluation: EvaluationService
     monitoring: MonitoringService
     lab: LabService

@@ -18,6 +18,7 @@ class Target:
     base_model: str
     tokenizer: ChatTokenizer
     adapter: Adapter | None = None
+    version_id: str | None = None  # None: a base model
 
 
 class Targets:
@@ -61,4 +62,4 @@ class Targets:
             )
         tokenizer = self._artifacts.tokenizer(version)
         adapter = Adapter(name=version.id, folder=str(self._artifacts.folder(version)))
-        return Target(version.reference, version.base_model, tokenizer, adapter)
+        return Target(version.reference, version.base_model, tokenizer, adapter, version.id)

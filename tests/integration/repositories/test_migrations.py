@@ -32,6 +32,7 @@ TENANT_DATA = [
     "job_metric_chunks",
     "model_versions",
     "model_aliases",
+    "usage",
     "datasets",
     "dataset_versions",
     "dataset_tags",

@@ -11,9 +11,10 @@ from app.core.entities.datasets import Message, TokenizedRow
 from app.core.entities.identity import Principal, Role
 from app.core.entities.inference import Adapter, Generation, GenerationRequest
 from app.core.entities.models import BaseModelSpec, ModelAlias, ModelVersion
+from app.core.entities.usage import Usage
 from app.core.errors import Invalid, NotFound, Unavailable
 from app.core.interfaces.components import ArtifactStore, BaseModelStore, ChatTokenizer
-from app.core.interfaces.operations import EngineClient
+from app.core.interfaces.operations import EngineClient, UsageLog
 from app.core.services.inference import InferenceService
 from app.core.services.targets import Targets
 from app.repositories.memory import MemoryModelVersionRepository
@@ -104,6 +105,14 @@ class MemoryEngines(EngineClient):
         return Generation(self.text, "stop", len(request.prompt_ids), 3)
 
 
+class KeptUsage(UsageLog):
+    def __init__(self) -> None:
+        self.rows: list[Usage] = []
+
+    def record(self, usage: Usage) -> None:
+        self.rows.append(usage)
+
+
 def version(name: str, **changes: object) -> ModelVersion:
     made = ModelVersion(
         id=f"id-{name}",
@@ -134,8 +143,13 @@ def versions() -> MemoryModelVersionRepository:
 
 
 @pytest.fixture
-def service(versions: MemoryModelVersionRepository, engines: MemoryEngines) -> InferenceService:
-    return InferenceService(Targets(versions, MemoryBases(), MemoryArtifacts()), engines)
+def usage() -> KeptUsage:
+    return KeptUsage()
+
+
+@pytest.fixture
+def service(versions: MemoryModelVersionRepository, engines: MemoryEngines, usage: KeptUsage) -> InferenceService:
+    return InferenceService(Targets(versions, MemoryBases(), MemoryArtifacts()), engines, usage)
 
 
 def test_without_a_model_the_first_resident_base_answers(
@@ -157,7 +171,7 @@ def test_without_a_model_the_first_resident_base_answers(
 
 
 def test_without_a_model_and_without_an_engine(versions: MemoryModelVersionRepository) -> None:
-    lonely = InferenceService(Targets(versions, MemoryBases(), MemoryArtifacts()), MemoryEngines())
+    lonely = InferenceService(Targets(versions, MemoryBases(), MemoryArtifacts()), MemoryEngines(), KeptUsage())
     with pytest.raises(Unavailable) as caught:
         lonely.predict(ASKER, "hi", 9, 0.5)
     assert caught.value.code == "base_not_resident"
@@ -277,6 +291,39 @@ def test_what_is_no_reference_is_refused(service: InferenceService) -> None:
 
 def test_reasoning_is_told_apart(versions: MemoryModelVersionRepository) -> None:
     thinking = MemoryEngines("tiny", text="hm</think>42")
-    service = InferenceService(Targets(versions, MemoryBases(), MemoryArtifacts()), thinking)
+    service = InferenceService(Targets(versions, MemoryBases(), MemoryArtifacts()), thinking, KeptUsage())
     answer = service.predict(ASKER, "hi", 9, 0.0)
     assert (answer.reasoning, answer.text) == ("hm", "42")
+
+
+def test_each_answer_leaves_a_row_of_what_it_used(
+    service: InferenceService, versions: MemoryModelVersionRepository, usage: KeptUsage
+) -> None:
+    versions.publish(version("support"))
+    service.predict(ASKER, "hi", 9, 0.0, "support")
+    service.predict(ASKER, "hello", 9, 0.0)
+    of_version, of_base = usage.rows
+    assert (of_version.model, of_version.version_id, of_version.base_model) == ("support:1", "id-support", "tiny")
+    assert (of_version.project_id, of_version.caller) == ("default", "u1")
+    assert (of_version.prompt_tokens, of_version.completion_tokens) == (4, 3)
+    assert (of_version.finish_reason, of_version.error) == ("stop", None)
+    assert (of_base.model, of_base.version_id, of_base.prompt_tokens) == ("tiny", None, 7)
+
+
+def test_a_refusal_of_the_engine_leaves_its_code(
+    service: InferenceService, engines: MemoryEngines, usage: KeptUsage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(request: GenerationRequest) -> Generation:
+        raise Unavailable("busy", code="engine_busy")
+
+    monkeypatch.setattr(engines, "generate", refuse)
+    with pytest.raises(Unavailable):
+        service.predict(ASKER, "hi", 9, 0.0, "tiny")
+    [row] = usage.rows
+    assert (row.finish_reason, row.error, row.prompt_tokens, row.completion_tokens) == (None, "engine_busy", 4, 0)
+
+
+def test_what_no_model_was_found_for_leaves_none(service: InferenceService, usage: KeptUsage) -> None:
+    with pytest.raises(NotFound):
+        service.predict(ASKER, "hi", 9, 0.0, "nobody")
+    assert usage.rows == []

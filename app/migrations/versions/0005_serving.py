@@ -1,4 +1,4 @@
-"""Aliases of model versions."""
+"""Aliases of model versions; what requests used."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -30,7 +30,28 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("project_id", "model", "alias", "number", name=op.f("pk_model_aliases")),
     )
     op.create_index(op.f("ix_model_aliases_project_id"), "model_aliases", ["project_id"])
+    op.create_table(
+        "usage",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("project_id", sa.String(), nullable=False),
+        sa.Column("day", sa.String(), nullable=False),
+        sa.Column("caller", sa.String(), nullable=False),
+        sa.Column("model", sa.String(), nullable=False),
+        sa.Column("version_id", sa.String(), nullable=True),
+        sa.Column("base_model", sa.String(), nullable=False),
+        sa.Column("prompt_tokens", sa.Integer(), nullable=False),
+        sa.Column("completion_tokens", sa.Integer(), nullable=False),
+        sa.Column("first_token_seconds", sa.Double(), nullable=True),
+        sa.Column("seconds", sa.Double(), nullable=False),
+        sa.Column("finish_reason", sa.String(), nullable=True),
+        sa.Column("error", sa.String(), nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name=op.f("fk_usage_project_id_projects")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_usage")),
+    )
+    op.create_index(op.f("ix_usage_project_id_day"), "usage", ["project_id", "day"])
 
 
 def downgrade() -> None:
+    op.drop_table("usage")
     op.drop_table("model_aliases")
