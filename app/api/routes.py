@@ -6,6 +6,7 @@ from app.api.auth.routes import blueprint as auth
 from app.api.datasets.routes import blueprint as datasets
 from app.api.docs.description import DESCRIPTION
 from app.api.docs.routes import blueprint as docs
+from app.api.engines.routes import blueprint as engines
 from app.api.infer.routes import blueprint as infer
 from app.api.models.routes import blueprint as models
 from app.api.monitor.routes import blueprint as monitor
@@ -29,6 +30,6 @@ def init_api(app: Flask, *, rate_limit: str, login_rate_limit: str) -> None:
     api = Api(app)
     api.spec.components.security_scheme("bearer", {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"})
     document_training_config(api)
-    for blueprint in (auth, datasets, train, infer, models, usage, monitor):
+    for blueprint in (auth, datasets, train, infer, models, engines, usage, monitor):
         api.register_blueprint(blueprint)
     app.register_blueprint(docs)

@@ -35,6 +35,9 @@ def show_model(name: str) -> None:
     published = services().models
     for version in published.versions(OPERATOR, name):
         click.echo(f"{version.reference}  on {version.base_model}, {version.created_at:%Y-%m-%d %H:%M} UTC")
+        for kind in ("ours", "vllm"):
+            if isinstance(why := version.servable[kind], str):
+                click.echo(f"  not served by {kind}: {why}")
         for key, value in version.metrics.items():
             click.echo(f"  {key}: {value}")
     for alias in published.aliases(OPERATOR, name):

@@ -54,6 +54,12 @@ class MemoryModelVersionRepository(ModelVersionRepository):
         found = self.versions(project_id, name)
         return next((v for v in found if number in (None, v.number)), None)
 
+    @locked
+    def pin(self, project_id: str, version_id: str, pinned: bool) -> None:
+        self.kept = [
+            replace(v, pinned=pinned) if (v.project_id, v.id) == (project_id, version_id) else v for v in self.kept
+        ]
+
     def alias(self, project_id: str, model: str, alias: str) -> ModelAlias | None:
         return self._aliases.get((project_id, model, alias))
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from sqlalchemy import ColumnElement, Engine, delete, func, select
+from sqlalchemy import ColumnElement, Engine, delete, func, select, update
 
 from app.core.entities.models import ModelAlias, ModelSummary, ModelVersion
 from app.core.interfaces.storage import ModelVersionRepository
@@ -34,6 +34,12 @@ class SqlModelVersionRepository(ModelVersionRepository):
         with self._database.read() as session:
             row = session.scalar(query.order_by(ModelVersionRow.number.desc()).limit(1))
             return None if row is None else version_entity(row)
+
+    def pin(self, project_id: str, version_id: str, pinned: bool) -> None:
+        row = ModelVersionRow
+        change = update(row).where(row.project_id == project_id, row.id == version_id).values(pinned=pinned)
+        with self._database.write() as session:
+            session.execute(change)
 
     def alias(self, project_id: str, model: str, alias: str) -> ModelAlias | None:
         query = select(ModelAliasRow).where(*_rows_of(project_id, model, alias))

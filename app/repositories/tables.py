@@ -184,6 +184,7 @@ class ModelVersionRow(Base):
     metrics: Mapped[JsonObject]
     created_by: Mapped[Str | None]
     created_at: Mapped[Time]
+    pinned: Mapped[bool] = mapped_column(default=False)
 
 
 class ModelAliasRow(Base):

@@ -34,6 +34,8 @@ VERSION = {
     "job_id": "ftjob-0123456789abcdef01234567",
     "metrics": {"eval_loss": 0.21},
     "created_at": "2026-11-22T09:41:07+00:00",
+    "pinned": False,
+    "servable": {"ours": True, "vllm": True, "other": "its engine is neither this service's nor vLLM …"},
 }
 ALIAS = {
     "alias": "champion",

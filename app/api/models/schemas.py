@@ -36,6 +36,11 @@ class ModelVersionSchema(ma.Schema):
     metrics = ma.fields.Dict()
     created_by = ma.fields.String(allow_none=True)
     created_at = ma.fields.AwareDateTime()
+    pinned = ma.fields.Boolean(metadata={"description": "whether its engine keeps its adapter in memory"})
+    servable = ma.fields.Dict(
+        keys=ma.fields.String(),
+        metadata={"description": "by kind of engine (`ours`, `vllm`, `other`): true, or why it cannot serve it"},
+    )
 
 
 class ModelVersionListSchema(ma.Schema):

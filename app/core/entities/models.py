@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
+from app.core.entities.engines import EngineKind, not_servable
 from app.core.errors import Invalid
 
 
@@ -39,10 +40,16 @@ class ModelVersion:
     metrics: Mapping[str, Any]
     created_by: str | None
     created_at: datetime
+    pinned: bool = False  # whether engines keep its adapter in memory; an operator's mark, which may change
 
     @property
     def reference(self) -> str:
         return f"{self.name}:{self.number}"
+
+    @property
+    def servable(self) -> Mapping[str, bool | str]:
+        """By kind of engine: True, or why not."""
+        return {kind.value: not_servable(self.config, kind) or True for kind in EngineKind}
 
     @property
     def generates(self) -> bool:

@@ -173,7 +173,10 @@ class JobRepository(ABC):
 
 
 class ModelVersionRepository(ABC):
-    """Published versions, which are added by ``JobRepository.succeed`` and never change; aliases, which move."""
+    """Published versions, which are added by ``JobRepository.succeed``, and aliases, which move.
+
+    Of a version nothing changes but whether it is pinned.
+    """
 
     @abstractmethod
     def get(self, project_id: str, version_id: str) -> ModelVersion | None: ...
@@ -181,6 +184,10 @@ class ModelVersionRepository(ABC):
     @abstractmethod
     def find(self, project_id: str, name: str, number: int | None = None) -> ModelVersion | None:
         """The version of that number, or the newest. Not for references: ``find_version`` is."""
+
+    @abstractmethod
+    def pin(self, project_id: str, version_id: str, pinned: bool) -> None:
+        """Set or take away the mark; where there is no such version, nothing."""
 
     @abstractmethod
     def alias(self, project_id: str, model: str, alias: str) -> ModelAlias | None: ...

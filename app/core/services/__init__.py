@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from app.core.services.data_preparation import DataPreparationService
     from app.core.services.dataset_versions import DatasetVersionService
     from app.core.services.datasets import DatasetService
+    from app.core.services.engines import EngineService
     from app.core.services.evaluation import EvaluationService
     from app.core.services.execution import ExecutionService
     from app.core.services.identity import IdentityService
@@ -32,6 +33,7 @@ class Services:
     execution: ExecutionService
     models: ModelManagementService
     inference: InferenceService
+    engines: EngineService
     usage: UsageService
     evaluation: EvaluationService
     monitoring: MonitoringService

@@ -1,7 +1,9 @@
 """Who answers to a name."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from app.core.entities.engines import EngineKind, not_servable
 from app.core.entities.inference import Adapter
 from app.core.entities.models import ModelVersion, Reference, not_generative
 from app.core.errors import Invalid, NotFound
@@ -22,12 +24,19 @@ class Target:
 
 
 class Targets:
-    """Finds the version behind a reference, or a base model."""
+    """Finds the version behind a reference, or a base model. ``kind_of`` says what engine a base model has."""
 
-    def __init__(self, versions: ModelVersionRepository, bases: BaseModelStore, artifacts: ArtifactStore) -> None:
+    def __init__(
+        self,
+        versions: ModelVersionRepository,
+        bases: BaseModelStore,
+        artifacts: ArtifactStore,
+        kind_of: Callable[[str], EngineKind] = lambda base_model: EngineKind.OURS,
+    ) -> None:
         self._versions = versions
         self._bases = bases
         self._artifacts = artifacts
+        self._kind_of = kind_of
 
     def find(self, project_id: str, model: str, conversation: str | None = None) -> Target:
         """A published version comes before a base model of the same name.
@@ -39,7 +48,7 @@ class Targets:
         reference = Reference.parse(model)
         version = find_version(self._versions, project_id, reference, lambda alias: alias.draw(conversation))
         if version is not None:
-            return self._version(version)
+            return self.of(version)
         if reference.is_bare and any(spec.name == reference.name for spec in self._bases.specs()):
             return self.base(reference.name)
         raise NotFound(f"there is no model {model!r} in this project", code="model_not_found")
@@ -50,7 +59,8 @@ class Targets:
             raise not_generative(name)
         return Target(name, name, tokenizer)
 
-    def _version(self, version: ModelVersion) -> Target:
+    def of(self, version: ModelVersion) -> Target:
+        """``Invalid`` as in ``find``."""
         if not version.generates:
             raise not_generative(version.reference)
         if version.is_whole_model:
@@ -60,6 +70,8 @@ class Targets:
                 f"models/registry/{version.artifacts}) and start an engine for it; or train with adaptation: lora",
                 code="not_servable",
             )
+        if why := not_servable(version.config, self._kind_of(version.base_model)):
+            raise Invalid(f"{version.reference} cannot be served: {why}", code="not_servable")
         tokenizer = self._artifacts.tokenizer(version)
-        adapter = Adapter(name=version.id, folder=str(self._artifacts.folder(version)))
+        adapter = Adapter(name=version.id, folder=str(self._artifacts.folder(version)), pinned=version.pinned)
         return Target(version.reference, version.base_model, tokenizer, adapter, version.id)

@@ -90,7 +90,7 @@ class HttpEngineClient(EngineClient):
 
     def _load(self, url: str, adapter: Adapter) -> None:
         """Its answer is only logged: whether the adapter is there now, by whoever's doing, is asked next."""
-        body = {"lora_name": adapter.name, "lora_path": adapter.folder}
+        body = load_body(adapter)
         response = self._http.post(f"{url}/v1/load_lora_adapter", json=body)
         if response.status_code != 200:
             logger.warning(
@@ -103,6 +103,12 @@ class HttpEngineClient(EngineClient):
         answer = response.json()
         choice, usage = answer["choices"][0], answer["usage"]
         return Generation(choice["text"], _reason(choice), usage["prompt_tokens"], usage["completion_tokens"])
+
+
+def load_body(adapter: Adapter) -> dict[str, Any]:
+    """vLLM reads past ``pinned``; yet it hears of it only where it is wanted."""
+    body = {"lora_name": adapter.name, "lora_path": adapter.folder}
+    return {**body, "pinned": True} if adapter.pinned else body
 
 
 def _body(request: GenerationRequest) -> dict[str, Any]:

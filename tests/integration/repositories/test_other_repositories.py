@@ -59,6 +59,18 @@ def test_versions_stay_in_their_project(repositories, publish):
     assert versions.versions("other", "assistant") == []
 
 
+def test_a_version_is_pinned_and_no_more(repositories, publish):
+    first, second, foreign = publish(), publish(), publish(project="other")
+    versions = repositories.versions
+    versions.pin("default", first.id, True)
+    versions.pin("default", foreign.id, True)
+    versions.pin("default", "nowhere", True)
+    assert versions.versions("default", "assistant") == [second, replace(first, pinned=True)]
+    assert versions.get("other", foreign.id).pinned is False
+    versions.pin("default", first.id, False)
+    assert versions.get("default", first.id) == first
+
+
 def alias_of(weights, **changes):
     values = {"project_id": "default", "model": "assistant", "alias": "champion", "set_by": "u1", "set_at": NOW}
     return ModelAlias(**{**values, **changes}, weights=weights)

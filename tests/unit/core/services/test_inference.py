@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.core.entities.datasets import Message, TokenizedRow
+from app.core.entities.engines import EngineKind
 from app.core.entities.identity import Principal, Role
 from app.core.entities.inference import Adapter, Generation, GenerationRequest
 from app.core.entities.models import BaseModelSpec, ModelAlias, ModelVersion
@@ -282,6 +283,28 @@ def test_a_whole_model_is_no_adapter(
         service.predict(ASKER, "hi", 9, 0.0, "support")
     assert caught.value.code == "not_servable"
     assert engines.asked == []
+
+
+def test_what_the_bases_engine_cannot_serve_is_refused_with_the_reason(
+    versions: MemoryModelVersionRepository,
+) -> None:
+    versions.publish(version("support", config={"lora": {"use_dora": True}}))
+    ours = Targets(versions, MemoryBases(), MemoryArtifacts())
+    assert ours.find("default", "support").name == "support:1"
+    vllm = Targets(versions, MemoryBases(), MemoryArtifacts(), lambda base_model: EngineKind.VLLM)
+    with pytest.raises(Invalid, match=r"support:1 cannot be served: .*use_dora, which vLLM") as caught:
+        vllm.find("default", "support")
+    assert caught.value.code == "not_servable"
+
+
+def test_an_adapter_says_whether_it_is_to_be_kept(
+    service: InferenceService, versions: MemoryModelVersionRepository, engines: MemoryEngines
+) -> None:
+    versions.publish(version("support"))
+    for pinned in (True, False):
+        versions.pin("default", "id-support", pinned)
+        service.predict(ASKER, "hi", 9, 0.0, "support")
+        assert engines.asked[-1].adapter == Adapter("id-support", "/registry/folder-support", pinned)
 
 
 def test_what_is_no_reference_is_refused(service: InferenceService) -> None:
