@@ -184,6 +184,7 @@ class ModelVersionRow(Base):
     metrics: Mapped[JsonObject]
     created_by: Mapped[Str | None]
     created_at: Mapped[Time]
+    base_digest: Mapped[Str | None]
     pinned: Mapped[bool] = mapped_column(default=False)
 
 

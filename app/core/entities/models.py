@@ -40,6 +40,7 @@ class ModelVersion:
     metrics: Mapping[str, Any]
     created_by: str | None
     created_at: datetime
+    base_digest: str | None = None  # of the base model's weights; None: a version of earlier days
     pinned: bool = False  # whether engines keep its adapter in memory; an operator's mark, which may change
 
     @property

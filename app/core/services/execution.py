@@ -25,7 +25,7 @@ from app.core.services.cuts import cut_of
 from app.core.services.forecasting import Forecasts
 from app.core.services.heartbeat import Heartbeat, Reaper
 from app.core.services.preflight import check_job
-from app.core.services.references import find_version
+from app.core.services.references import check_base, find_version
 from app.core.services.room import DATA_FOLDER, RUN_FOLDER, needs_room
 from app.core.services.run_folders import folder_name, make_run_folder
 from app.utils.clock import boottime
@@ -216,6 +216,7 @@ class ExecutionService:
             self._launcher,
             claim,
             config,
+            self._bases.digest(config.base_model),
             heartbeat,
             self._draining,
             self._poll_seconds,
@@ -233,6 +234,7 @@ class ExecutionService:
         version = heartbeat.persist(partial(find_version, self._versions, job.project_id, reference))
         if version is None:
             raise NotFound(f"from_version: {config.from_version} is gone", code="model_not_found")
+        check_base(self._bases, version)
         return self._artifacts.folder(version)
 
 

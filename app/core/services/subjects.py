@@ -9,7 +9,7 @@ from app.core.entities.training_config import TrainingConfig
 from app.core.errors import NotFound
 from app.core.interfaces.components import ArtifactStore, BaseModelStore, ChatTokenizer
 from app.core.interfaces.storage import ModelVersionRepository
-from app.core.services.references import find_version
+from app.core.services.references import check_base, find_version
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,7 @@ def find_subject(
     if version is not None:
         if not version.generates:
             raise not_generative(version.reference)
+        check_base(bases, version)
         folder, tokenizer = artifacts.folder(version), artifacts.tokenizer(version)
         adapter, whole = (None, folder) if version.is_whole_model else (folder, None)
         seed = version.config["seed"]

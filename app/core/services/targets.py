@@ -9,7 +9,7 @@ from app.core.entities.models import ModelVersion, Reference, not_generative
 from app.core.errors import Invalid, NotFound
 from app.core.interfaces.components import ArtifactStore, BaseModelStore, ChatTokenizer
 from app.core.interfaces.storage import ModelVersionRepository
-from app.core.services.references import find_version
+from app.core.services.references import check_base, find_version
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,8 @@ class Targets:
 
         Where an alias is split between versions, a ``conversation`` stays with one; without it each is drawn anew.
         Raises ``NotFound`` for a model that the project does not have, ``Invalid`` (not_generative) for one with
-        a label head and (not_servable) for one that no engine attaches.
+        a label head and (not_servable) for one that its engine does not attach, ``Unavailable``
+        (artifacts_missing, template_mismatch, base_mismatch) where what it was trained with is not what is here.
         """
         reference = Reference.parse(model)
         version = find_version(self._versions, project_id, reference, lambda alias: alias.draw(conversation))
@@ -60,7 +61,7 @@ class Targets:
         return Target(name, name, tokenizer)
 
     def of(self, version: ModelVersion) -> Target:
-        """``Invalid`` as in ``find``."""
+        """``Invalid`` and ``Unavailable`` as in ``find``."""
         if not version.generates:
             raise not_generative(version.reference)
         if version.is_whole_model:
@@ -72,6 +73,7 @@ class Targets:
             )
         if why := not_servable(version.config, self._kind_of(version.base_model)):
             raise Invalid(f"{version.reference} cannot be served: {why}", code="not_servable")
+        check_base(self._bases, version)
         tokenizer = self._artifacts.tokenizer(version)
         adapter = Adapter(name=version.id, folder=str(self._artifacts.folder(version)), pinned=version.pinned)
         return Target(version.reference, version.base_model, tokenizer, adapter, version.id)

@@ -1,4 +1,4 @@
-"""Aliases of model versions; what requests used; pinned versions."""
+"""Aliases of model versions; what requests used; pins and bases of versions."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,6 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
+    op.add_column("model_versions", sa.Column("base_digest", sa.String(), nullable=True))
     op.add_column("model_versions", sa.Column("pinned", sa.Boolean(), nullable=False, server_default=sa.false()))
     op.create_table(
         "model_aliases",
@@ -57,3 +58,4 @@ def downgrade() -> None:
     op.drop_table("usage")
     op.drop_table("model_aliases")
     op.drop_column("model_versions", "pinned")
+    op.drop_column("model_versions", "base_digest")

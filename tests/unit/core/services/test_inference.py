@@ -57,6 +57,9 @@ class LetterTokenizer(ChatTokenizer):
 
 
 class MemoryBases(BaseModelStore):
+    def digest(self, name: str) -> str | None:
+        return {"tiny": "weights of tiny"}.get(name)  # another is not on this host
+
     def specs(self) -> Sequence[BaseModelSpec]:
         return [BaseModelSpec(name, "random", "llama") for name in ("tiny", "big")]
 
@@ -295,6 +298,20 @@ def test_what_the_bases_engine_cannot_serve_is_refused_with_the_reason(
     with pytest.raises(Invalid, match=r"support:1 cannot be served: .*use_dora, which vLLM") as caught:
         vllm.find("default", "support")
     assert caught.value.code == "not_servable"
+
+
+def test_a_base_model_with_other_weights_than_it_was_trained_over(
+    service: InferenceService, versions: MemoryModelVersionRepository, engines: MemoryEngines
+) -> None:
+    versions.publish(version("support", id="one", base_digest="weights of tiny"))
+    versions.publish(version("support", id="two", base_digest="weights of before"))
+    versions.publish(version("support", id="three", base_model="big", base_digest="weights of big"))
+    assert service.predict(ASKER, "hi", 9, 0.0, "support:1").model == "support:1"
+    assert service.predict(ASKER, "hi", 9, 0.0, "support:3").model == "support:3"
+    asked = len(engines.asked)
+    with pytest.raises(Unavailable, match="tiny is not the model that support:2 was trained over") as caught:
+        service.predict(ASKER, "hi", 9, 0.0, "support:2")
+    assert (caught.value.code, len(engines.asked)) == ("base_mismatch", asked)
 
 
 def test_an_adapter_says_whether_it_is_to_be_kept(
