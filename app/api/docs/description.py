@@ -13,7 +13,8 @@ TOKEN=$(curl -s http://127.0.0.1:5000/api/v1/auth/token \\
   -d '{{"username": "admin", "password": "…"}}' | sed 's/.*"access_token":"\\([^"]*\\)".*/\\1/')
 ```
 
-A **viewer** may read and predict, a **developer** may train and cancel as well, an **admin** may do all.
+A **viewer** may read and predict, a **developer** may train, cancel and set aliases as well, an **admin** may do
+all, load and pin adapters too.
 Users are made on the host: `flask users create NAME --role developer --password-stdin`.
 
 ## Upload, train, watch, ask
@@ -33,6 +34,9 @@ curl http://127.0.0.1:5000/api/v1/predict -H "Authorization: Bearer $TOKEN" \\
   -d '{{"text": "How long do I have to return an item?", "model": "support-assistant"}}'
 ```
 
+A model's name is its alias `champion`, else its newest version; `name:3` is the third, `name@alias` what the alias
+says: a version, or several by weight.
+
 ## Errors
 
 `application/problem+json` (RFC 9457), with every fault at once in `errors`. `code` is stable; `request_id` is
@@ -43,16 +47,19 @@ also in the header `X-Request-ID` and in the service's log.
 | 400 | `malformed_json`, `json_too_deep`, `duplicate_key`, `invalid_text` | send one JSON object in UTF-8 |
 | 401 | `unauthorized`, `token_invalid`, `token_expired`, `invalid_credentials` | get a new token |
 | 403 | `forbidden` | ask an admin for the role |
-| 404 | `not_found`, `job_not_found`, `model_not_found` | look at the id: another project's are not found either |
+| 404 | `not_found`, `job_not_found`, `model_not_found`, `alias_not_found` | look at the id: another project's are not found either |
 | 405 | `method_not_allowed` | the header `Allow` lists the methods |
 | 409 | `conflict`, `job_is_final` | the thing has moved on: read it again |
 | 413 | `body_too_large` | send less |
 | 415 | `unsupported_media_type` | send `Content-Type: application/json` |
 | 422 | `invalid_request` | mend what `errors` lists |
+| 422 | `split_alias` | name one of its versions: training takes no draw |
+| 422 | `not_servable` | ask another version: the engine cannot serve this one, as the answer says |
 | 422 | `not_generative` | ask a model that writes text: this one tells labels |
 | 429 | `rate_limited` | wait for `Retry-After` seconds |
 | 500 | `internal_error` | give the request id to the operator |
 | 503 | `unavailable`, `base_not_resident`, `engine_unavailable`, `base_model_missing` | try again later |
+| 503 | `template_mismatch`, `base_mismatch`, `artifacts_missing` | tell the operator what the answer says |
 | 503 | `too_many_streams` | wait for `Retry-After` seconds, or ask for `events?after=` |
 
 ## Rate limits
