@@ -47,7 +47,7 @@ also in the header `X-Request-ID` and in the service's log.
 | 400 | `malformed_json`, `json_too_deep`, `duplicate_key`, `invalid_text` | send one JSON object in UTF-8 |
 | 401 | `unauthorized`, `token_invalid`, `token_expired`, `invalid_credentials` | get a new token |
 | 403 | `forbidden` | ask an admin for the role |
-| 404 | `not_found`, `job_not_found`, `model_not_found`, `alias_not_found` | look at the id: another project's are not found either |
+| 404 | `not_found`, `job_not_found`, `model_not_found` | look at the id: another project's are not found either |
 | 405 | `method_not_allowed` | the header `Allow` lists the methods |
 | 409 | `conflict`, `job_is_final` | the thing has moved on: read it again |
 | 413 | `body_too_large` | send less |
