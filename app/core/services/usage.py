@@ -52,7 +52,7 @@ def metered(log: UsageLog, principal: Principal, target: Target) -> Iterator[Met
         error = failure.code
         raise
     except GeneratorExit:
-        error = CLIENT_GONE
+        error = None if meter.finish_reason else CLIENT_GONE  # at its end already, a reader may stop
         raise
     except BaseException:
         error = AppError.default_code

@@ -77,6 +77,18 @@ def test_a_client_that_goes_away_leaves_what_it_got(log: Kept) -> None:
     assert [(row.error, row.completion_tokens) for row in log.rows] == [("client_gone", 1)]
 
 
+def test_a_reader_may_stop_at_the_answers_end(log: Kept) -> None:
+    def pieces() -> Iterator[str]:
+        with metered(log, ASKER, TARGET) as meter:
+            meter.finish_reason = "stop"
+            yield "the last"
+
+    stream = pieces()
+    assert next(stream) == "the last"
+    stream.close()  # type: ignore[attr-defined]
+    assert [(row.error, row.finish_reason) for row in log.rows] == [(None, "stop")]
+
+
 @pytest.fixture
 def repository() -> MemoryUsageRepository:
     return MemoryUsageRepository()
