@@ -127,6 +127,7 @@ REPOSITORIES = ComponentFactory[Any](
         "versions": "app.repositories.model_versions:SqlModelVersionRepository",
         "users": "app.repositories.users:SqlUserRepository",
         "datasets": "app.repositories.datasets:SqlDatasetRepository",
+        "usage": "app.repositories.usage:SqlUsageRepository",
         "health": "app.repositories.database:SqlDatabaseHealth",
     },
 )
@@ -147,7 +148,9 @@ COMPONENTS = ComponentFactory[Any](
         "passwords": "app.implementations.identity.passwords:Argon2Hasher",
         "tokens": "app.implementations.identity.tokens:JwtIssuer",
         "engine_addresses": "app.implementations.serving.addresses:read_engine_addresses",
+        "usage_log": "app.implementations.monitoring.usage_log:BatchedUsageLog",
         "engine_client": "app.implementations.serving.engine_client:HttpEngineClient",
+        "engine_admin": "app.implementations.serving.engine_admin:HttpEngineAdmin",
         "model_by_hand": "app.implementations.models.by_hand:ModelByHand",
         "quantization_report": "app.implementations.evaluation.quantization_report:write_report",
         "text_generator": "app.implementations.evaluation.generation:BatchGenerator",
@@ -278,6 +281,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
     from app.core.services.data_preparation import DataPreparationService
     from app.core.services.dataset_versions import DatasetVersionService
     from app.core.services.datasets import DatasetService
+    from app.core.services.engines import EngineService
     from app.core.services.evaluation import EvaluationService
     from app.core.services.execution import ExecutionService
     from app.core.services.forecasting import Forecasts
@@ -288,6 +292,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
     from app.core.services.monitoring import MonitoringService
     from app.core.services.targets import Targets
     from app.core.services.training import TrainingService
+    from app.core.services.usage import UsageService
 
     @cache
     def repository(name: str) -> Any:
@@ -311,12 +316,14 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
     token_cache = COMPONENTS.create("token_cache")
     artifacts = COMPONENTS.create("artifacts", folder=settings.models_dir / "registry")
     own_engines, own_secret = COMPONENTS.load("engine_addresses")(settings.instance_dir)
-    engines = COMPONENTS.create(
-        "engine_client",
-        engines={**own_engines, **settings.engines},
-        secret=settings.engine_secret.get_secret_value() if settings.engine_secret else own_secret,
-        timeout=settings.engine_timeout,
-    )
+    engine_access: dict[str, Any] = {
+        "engines": {**own_engines, **settings.engines},
+        "secret": settings.engine_secret.get_secret_value() if settings.engine_secret else own_secret,
+        "timeout": settings.engine_timeout,
+    }
+    engines = COMPONENTS.create("engine_client", **engine_access)
+    engine_admin = COMPONENTS.create("engine_admin", **engine_access)
+    targets = Targets(repository("versions"), bases, artifacts, engine_admin.kind)
     queue = (
         QUEUES.create("inline")
         if inline
@@ -398,7 +405,11 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
             limits=limits,
         ),
         models=ModelManagementService(versions=repository("versions"), bases=bases),
-        inference=InferenceService(Targets(repository("versions"), bases, artifacts), engines),
+        inference=InferenceService(
+            targets, engines, COMPONENTS.create("usage_log", repository=repository("usage"))
+        ),
+        engines=EngineService(repository("versions"), targets, engine_admin),
+        usage=UsageService(repository("usage")),
         evaluation=EvaluationService(
             versions=repository("versions"),
             bases=bases,

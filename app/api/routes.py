@@ -6,11 +6,13 @@ from app.api.auth.routes import blueprint as auth
 from app.api.datasets.routes import blueprint as datasets
 from app.api.docs.description import DESCRIPTION
 from app.api.docs.routes import blueprint as docs
+from app.api.engines.routes import blueprint as engines
 from app.api.infer.routes import blueprint as infer
 from app.api.models.routes import blueprint as models
 from app.api.monitor.routes import blueprint as monitor
 from app.api.train.routes import blueprint as train
 from app.api.train.schemas import document_training_config
+from app.api.usage.routes import blueprint as usage
 from app.gateway.openapi import Api
 
 LOGIN_ENDPOINT = "auth.token"
@@ -28,6 +30,6 @@ def init_api(app: Flask, *, rate_limit: str, login_rate_limit: str) -> None:
     api = Api(app)
     api.spec.components.security_scheme("bearer", {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"})
     document_training_config(api)
-    for blueprint in (auth, datasets, train, infer, models, monitor):
+    for blueprint in (auth, datasets, train, infer, models, engines, usage, monitor):
         api.register_blueprint(blueprint)
     app.register_blueprint(docs)

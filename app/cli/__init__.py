@@ -15,21 +15,20 @@ from app.cli.base import OPERATOR, Command, Commands, services
 from app.cli.chat import chat
 from app.cli.data import data
 from app.cli.jobs import jobs
+from app.cli.models import models
 from app.core.entities.forecasts import in_minutes
 from app.core.entities.identity import Role
 from app.core.entities.inference import AnswerOptions, Sampling
 from app.core.entities.jobs import DEFAULT_QUEUE, PRIORITIES
-from app.extensions import current_services
 
 if TYPE_CHECKING:
     from flask import Flask
 
-_LAB_MODEL = "A base model or a version (name, name:3), of Llama's architecture."
+_LAB_MODEL = "A base model or a version (name, name:3, name@alias), of Llama's architecture."
 
 
 users = Commands("users", help="People who may call the service.")
 train = Commands("train", help="Ask for fine-tuning jobs; `flask jobs` says what becomes of them.")
-models = Commands("models", help="Published models and base models.")
 lab = Commands("lab", help="To learn from: small things to try, on this machine.")
 
 
@@ -127,33 +126,11 @@ def estimate(overrides: dict[str, Any]) -> None:
         click.echo(f"{name:12} {value}")
 
 
-@models.command("list")
-def list_models() -> None:
-    """List published models and base models."""
-    published = services().models
-    click.echo("published:")
-    for model in published.models(OPERATOR):
-        count = f"{model.versions} version{'' if model.versions == 1 else 's'}"
-        click.echo(f"  {model.name}:{model.latest}  {count}, on {model.base_model}")
-    click.echo("base models:")
-    for spec, present in published.bases():
-        here = "on disk" if present else f"not here: flask models pull {spec.name}"
-        click.echo(f"  {spec.name:24} {here:44} {spec.description}")
-
-
-@models.command("show")
-@click.argument("name")
-def show_model(name: str) -> None:
-    """Show the versions of the model NAME, newest first."""
-    for version in services().models.versions(OPERATOR, name):
-        click.echo(f"{version.reference}  on {version.base_model}, {version.created_at:%Y-%m-%d %H:%M} UTC")
-        for key, value in version.metrics.items():
-            click.echo(f"  {key}: {value}")
-
-
 @click.command("predict", cls=Command)
 @click.argument("text")
-@click.option("--model", help="A reference, name or name:3; without it the resident base model answers.")
+@click.option(
+    "--model", help="A reference, name, name:3 or name@alias; without it the resident base model answers."
+)
 @click.option("--max-length", type=click.IntRange(1, 2048), default=128, show_default=True, help="New tokens.")
 @click.option("--temperature", type=click.FloatRange(0, 2), default=0.0, show_default=True)
 @with_appcontext
@@ -164,13 +141,6 @@ def predict(text: str, model: str | None, max_length: int, temperature: float) -
     options = AnswerOptions(max_tokens=max_length, temperature=temperature)
     [answer] = services().inference.predict(OPERATOR, [text], options, model)
     click.echo(answer.first.text)
-
-
-@models.command("pull")
-@click.argument("name")
-def pull_base_model(name: str) -> None:
-    """Lay the base model NAME under models/base."""
-    click.echo(current_services().models.pull(name))
 
 
 @lab.command("quantization")

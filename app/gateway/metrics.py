@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 
 from flask import Flask, Response, request
-from prometheus_client import CollectorRegistry
+from prometheus_client import REGISTRY, CollectorRegistry, Metric
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -35,12 +35,23 @@ class JobCollector(Collector):
         return GaugeMetricFamily("finetuning_jobs", "Fine-tuning jobs by state", labels=["state"])
 
 
+class ProcessCollector(Collector):
+    """What the components of this process count, in the client library's own registry."""
+
+    def describe(self) -> Iterator[Metric]:
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        yield from REGISTRY.collect()
+
+
 def init_metrics(app: Flask, token: str | None) -> None:
     """Open to this host's own processes; from elsewhere only with ``token``."""
     registry = CollectorRegistry()
     exporter = PrometheusMetrics(app, path=None, group_by="url_rule", registry=registry)
     jobs = JobCollector()
     registry.register(jobs)
+    registry.register(ProcessCollector())
 
     @app.get("/metrics")
     @exporter.do_not_track()

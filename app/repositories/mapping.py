@@ -1,19 +1,21 @@
 """Rows to entities and back."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
 from app.core.entities.dataset_versions import Dataset, DatasetVersion
 from app.core.entities.identity import User
 from app.core.entities.jobs import FineTuningJob, JobError, JobEvent, JobState, Progress
-from app.core.entities.models import ModelVersion
+from app.core.entities.models import ModelAlias, ModelVersion
+from app.core.entities.usage import Usage
 from app.core.errors import Fault
 from app.repositories.tables import (
     DatasetRow,
     DatasetVersionRow,
     JobEventRow,
     JobRow,
+    ModelAliasRow,
     ModelVersionRow,
     UserRow,
 )
@@ -51,6 +53,18 @@ def version_entity(row: ModelVersionRow) -> ModelVersion:
     return ModelVersion(**_columns(ModelVersion, row))
 
 
+def alias_rows(alias: ModelAlias) -> list[ModelAliasRow]:
+    """One for each version that it carries."""
+    same = {name: value for name, value in _values(alias).items() if name != "weights"}
+    return [ModelAliasRow(**same, number=number, weight=weight) for number, weight in alias.weights.items()]
+
+
+def alias_entity(rows: Sequence[ModelAliasRow]) -> ModelAlias:
+    first = rows[0]
+    weights = {row.number: row.weight for row in rows}
+    return ModelAlias(first.project_id, first.model, first.alias, weights, first.set_by, first.set_at)
+
+
 def dataset_row(dataset: Dataset) -> DatasetRow:
     return DatasetRow(**_values(dataset))
 
@@ -65,6 +79,11 @@ def dataset_version_row(version: DatasetVersion) -> DatasetVersionRow:
 
 def dataset_version_entity(row: DatasetVersionRow) -> DatasetVersion:
     return DatasetVersion(**_columns(DatasetVersion, row))
+
+
+def usage_values(usage: Usage) -> dict[str, Any]:
+    """For an insert of many."""
+    return {**_values(usage), "day": usage.day}
 
 
 def user_row(user: User) -> UserRow:

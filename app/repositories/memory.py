@@ -2,20 +2,24 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import date
 from functools import wraps
+from statistics import fmean
 from threading import RLock
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 from app.core.entities.dataset_versions import Dataset, DatasetSummary, DatasetVersion
 from app.core.entities.identity import DEFAULT_PROJECT_ID, Membership, Role, User
-from app.core.entities.models import ModelSummary, ModelVersion
+from app.core.entities.models import ModelAlias, ModelSummary, ModelVersion
+from app.core.entities.usage import Usage, UsageSum
 from app.core.errors import Conflict, NotFound
 from app.core.interfaces.storage import (
     DatasetRepository,
     ModelVersionRepository,
+    UsageRepository,
     UserRepository,
 )
-from app.repositories import dataset_rules
+from app.repositories import dataset_rules, version_rules
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 _lock = RLock()  # one for all: a job that succeeds writes a version
@@ -35,6 +39,7 @@ def locked(method: Method) -> Method:
 class MemoryModelVersionRepository(ModelVersionRepository):
     def __init__(self) -> None:
         self.kept: list[ModelVersion] = []
+        self._aliases: dict[tuple[str, str, str], ModelAlias] = {}  # by project, model and name
 
     @locked
     def publish(self, version: ModelVersion) -> ModelVersion:
@@ -48,6 +53,30 @@ class MemoryModelVersionRepository(ModelVersionRepository):
     def find(self, project_id: str, name: str, number: int | None = None) -> ModelVersion | None:
         found = self.versions(project_id, name)
         return next((v for v in found if number in (None, v.number)), None)
+
+    @locked
+    def pin(self, project_id: str, version_id: str, pinned: bool) -> None:
+        self.kept = [
+            replace(v, pinned=pinned) if (v.project_id, v.id) == (project_id, version_id) else v for v in self.kept
+        ]
+
+    def alias(self, project_id: str, model: str, alias: str) -> ModelAlias | None:
+        return self._aliases.get((project_id, model, alias))
+
+    @locked
+    def aliases(self, project_id: str, model: str) -> Sequence[ModelAlias]:
+        return [alias for key, alias in sorted(self._aliases.items()) if key[:2] == (project_id, model)]
+
+    @locked
+    def set_alias(self, alias: ModelAlias) -> None:
+        known = {version.number for version in self.versions(alias.project_id, alias.model)}
+        if missing := set(alias.weights) - known:
+            raise version_rules.no_versions(alias.model, missing)
+        self._aliases[alias.project_id, alias.model, alias.alias] = alias
+
+    @locked
+    def remove_alias(self, project_id: str, model: str, alias: str) -> bool:
+        return self._aliases.pop((project_id, model, alias), None) is not None
 
     def models(self, project_id: str) -> Sequence[ModelSummary]:
         names = sorted({v.name for v in self.kept if v.project_id == project_id})
@@ -159,6 +188,44 @@ class MemoryDatasetRepository(DatasetRepository):
     def _of_project(self, project_id: str, dataset_id: str) -> _KeptDataset | None:
         kept = self._kept.get(dataset_id)
         return kept if kept and kept.dataset.project_id == project_id else None
+
+
+class MemoryUsageRepository(UsageRepository):
+    def __init__(self) -> None:
+        self.kept: list[Usage] = []
+
+    @locked
+    def add(self, rows: Sequence[Usage]) -> None:
+        self.kept.extend(rows)
+
+    @locked
+    def sums(
+        self,
+        project_id: str,
+        by: Literal["model", "day"],
+        first: date,
+        last: date,
+        model: str | None = None,
+    ) -> Sequence[UsageSum]:
+        groups: dict[str, list[Usage]] = {}
+        for row in self.kept:
+            in_time = first.isoformat() <= row.day <= last.isoformat()
+            if row.project_id == project_id and in_time and model in (None, row.model):
+                groups.setdefault(row.model if by == "model" else row.day, []).append(row)
+        return [_summed(key, rows) for key, rows in groups.items()]
+
+
+def _summed(key: str, rows: Sequence[Usage]) -> UsageSum:
+    waits = [row.first_token_seconds for row in rows if row.first_token_seconds is not None]
+    return UsageSum(
+        key=key,
+        requests=len(rows),
+        failed=sum(row.error is not None for row in rows),
+        prompt_tokens=sum(row.prompt_tokens for row in rows),
+        completion_tokens=sum(row.completion_tokens for row in rows),
+        mean_seconds=fmean(row.seconds for row in rows),
+        mean_first_token_seconds=fmean(waits) if waits else None,
+    )
 
 
 class MemoryUserRepository(UserRepository):

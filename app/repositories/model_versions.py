@@ -1,14 +1,16 @@
 """Published versions, in a SQL database."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from sqlalchemy import Engine, func, select
+from sqlalchemy import ColumnElement, Engine, delete, func, select, update
 
-from app.core.entities.models import ModelSummary, ModelVersion
+from app.core.entities.models import ModelAlias, ModelSummary, ModelVersion
 from app.core.interfaces.storage import ModelVersionRepository
+from app.repositories.claiming import locked_project
 from app.repositories.database import Database
-from app.repositories.mapping import version_entity
-from app.repositories.tables import ModelVersionRow
+from app.repositories.mapping import alias_entity, alias_rows, version_entity
+from app.repositories.tables import ModelAliasRow, ModelVersionRow
+from app.repositories.version_rules import no_versions
 
 
 class SqlModelVersionRepository(ModelVersionRepository):
@@ -32,6 +34,40 @@ class SqlModelVersionRepository(ModelVersionRepository):
         with self._database.read() as session:
             row = session.scalar(query.order_by(ModelVersionRow.number.desc()).limit(1))
             return None if row is None else version_entity(row)
+
+    def pin(self, project_id: str, version_id: str, pinned: bool) -> None:
+        row = ModelVersionRow
+        change = update(row).where(row.project_id == project_id, row.id == version_id).values(pinned=pinned)
+        with self._database.write() as session:
+            session.execute(change)
+
+    def alias(self, project_id: str, model: str, alias: str) -> ModelAlias | None:
+        query = select(ModelAliasRow).where(*_rows_of(project_id, model, alias))
+        with self._database.read() as session:
+            found = _aliases(session.scalars(query))
+            return found[0] if found else None
+
+    def aliases(self, project_id: str, model: str) -> Sequence[ModelAlias]:
+        of_model = (ModelAliasRow.project_id == project_id, ModelAliasRow.model == model)
+        with self._database.read() as session:
+            return _aliases(session.scalars(select(ModelAliasRow).where(*of_model)))
+
+    def set_alias(self, alias: ModelAlias) -> None:
+        of_model = (ModelVersionRow.project_id == alias.project_id, ModelVersionRow.name == alias.model)
+        known = select(ModelVersionRow.number).where(*of_model, ModelVersionRow.number.in_(list(alias.weights)))
+        with self._database.write() as session:
+            locked_project(session, alias.project_id)  # of two at once, one after the other
+            if missing := set(alias.weights) - set(session.scalars(known)):
+                raise no_versions(alias.model, missing)
+            session.execute(delete(ModelAliasRow).where(*_rows_of(alias.project_id, alias.model, alias.alias)))
+            session.add_all(alias_rows(alias))
+
+    def remove_alias(self, project_id: str, model: str, alias: str) -> bool:
+        with self._database.write() as session:
+            removed = session.execute(
+                delete(ModelAliasRow).where(*_rows_of(project_id, model, alias)).returning(ModelAliasRow.number)
+            )
+            return bool(removed.all())
 
     def models(self, project_id: str) -> Sequence[ModelSummary]:
         counted = (
@@ -64,3 +100,16 @@ class SqlModelVersionRepository(ModelVersionRepository):
         )
         with self._database.read() as session:
             return [version_entity(row) for row in session.scalars(query.order_by(ModelVersionRow.number.desc()))]
+
+
+def _rows_of(project_id: str, model: str, alias: str) -> tuple[ColumnElement[bool], ...]:
+    row = ModelAliasRow
+    return row.project_id == project_id, row.model == model, row.alias == alias
+
+
+def _aliases(rows: Iterable[ModelAliasRow]) -> list[ModelAlias]:
+    """By name. All rows of an alias are written at once, and say the same of who and when."""
+    by_name: dict[str, list[ModelAliasRow]] = {}
+    for row in sorted(rows, key=lambda row: (row.alias, row.number)):
+        by_name.setdefault(row.alias, []).append(row)
+    return [alias_entity(found) for found in by_name.values()]

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any
 
-from sqlalchemy import BigInteger, ForeignKey, Index, UniqueConstraint
+from sqlalchemy import BigInteger, ForeignKey, ForeignKeyConstraint, Index, Integer, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.entities.jobs import DEFAULT_QUEUE
@@ -183,4 +183,47 @@ class ModelVersionRow(Base):
     config: Mapped[JsonObject]
     metrics: Mapped[JsonObject]
     created_by: Mapped[Str | None]
+    created_at: Mapped[Time]
+    base_digest: Mapped[Str | None]
+    pinned: Mapped[bool] = mapped_column(default=False)
+
+
+class ModelAliasRow(Base):
+    """One version that an alias carries. The key to it: what an alias names is not deleted."""
+
+    __tablename__ = "model_aliases"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["project_id", "model", "number"],
+            ["model_versions.project_id", "model_versions.name", "model_versions.number"],
+        ),
+    )
+
+    project_id: Mapped[Str] = mapped_column(ForeignKey("projects.id"), primary_key=True, index=True)
+    model: Mapped[Str] = mapped_column(primary_key=True)
+    alias: Mapped[Str] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    weight: Mapped[int]
+    set_by: Mapped[Str | None]
+    set_at: Mapped[Time]
+
+
+class UsageRow(Base):
+    __tablename__ = "usage"
+    __table_args__ = (Index(None, "project_id", "day"),)  # sums
+
+    # SQLite numbers the rows of an INTEGER key alone.
+    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
+    project_id: Mapped[Str] = mapped_column(ForeignKey("projects.id"))
+    day: Mapped[Str]  # of created_at: the two databases have no word in common for it
+    caller: Mapped[Str]
+    model: Mapped[Str]
+    version_id: Mapped[Str | None]
+    base_model: Mapped[Str]
+    prompt_tokens: Mapped[int]
+    completion_tokens: Mapped[int]
+    first_token_seconds: Mapped[float | None]
+    seconds: Mapped[float]
+    finish_reason: Mapped[Str | None]
+    error: Mapped[Str | None]
     created_at: Mapped[Time]

@@ -36,7 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     arguments = argparse.ArgumentParser("evaluate_model", description="Score models on held-out questions.")
-    arguments.add_argument("--model", nargs="+", required=True, help="base models, or versions: name or name:3")
+    arguments.add_argument(
+        "--model", nargs="+", required=True, help="base models, or versions: name, name:3, name@alias"
+    )
     arguments.add_argument(
         "--dataset_path", default="data/raw/sample_data.json", help="a json, jsonl, csv or parquet file"
     )

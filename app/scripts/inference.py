@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     arguments = argparse.ArgumentParser("inference", description="Ask a model in this process, greedily.")
-    arguments.add_argument("--model", required=True, help="a base model, or a version: name or name:3")
+    arguments.add_argument("--model", required=True, help="a base model, or a version: name, name:3 or name@alias")
     arguments.add_argument("--text", nargs="+", required=True, help="one user message each")
     arguments.add_argument("--max_length", type=int, default=128, help="new tokens at the most")
     return arguments

@@ -14,8 +14,10 @@ from app import create_app
 from app.bootstrap import BASE_MODEL_SOURCES, DATA_FORMATS, Settings, load_settings, load_training_config
 from app.core.entities.data_pipeline import PipelineConfig
 from app.core.entities.datasets import DataLimits
+from app.core.entities.engines import EngineKind, EngineState, LoadedAdapter
 from app.core.entities.identity import DEFAULT_PROJECT_ID, Principal, Role, User
 from app.core.entities.inference import (
+    Adapter,
     Answer,
     AnswerOptions,
     ChatRequest,
@@ -25,18 +27,24 @@ from app.core.entities.inference import (
     TokenLogprob,
 )
 from app.core.entities.jobs import Limits
-from app.core.interfaces.operations import JobQueue
+from app.core.entities.models import ModelVersion
+from app.core.errors import Unavailable
+from app.core.interfaces.components import ArtifactStore, ChatTokenizer
+from app.core.interfaces.operations import EngineAdmin, JobQueue
 from app.core.interfaces.storage import DatabaseHealth
 from app.core.services import Services
 from app.core.services.answer_stream import AnswerStream
 from app.core.services.data_preparation import DataPreparationService
 from app.core.services.dataset_versions import DatasetVersionService
 from app.core.services.datasets import DatasetService
+from app.core.services.engines import EngineService
 from app.core.services.forecasting import Forecasts
 from app.core.services.identity import IdentityService
 from app.core.services.model_management import ModelManagementService
 from app.core.services.monitoring import MonitoringService
+from app.core.services.targets import Targets
 from app.core.services.training import TrainingService
+from app.core.services.usage import UsageService
 from app.implementations.data.inspection import inspect
 from app.implementations.data.library import FolderDatasetLibrary
 from app.implementations.data.pipeline import run_pipeline
@@ -49,6 +57,7 @@ from app.implementations.queue.trainer_launcher import ProcessTrainerLauncher
 from app.repositories.memory import (
     MemoryDatasetRepository,
     MemoryModelVersionRepository,
+    MemoryUsageRepository,
     MemoryUserRepository,
 )
 from app.repositories.memory_jobs import MemoryJobRepository
@@ -83,6 +92,53 @@ class TwinQueue(JobQueue):
 class TwinEngines:
     def resident(self) -> Sequence[str]:
         return ["smollm2-135m-instruct"]
+
+
+class TwinEngineAdmin(EngineAdmin):
+    """Holds what it is told to; ``away`` names bases whose engine does not answer."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, dict[str, LoadedAdapter]] = {"tiny-random": {}, "smollm2-135m-instruct": {}}
+        self.away: set[str] = set()
+
+    def states(self) -> Sequence[EngineState]:
+        return [
+            EngineState(base)
+            if base in self.away
+            else EngineState(base, self.kind(base), 256, list(self.held[base].values()))
+            for base in self.held
+        ]
+
+    def kind(self, base_model: str) -> EngineKind:
+        return EngineKind.OURS
+
+    def load(self, base_model: str, adapter: Adapter) -> None:
+        self._check(base_model)
+        self.held[base_model][adapter.name] = LoadedAdapter(adapter.name, 100, adapter.pinned)
+
+    def unload(self, base_model: str, name: str) -> bool:
+        self._check(base_model)
+        return self.held[base_model].pop(name, None) is not None
+
+    def _check(self, base_model: str) -> None:
+        if base_model in self.away:
+            raise Unavailable("away", code="engine_unavailable")
+
+
+class TwinArtifacts(ArtifactStore):
+    """Every version's are there."""
+
+    def publish(self, version_id: str, source: Path) -> str:
+        return version_id
+
+    def folder(self, version: ModelVersion) -> Path:
+        return Path("/registry") / version.artifacts
+
+    def tokenizer(self, version: ModelVersion) -> ChatTokenizer:
+        return cast("Any", None)
+
+    def discard(self, artifacts: str) -> None:
+        pass
 
 
 class TwinInference:
@@ -139,8 +195,10 @@ class Twins:
     )
     versions: MemoryModelVersionRepository = field(default_factory=MemoryModelVersionRepository)
     datasets: MemoryDatasetRepository = field(default_factory=MemoryDatasetRepository)
+    usage: MemoryUsageRepository = field(default_factory=MemoryUsageRepository)
     database: TwinDatabase = field(default_factory=TwinDatabase)
     queue: TwinQueue = field(default_factory=TwinQueue)
+    engines: TwinEngineAdmin = field(default_factory=TwinEngineAdmin)
     inference: TwinInference = field(default_factory=TwinInference)
 
     def __post_init__(self) -> None:
@@ -210,6 +268,8 @@ def services(quiet_settings: Settings, twins: Twins, tokens: JwtIssuer) -> Servi
         execution=unused,
         models=ModelManagementService(twins.versions, bases),
         inference=cast("Any", twins.inference),
+        engines=EngineService(twins.versions, Targets(twins.versions, bases, TwinArtifacts()), twins.engines),
+        usage=UsageService(twins.usage),
         evaluation=unused,
         lab=unused,
         monitoring=MonitoringService(twins.database, twins.queue, cast("Any", TwinEngines()), twins.jobs),

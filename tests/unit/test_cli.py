@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -84,6 +85,11 @@ def test_a_username_that_is_taken(flask):
         ("jobs", "show"),
         ("jobs", "metrics", "ftjob-x", "--points", "0"),
         ("models", "show"),
+        ("models", "alias", "support", "champion"),
+        ("models", "alias", "support", "champion", "two"),
+        ("models", "alias", "support", "champion", "0"),
+        ("models", "alias", "support", "champion", "1=0"),
+        ("models", "alias", "support", "champion", "1=2", "1=3"),
         ("predict",),
         ("predict", "  "),
         ("predict", "hello", "--max-length", "0"),
@@ -108,6 +114,7 @@ def test_usage_errors(flask, words):
         *[("jobs", verb) for verb in ("list", "show", "events", "logs", "cancel", "pause", "resume", "retry")],
         *[("jobs", "limits"), ("jobs", "metrics")],
         *[("models",), ("models", "list"), ("models", "show"), ("models", "pull"), ("predict",), ("chat",)],
+        *[("models", "alias"), ("models", "unalias")],
         *[("lab",), ("lab", "train"), ("lab", "eval"), ("lab", "chat"), ("lab", "demo")],
     ],
 )
@@ -232,7 +239,16 @@ def test_limits(flask, twins):
     assert flask("jobs", "limits", "--running", "0")[1] == "running  any number\nqueued   5\n"
 
 
-@pytest.mark.parametrize("words", [("jobs", "show", "ftjob-x"), ("jobs", "cancel", "x"), ("models", "show", "x")])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("jobs", "show", "ftjob-x"),
+        ("jobs", "cancel", "x"),
+        ("models", "show", "x"),
+        ("models", "unalias", "x", "y"),
+        ("models", "alias", "x", "y", "1"),
+    ],
+)
 def test_what_is_not_there(flask, words):
     code, _, err = flask(*words)
     assert code == 1
@@ -263,6 +279,13 @@ def test_models(flask, twins):
     assert code == 0
     assert out.startswith("support:1  on tiny-random")
     assert "  eval_loss: 0.5\n" in out
+    twins.versions.kept.append(replace(version, id="v2", number=2))
+    assert flask("models", "alias", "support", "champion", "1")[0] == 0
+    assert flask("models", "alias", "support", "canary", "1=90", "2=10")[0] == 0
+    out = flask("models", "show", "support")[1]
+    assert out.endswith("support@canary  1=90 2=10\nsupport@champion  1\n")
+    assert flask("models", "unalias", "support", "canary")[0] == 0
+    assert "canary" not in flask("models", "show", "support")[1]
 
 
 def test_pull_an_unknown_base(flask):

@@ -13,7 +13,8 @@ TOKEN=$(curl -s http://127.0.0.1:5000/api/v1/auth/token \\
   -d '{{"username": "admin", "password": "…"}}' | sed 's/.*"access_token":"\\([^"]*\\)".*/\\1/')
 ```
 
-A **viewer** may read and predict, a **developer** may train and cancel as well, an **admin** may do all.
+A **viewer** may read and predict, a **developer** may train, cancel and set aliases as well, an **admin** may do
+all, load and pin adapters too.
 Users are made on the host: `flask users create NAME --role developer --password-stdin`.
 
 ## Upload, train, watch, ask
@@ -36,6 +37,9 @@ curl -N http://127.0.0.1:5000/api/v1/chat -H "Authorization: Bearer $TOKEN" \\
   -d '{{"messages": [{{"role": "user", "content": "Hello"}}], "model": "support-assistant", "stream": true}}'
 ```
 
+A model's name is its alias `champion`, else its newest version; `name:3` is the third, `name@alias` what the alias
+says: a version, or several by weight.
+
 ## Errors
 
 `application/problem+json` (RFC 9457), with every fault at once in `errors`. `code` is stable; `request_id` is
@@ -53,13 +57,16 @@ also in the header `X-Request-ID` and in the service's log.
 | 415 | `unsupported_media_type` | send `Content-Type: application/json` |
 | 422 | `invalid_request` | mend what `errors` lists |
 | 422 | `chat_not_renderable` | the model's template takes no such conversation: `detail` has its words |
+| 422 | `split_alias` | name one of its versions: training takes no draw |
+| 422 | `not_servable` | ask another version: the engine cannot serve this one, as the answer says |
 | 422 | `not_generative` | ask a model that writes text: this one tells labels |
 | 429 | `rate_limited` | wait for `Retry-After` seconds |
 | 429 | `engine_busy` | too many requests wait for the engine: wait for `Retry-After` seconds |
 | 500 | `internal_error` | give the request id to the operator |
 | 503 | `unavailable`, `base_not_resident`, `engine_unavailable`, `base_model_missing` | try again later |
 | 503 | `engine_timeout`, `engine_failed` | ask again, for less, or with more time (`deadline_seconds`) |
-| 503 | `too_many_streams` | wait for `Retry-After` seconds, or ask without a stream |
+| 503 | `too_many_streams` | wait for `Retry-After` seconds, or ask without a stream (`events?after=`) |
+| 503 | `template_mismatch`, `base_mismatch`, `artifacts_missing` | tell the operator what the answer says |
 
 ## Rate limits
 

@@ -2,9 +2,16 @@
 
 from typing import Any
 
-from app.api.models.schemas import ModelListSchema, ModelSchema, ModelVersionListSchema
+from app.api.models.schemas import (
+    AliasBodySchema,
+    ModelAliasListSchema,
+    ModelAliasSchema,
+    ModelListSchema,
+    ModelSchema,
+    ModelVersionListSchema,
+)
 from app.core.entities.identity import Role
-from app.core.entities.models import ModelSummary
+from app.core.entities.models import ModelAlias, ModelSummary
 from app.extensions import current_services
 from app.gateway.authentication import current_principal, require
 from app.gateway.openapi import Blueprint
@@ -27,6 +34,15 @@ VERSION = {
     "job_id": "ftjob-0123456789abcdef01234567",
     "metrics": {"eval_loss": 0.21},
     "created_at": "2026-11-22T09:41:07+00:00",
+    "pinned": False,
+    "servable": {"ours": True, "vllm": True, "other": "its engine is neither this service's nor vLLM …"},
+}
+ALIAS = {
+    "alias": "champion",
+    "reference": "support-assistant@champion",
+    "weights": {"1": 90, "2": 10},
+    "set_by": "user-0123",
+    "set_at": "2026-11-24T09:30:00+00:00",
 }
 
 
@@ -55,3 +71,37 @@ def show_model(name: str) -> ModelSummary:
 def list_versions(name: str) -> dict[str, Any]:
     """List a model's versions, newest first"""
     return {"data": current_services().models.versions(current_principal(), name)}
+
+
+@blueprint.get("/<name>/aliases")
+@require(Role.VIEWER)
+@blueprint.response(200, ModelAliasListSchema, example={"data": [ALIAS]})
+@blueprint.errors(404)
+def list_aliases(name: str) -> dict[str, Any]:
+    """List a model's aliases, by name"""
+    return {"data": current_services().models.aliases(current_principal(), name)}
+
+
+@blueprint.put("/<name>/aliases/<alias>")
+@require(Role.DEVELOPER)
+@blueprint.arguments(AliasBodySchema, example={"weights": {"1": 90, "2": 10}})
+@blueprint.response(200, ModelAliasSchema, example=ALIAS)
+@blueprint.errors(400, 404)
+def set_alias(body: dict[str, Any], name: str, alias: str) -> ModelAlias:
+    """Have an alias name a version, or split it between several
+
+    `name@alias` then stands for it; a bare `name` for the alias `champion`, else for the newest version. Of
+    several versions one is drawn by weight, and a conversation stays with one while the weights stay.
+    """
+    weights = body["weights"] if "weights" in body else {body["version"]: 1}
+    shares = {int(number): weight for number, weight in weights.items()}
+    return current_services().models.set_alias(current_principal(), name, alias, shares)
+
+
+@blueprint.delete("/<name>/aliases/<alias>")
+@require(Role.DEVELOPER)
+@blueprint.response(204)
+@blueprint.errors(404)
+def remove_alias(name: str, alias: str) -> None:
+    """Remove an alias; the versions stay"""
+    current_services().models.remove_alias(current_principal(), name, alias)

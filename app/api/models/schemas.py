@@ -1,6 +1,13 @@
 """Bodies of /api/v1/models."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import marshmallow as ma
+
+LARGEST_NUMBER = 999_999_999  # that a reference can write
+MOST_SPLIT = 16  # versions of an alias
+LARGEST_WEIGHT = 1_000_000
 
 
 class ModelSchema(ma.Schema):
@@ -29,7 +36,48 @@ class ModelVersionSchema(ma.Schema):
     metrics = ma.fields.Dict()
     created_by = ma.fields.String(allow_none=True)
     created_at = ma.fields.AwareDateTime()
+    pinned = ma.fields.Boolean(metadata={"description": "whether its engine keeps its adapter in memory"})
+    servable = ma.fields.Dict(
+        keys=ma.fields.String(),
+        metadata={"description": "by kind of engine (`ours`, `vllm`, `other`): true, or why it cannot serve it"},
+    )
 
 
 class ModelVersionListSchema(ma.Schema):
     data = ma.fields.List(ma.fields.Nested(ModelVersionSchema))
+
+
+class AliasBodySchema(ma.Schema):
+    class Meta:
+        unknown = ma.RAISE
+
+    version = ma.fields.Integer(
+        strict=True,
+        validate=ma.validate.Range(1, LARGEST_NUMBER),
+        metadata={"description": "a version's number; or else `weights`"},
+    )
+    weights = ma.fields.Dict(
+        keys=ma.fields.String(
+            validate=ma.validate.Regexp(r"[1-9][0-9]{0,8}\Z", error="Must be a version's number.")
+        ),
+        values=ma.fields.Integer(strict=True, validate=ma.validate.Range(1, LARGEST_WEIGHT)),
+        validate=ma.validate.Length(1, MOST_SPLIT),
+        metadata={"description": "by a version's number, its share of the requests"},
+    )
+
+    @ma.validates_schema(skip_on_field_errors=False, pass_original=True)
+    def _either(self, data: Mapping[str, Any], sent: Any, **_kwargs: Any) -> None:
+        if isinstance(sent, dict) and ("version" in sent) == ("weights" in sent):
+            raise ma.ValidationError("Give version, or weights instead: one of the two.", "version")
+
+
+class ModelAliasSchema(ma.Schema):
+    alias = ma.fields.String(metadata={"example": "champion"})
+    reference = ma.fields.String(metadata={"example": "support-assistant@champion"})
+    weights = ma.fields.Dict(keys=ma.fields.String(), values=ma.fields.Integer())
+    set_by = ma.fields.String(allow_none=True)
+    set_at = ma.fields.AwareDateTime()
+
+
+class ModelAliasListSchema(ma.Schema):
+    data = ma.fields.List(ma.fields.Nested(ModelAliasSchema))

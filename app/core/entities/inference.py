@@ -15,6 +15,7 @@ class Adapter:
 
     name: str
     folder: str
+    pinned: bool = False  # an engine that can keeps it in memory
 
 
 @dataclass(frozen=True, slots=True)

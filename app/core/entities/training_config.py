@@ -19,7 +19,10 @@ from app.core.errors import Fault, Invalid
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 VersionReference = Annotated[
-    str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}(:[1-9][0-9]{0,8})?$")
+    str,
+    StringConstraints(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}(:[1-9][0-9]{0,8}|@[A-Za-z0-9][A-Za-z0-9._-]{0,63})?$"
+    ),
 ]
 DatasetName = Annotated[str, StringConstraints(max_length=100)]
 ModuleName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.]{1,128}$")]
@@ -89,7 +92,7 @@ class TrainingConfig(BaseModel):
     output_dir: str | None = Field(None, description="run folder in the foreground (else results/<name>_<time>)")
     train_samples: int | None = Field(None, ge=1, description="train on the first N training rows only")
     from_version: VersionReference | None = Field(
-        None, description="train on from this published version of the project: name, or name:3"
+        None, description="train on from this published version of the project: name, name:3 or name@alias"
     )
 
     objective: Literal["sft", "dpo", "pretrain", "classification"] = "sft"

@@ -214,6 +214,10 @@ class BaseModelStore(ABC):
     @abstractmethod
     def tokenizer(self, name: str) -> ChatTokenizer: ...
 
+    @abstractmethod
+    def digest(self, name: str) -> str | None:
+        """What tells its weights from others; None where it is not on this host."""
+
 
 class ArtifactStore(ABC):
     """Published artifacts, under models/registry. Folders appear whole, by rename."""

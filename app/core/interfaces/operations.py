@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from app.core.entities.engines import EngineKind, EngineState
 from app.core.entities.forecasts import Shortage
-from app.core.entities.inference import Generation, GenerationRequest, Piece
+from app.core.entities.inference import Adapter, Generation, GenerationRequest, Piece
 from app.core.entities.jobs import JobEvent
+from app.core.entities.usage import Usage
 from app.core.errors import Fault
 
 DOORBELL = "training.ring"  # the message's name, where a queue sends messages; its argument is a job's id
@@ -107,6 +109,38 @@ class PasswordHasher(ABC):
 
     @abstractmethod
     def matches(self, password: str, password_hash: str) -> bool: ...
+
+
+class EngineAdmin(ABC):
+    """The operator's hand on engines and their adapters."""
+
+    @abstractmethod
+    def states(self) -> Sequence[EngineState]:
+        """Of every engine that is configured, as each says now."""
+
+    @abstractmethod
+    def kind(self, base_model: str) -> EngineKind:
+        """As it said some time ago; OURS as long as nobody has answered, and where there is no engine."""
+
+    @abstractmethod
+    def load(self, base_model: str, adapter: Adapter) -> None:
+        """Have it in memory, pinned or not; it may be there already.
+
+        ``Invalid`` (adapter_refused, and pin_not_supported where the engine is another's), ``Unavailable``
+        (base_not_resident, engine_unavailable, engine_timeout).
+        """
+
+    @abstractmethod
+    def unload(self, base_model: str, name: str) -> bool:
+        """Whether it was there. ``Unavailable`` as in ``load``."""
+
+
+class UsageLog(ABC):
+    """Keeps a row of each request, off its path."""
+
+    @abstractmethod
+    def record(self, usage: Usage) -> None:
+        """Never raises and never waits: what finds no place is lost, and counted."""
 
 
 class EngineClient(ABC):

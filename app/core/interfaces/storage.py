@@ -2,6 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import Literal
 
 from app.core.entities.dataset_versions import Dataset, DatasetSummary, DatasetVersion
 from app.core.entities.identity import Membership, Role, User
@@ -17,7 +19,8 @@ from app.core.entities.jobs import (
     Progress,
 )
 from app.core.entities.metrics import MetricCurve
-from app.core.entities.models import ModelSummary, ModelVersion
+from app.core.entities.models import ModelAlias, ModelSummary, ModelVersion
+from app.core.entities.usage import Usage, UsageSum
 
 NO_LIMITS = Limits()
 
@@ -170,14 +173,36 @@ class JobRepository(ABC):
 
 
 class ModelVersionRepository(ABC):
-    """Published versions. They are added by ``JobRepository.succeed`` and never change."""
+    """Published versions, which are added by ``JobRepository.succeed``, and aliases, which move.
+
+    Of a version nothing changes but whether it is pinned.
+    """
 
     @abstractmethod
     def get(self, project_id: str, version_id: str) -> ModelVersion | None: ...
 
     @abstractmethod
     def find(self, project_id: str, name: str, number: int | None = None) -> ModelVersion | None:
-        """The version of that number, or the newest."""
+        """The version of that number, or the newest. Not for references: ``find_version`` is."""
+
+    @abstractmethod
+    def pin(self, project_id: str, version_id: str, pinned: bool) -> None:
+        """Set or take away the mark; where there is no such version, nothing."""
+
+    @abstractmethod
+    def alias(self, project_id: str, model: str, alias: str) -> ModelAlias | None: ...
+
+    @abstractmethod
+    def aliases(self, project_id: str, model: str) -> Sequence[ModelAlias]:
+        """By name; empty if there is no such model."""
+
+    @abstractmethod
+    def set_alias(self, alias: ModelAlias) -> None:
+        """In the place of what it stood for. ``NotFound`` (model_not_found) if a version of its is not there."""
+
+    @abstractmethod
+    def remove_alias(self, project_id: str, model: str, alias: str) -> bool:
+        """Whether there was one."""
 
     @abstractmethod
     def models(self, project_id: str) -> Sequence[ModelSummary]:
@@ -231,6 +256,25 @@ class DatasetRepository(ABC):
     @abstractmethod
     def is_kept(self, digest: str) -> bool:
         """Whether a version of any project has it."""
+
+
+class UsageRepository(ABC):
+    """One row a request; they are added and summed up."""
+
+    @abstractmethod
+    def add(self, rows: Sequence[Usage]) -> None:
+        """All of them or none; at least one."""
+
+    @abstractmethod
+    def sums(
+        self,
+        project_id: str,
+        by: Literal["model", "day"],
+        first: date,
+        last: date,
+        model: str | None = None,
+    ) -> Sequence[UsageSum]:
+        """Of the days from ``first`` to ``last``, in any order; ``model`` alone, if it is named."""
 
 
 class UserRepository(ABC):

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from app.core.services.data_preparation import DataPreparationService
     from app.core.services.dataset_versions import DatasetVersionService
     from app.core.services.datasets import DatasetService
+    from app.core.services.engines import EngineService
     from app.core.services.evaluation import EvaluationService
     from app.core.services.execution import ExecutionService
     from app.core.services.identity import IdentityService
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from app.core.services.model_management import ModelManagementService
     from app.core.services.monitoring import MonitoringService
     from app.core.services.training import TrainingService
+    from app.core.services.usage import UsageService
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,8 @@ class Services:
     execution: ExecutionService
     models: ModelManagementService
     inference: InferenceService
+    engines: EngineService
+    usage: UsageService
     evaluation: EvaluationService
     monitoring: MonitoringService
     lab: LabService

@@ -46,6 +46,7 @@ class Attempt:
         launcher: TrainerLauncher,
         claim: Claim,
         config: TrainingConfig,
+        base_digest: str | None,
         heartbeat: Heartbeat,
         draining: threading.Event,
         poll_seconds: float,
@@ -59,6 +60,7 @@ class Attempt:
         self._job = claim.job
         self._fence = claim.fence
         self._config = config
+        self._base_digest = base_digest
         self._heartbeat = heartbeat
         self._draining = draining
         self._poll_seconds = poll_seconds
@@ -204,6 +206,7 @@ class Attempt:
             metrics=result["metrics"],
             created_by=self._job.created_by,
             created_at=datetime.now(UTC),
+            base_digest=self._base_digest,
         )
         try:
             self._heartbeat.persist(

@@ -55,7 +55,9 @@ class EvaluationService:
         split: str = "test",
         on_progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> EvaluationReport:
-        """Ask ``model`` (``name``, ``name:3`` or a base model) the questions of a split, on the host's behalf.
+        """Ask ``model`` (``name``, ``name:3``, ``name@alias`` or a base model) the questions of a split.
+
+        It is on the host's behalf: any file of it may be named.
 
         Rows need ``keys``: the figures and names that a right answer states. Model and data are immutable, so
         a report that was written once is read again. ``Invalid`` lists the faults of the data.

@@ -25,6 +25,7 @@ from app.core.services.cuts import cut_of
 from app.core.services.forecasting import Forecasts
 from app.core.services.heartbeat import Heartbeat, Reaper
 from app.core.services.preflight import check_job
+from app.core.services.references import check_base, find_version
 from app.core.services.room import DATA_FOLDER, RUN_FOLDER, needs_room
 from app.core.services.run_folders import folder_name, make_run_folder
 from app.utils.clock import boottime
@@ -215,6 +216,7 @@ class ExecutionService:
             self._launcher,
             claim,
             config,
+            self._bases.digest(config.base_model),
             heartbeat,
             self._draining,
             self._poll_seconds,
@@ -229,10 +231,10 @@ class ExecutionService:
         if config.from_version is None:
             return None
         reference = Reference.parse(config.from_version)
-        find = partial(self._versions.find, job.project_id, reference.name, reference.number)
-        version = heartbeat.persist(find)
+        version = heartbeat.persist(partial(find_version, self._versions, job.project_id, reference))
         if version is None:
             raise NotFound(f"from_version: {config.from_version} is gone", code="model_not_found")
+        check_base(self._bases, version)
         return self._artifacts.folder(version)
 
 

@@ -1,8 +1,9 @@
 """Answers from base models and published versions."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from typing import TypeVar
 
@@ -14,12 +15,14 @@ from app.core.entities.inference import (
     ChatRequest,
     Generation,
     GenerationRequest,
+    Piece,
     Prediction,
 )
 from app.core.errors import Fault, Invalid, Unavailable
-from app.core.interfaces.operations import EngineClient
+from app.core.interfaces.operations import EngineClient, UsageLog
 from app.core.services.answer_stream import AnswerStream
 from app.core.services.targets import Target, Targets
+from app.core.services.usage import metered
 
 T = TypeVar("T")
 MOST_AT_ONCE = 32  # texts of batches that this process has at the engines
@@ -33,9 +36,10 @@ class InferenceService:
     (chat_not_renderable) for what its template does not take, and what ``EngineClient`` raises.
     """
 
-    def __init__(self, targets: Targets, engines: EngineClient) -> None:
+    def __init__(self, targets: Targets, engines: EngineClient, usage: UsageLog) -> None:
         self._targets = targets
         self._engines = engines
+        self._usage = usage
         self._pool = ThreadPoolExecutor(MOST_AT_ONCE, "predict")  # starts none before its first batch
 
     def predict(
@@ -47,26 +51,25 @@ class InferenceService:
         requests = _each(
             len(texts), lambda place: self._request(principal, target, [_user(texts[place])], options)
         )
-        generations = [self._engines.generate(requests[0])] if len(texts) == 1 else self._together(requests)
+        generations = self._together(principal, target, requests)
         return [_prediction(target, generation) for generation in generations]
 
     def chat(self, principal: Principal, request: ChatRequest) -> Prediction:
         """What comes after the conversation so far."""
         target = self._target(principal, request.model, request.conversation)
         asked = self._request(principal, target, request.messages, request.options)
-        return _prediction(target, self._engines.generate(asked))
+        return _prediction(target, self._generate(principal, target, asked))
 
     def stream(self, principal: Principal, request: ChatRequest) -> AnswerStream:
         """The same as it comes. What ``chat`` raises it raises at once, but for what fails on the way."""
         target = self._target(principal, request.model, request.conversation)
         asked = self._request(principal, target, request.messages, request.options)
-        return AnswerStream(target.name, target.tokenizer.opens_thinking, self._engines.stream(asked))
+        return AnswerStream(target.name, target.tokenizer.opens_thinking, self._pieces(principal, target, asked))
 
     def _target(self, principal: Principal, model: str | None, conversation: str | None = None) -> Target:
         """Without ``model``, the first resident base."""
-        del conversation  # no name stands for several versions yet
         if model:
-            return self._targets.find(principal.project_id, model)
+            return self._targets.find(principal.project_id, model, conversation)
         resident = self._engines.resident()
         if not resident:
             raise Unavailable("no engine answers: no base model is resident", code="base_not_resident")
@@ -84,20 +87,43 @@ class InferenceService:
             sharing=principal.project_id,
         )
 
-    def _together(self, requests: Sequence[GenerationRequest]) -> Sequence[Generation]:
+    def _generate(self, principal: Principal, target: Target, request: GenerationRequest) -> Generation:
+        with metered(self._usage, principal, target) as meter:
+            meter.prompt_tokens = len(request.prompt_ids)
+            generation = self._engines.generate(request)
+            meter.completion_tokens = generation.tokens.completion
+            meter.finish_reason = generation.choices[0].finish_reason
+        return generation
+
+    def _pieces(self, principal: Principal, target: Target, request: GenerationRequest) -> Generator[Piece]:
+        with metered(self._usage, principal, target) as meter, closing(self._engines.stream(request)) as pieces:
+            meter.prompt_tokens = len(request.prompt_ids)
+            for piece in pieces:
+                if piece.text:
+                    meter.first_token()
+                    meter.completion_tokens += 1  # until the engine says how many: not of a stream that is closed
+                if piece.tokens:
+                    meter.completion_tokens = piece.tokens.completion
+                meter.finish_reason = piece.finish_reason or meter.finish_reason
+                yield piece
+
+    def _together(
+        self, principal: Principal, target: Target, requests: Sequence[GenerationRequest]
+    ) -> Sequence[Generation]:
         """In order. The deadline is that of all, the wait for a thread included."""
+        if len(requests) == 1:
+            return [self._generate(principal, target, requests[0])]
         started = time.monotonic()
 
         def ask(request: GenerationRequest) -> Generation:
             deadline = request.options.deadline_seconds
             if deadline is None:
-                return self._engines.generate(request)
+                return self._generate(principal, target, request)
             left = deadline - (time.monotonic() - started)
             if left <= 0:
                 raise Unavailable("the engine took too long to answer", code="engine_timeout")
-            return self._engines.generate(
-                replace(request, options=replace(request.options, deadline_seconds=left))
-            )
+            hurried = replace(request, options=replace(request.options, deadline_seconds=left))
+            return self._generate(principal, target, hurried)
 
         futures = [self._pool.submit(ask, request) for request in requests]
         try:

@@ -114,7 +114,10 @@ class LabService:
         self._threads = threads
 
     def chat(self, model: str, seed: int | None = None) -> Chat:
-        """With a base model or a version (``name``, ``name:3``). Equal seeds and messages give equal answers."""
+        """With a base model or a version (``name``, ``name:3``, ``name@alias``).
+
+        Equal seeds and messages give equal answers.
+        """
         subject = find_subject(self._versions, self._bases, self._artifacts, model)
         return Chat(subject.name, self._load(subject, seed), subject.tokenizer)
 

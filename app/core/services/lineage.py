@@ -7,6 +7,7 @@ from app.core.entities.models import Reference
 from app.core.entities.training_config import ADAPTER_SHAPE, flattened, training_config
 from app.core.errors import Fault, Invalid
 from app.core.interfaces.storage import ModelVersionRepository
+from app.core.services.references import find_version
 
 _ADAPTERS = ("lora", "lora_linear", "qlora")
 
@@ -27,7 +28,10 @@ def begin_from_version(
         parsed = Reference.parse(reference)
     except Invalid:
         return overrides, ()
-    version = versions.find(project_id, parsed.name, parsed.number)
+    try:
+        version = find_version(versions, project_id, parsed)
+    except Invalid as error:
+        return overrides, (Fault("config.from_version", error.code, error.message),)
     if version is None:
         message = f"there is no version {reference!r} in this project"
         return overrides, (Fault("config.from_version", "model_not_found", message),)

@@ -1,13 +1,15 @@
 """Published models and the base models under them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from app.core.entities.identity import DEFAULT_PROJECT_ID, Principal
-from app.core.entities.models import BaseModelSpec, ModelSummary, ModelVersion, Reference
-from app.core.errors import NotFound
+from app.core.entities.models import NAME, BaseModelSpec, ModelAlias, ModelSummary, ModelVersion, Reference
+from app.core.errors import Invalid, NotFound
 from app.core.interfaces.components import BaseModelStore
 from app.core.interfaces.storage import ModelVersionRepository
+from app.core.services.references import find_version
 
 
 class ModelManagementService:
@@ -40,7 +42,31 @@ class ModelManagementService:
 
     def find(self, reference: Reference) -> ModelVersion | None:
         """In the default project: for commands on the host."""
-        return self._versions.find(DEFAULT_PROJECT_ID, reference.name, reference.number)
+        return find_version(self._versions, DEFAULT_PROJECT_ID, reference)
+
+    def aliases(self, principal: Principal, name: str) -> Sequence[ModelAlias]:
+        """By name. ``NotFound`` if there is no such model."""
+        self.versions(principal, name)
+        return self._versions.aliases(principal.project_id, name)
+
+    def set_alias(self, principal: Principal, name: str, alias: str, weights: Mapping[int, int]) -> ModelAlias:
+        """Have ``alias`` carry these versions, each with its weight, in the place of what it carried.
+
+        ``NotFound`` (model_not_found) names every version that is not there.
+        """
+        if not NAME.fullmatch(alias):
+            raise Invalid(
+                f"{alias[:80]!r} is no name for an alias: at most 64 letters, digits, dots, dashes, underscores",
+                code="bad_name",
+            )
+        made = ModelAlias(principal.project_id, name, alias, weights, principal.user_id, datetime.now(UTC))
+        self._versions.set_alias(made)
+        return made
+
+    def remove_alias(self, principal: Principal, name: str, alias: str) -> None:
+        """The versions stay. ``NotFound`` (alias_not_found)."""
+        if not self._versions.remove_alias(principal.project_id, name, alias):
+            raise NotFound(f"no alias {alias[:80]!r} of {name[:80]!r} in this project", code="alias_not_found")
 
     def bases(self) -> Sequence[tuple[BaseModelSpec, bool]]:
         """Each base model, and whether it is on the disk."""

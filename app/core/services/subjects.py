@@ -9,6 +9,7 @@ from app.core.entities.training_config import TrainingConfig
 from app.core.errors import NotFound
 from app.core.interfaces.components import ArtifactStore, BaseModelStore, ChatTokenizer
 from app.core.interfaces.storage import ModelVersionRepository
+from app.core.services.references import check_base, find_version
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,20 +35,22 @@ class Subject:
 def find_subject(
     versions: ModelVersionRepository, bases: BaseModelStore, artifacts: ArtifactStore, model: str
 ) -> Subject:
-    """``model``: ``name``, ``name:3`` or a base model.
+    """``model``: ``name``, ``name:3``, ``name@alias`` or a base model.
 
-    ``NotFound`` for none of them, ``Invalid`` (not_generative) for one that answers with a label.
+    ``NotFound`` for none of them, ``Invalid`` (not_generative) for one that answers with a label and (split_alias)
+    for an alias of several versions.
     """
     reference = Reference.parse(model)
-    version = versions.find(DEFAULT_PROJECT_ID, reference.name, reference.number)
+    version = find_version(versions, DEFAULT_PROJECT_ID, reference)
     if version is not None:
         if not version.generates:
             raise not_generative(version.reference)
+        check_base(bases, version)
         folder, tokenizer = artifacts.folder(version), artifacts.tokenizer(version)
         adapter, whole = (None, folder) if version.is_whole_model else (folder, None)
         seed = version.config["seed"]
         return Subject(version.reference, version.id, version.base_model, adapter, tokenizer, seed, whole)
-    if reference.number is None and reference.name in {spec.name for spec in bases.specs()}:
+    if reference.is_bare and reference.name in {spec.name for spec in bases.specs()}:
         base = bases.tokenizer(model)
         if not base.generates:
             raise not_generative(model)

@@ -1,12 +1,15 @@
 """Who answers to a name."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from app.core.entities.engines import EngineKind, not_servable
 from app.core.entities.inference import Adapter
 from app.core.entities.models import ModelVersion, Reference, not_generative
 from app.core.errors import Invalid, NotFound
 from app.core.interfaces.components import ArtifactStore, BaseModelStore, ChatTokenizer
 from app.core.interfaces.storage import ModelVersionRepository
+from app.core.services.references import check_base, find_version
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,27 +20,37 @@ class Target:
     base_model: str
     tokenizer: ChatTokenizer
     adapter: Adapter | None = None
+    version_id: str | None = None  # None: a base model
 
 
 class Targets:
-    """Finds the version behind a reference, or a base model."""
+    """Finds the version behind a reference, or a base model. ``kind_of`` says what engine a base model has."""
 
-    def __init__(self, versions: ModelVersionRepository, bases: BaseModelStore, artifacts: ArtifactStore) -> None:
+    def __init__(
+        self,
+        versions: ModelVersionRepository,
+        bases: BaseModelStore,
+        artifacts: ArtifactStore,
+        kind_of: Callable[[str], EngineKind] = lambda base_model: EngineKind.OURS,
+    ) -> None:
         self._versions = versions
         self._bases = bases
         self._artifacts = artifacts
+        self._kind_of = kind_of
 
-    def find(self, project_id: str, model: str) -> Target:
+    def find(self, project_id: str, model: str, conversation: str | None = None) -> Target:
         """A published version comes before a base model of the same name.
 
+        Where an alias is split between versions, a ``conversation`` stays with one; without it each is drawn anew.
         Raises ``NotFound`` for a model that the project does not have, ``Invalid`` (not_generative) for one with
-        a label head and (not_servable) for one that no engine attaches.
+        a label head and (not_servable) for one that its engine does not attach, ``Unavailable``
+        (artifacts_missing, template_mismatch, base_mismatch) where what it was trained with is not what is here.
         """
         reference = Reference.parse(model)
-        version = self._versions.find(project_id, reference.name, reference.number)
+        version = find_version(self._versions, project_id, reference, lambda alias: alias.draw(conversation))
         if version is not None:
-            return self._version(version)
-        if reference.number is None and any(spec.name == reference.name for spec in self._bases.specs()):
+            return self.of(version)
+        if reference.is_bare and any(spec.name == reference.name for spec in self._bases.specs()):
             return self.base(reference.name)
         raise NotFound(f"there is no model {model!r} in this project", code="model_not_found")
 
@@ -47,7 +60,8 @@ class Targets:
             raise not_generative(name)
         return Target(name, name, tokenizer)
 
-    def _version(self, version: ModelVersion) -> Target:
+    def of(self, version: ModelVersion) -> Target:
+        """``Invalid`` and ``Unavailable`` as in ``find``."""
         if not version.generates:
             raise not_generative(version.reference)
         if version.is_whole_model:
@@ -57,6 +71,9 @@ class Targets:
                 f"models/registry/{version.artifacts}) and start an engine for it; or train with adaptation: lora",
                 code="not_servable",
             )
+        if why := not_servable(version.config, self._kind_of(version.base_model)):
+            raise Invalid(f"{version.reference} cannot be served: {why}", code="not_servable")
+        check_base(self._bases, version)
         tokenizer = self._artifacts.tokenizer(version)
-        adapter = Adapter(name=version.id, folder=str(self._artifacts.folder(version)))
-        return Target(version.reference, version.base_model, tokenizer, adapter)
+        adapter = Adapter(name=version.id, folder=str(self._artifacts.folder(version)), pinned=version.pinned)
+        return Target(version.reference, version.base_model, tokenizer, adapter, version.id)

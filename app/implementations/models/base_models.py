@@ -20,7 +20,7 @@ from app.core.errors import Conflict, Fault, Invalid
 from app.core.factories import ComponentFactory
 from app.core.interfaces.components import BaseModelStore, ChatTokenizer
 from app.implementations.data.encoder_tokenizer import load_tokenizer
-from app.implementations.models.contents import lacks
+from app.implementations.models.contents import lacks, weights_digest
 from app.implementations.models.missing import missing
 from app.utils.folders import MANIFEST, locked, move_into_place, seal
 
@@ -49,6 +49,7 @@ class FolderBaseModelStore(BaseModelStore):
         self._folder = folder
         self._sources = sources
         self._tokenizers = lru_cache(maxsize=8)(load_tokenizer)
+        self._digests: dict[str, str] = {}  # of what this process has once found whole
 
     def specs(self) -> Sequence[BaseModelSpec]:
         return list(self._specs.values())
@@ -90,6 +91,13 @@ class FolderBaseModelStore(BaseModelStore):
 
     def tokenizer(self, name: str) -> ChatTokenizer:
         return self._tokenizers(self.folder(name))
+
+    def digest(self, name: str) -> str | None:
+        if name not in self._digests and name in self._specs:
+            place = self._place(self._specs[name])
+            if lacks(place) is None:
+                self._digests[name] = weights_digest(place)
+        return self._digests.get(name)
 
     def _fill(self, spec: BaseModelSpec) -> Path:
         """A folder with the whole model, named alike at each try: a download goes on where it was cut off."""

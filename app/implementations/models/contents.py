@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 from pathlib import Path
 
 from app.utils.folders import manifest_of
+
+SAMPLES, SAMPLE_BYTES = 64, 4096  # of a file of weights
 
 
 def lacks(folder: Path) -> str | None:
@@ -29,6 +32,23 @@ def lacks(folder: Path) -> str | None:
     if torn := [file.name for file in weights if not _is_whole(file)]:
         return f"its folder has half-copied weights: {', '.join(torn)}"
     return None
+
+
+def weights_digest(folder: Path) -> str:
+    """What tells these weights from others, in milliseconds: each file's length and header, and samples of it.
+
+    A model that was trained further differs in nearly every number.
+    """
+    found = hashlib.sha256()
+    for file in sorted(folder.glob("*.safetensors")):
+        size = file.stat().st_size
+        with file.open("rb") as opened:
+            (length,) = struct.unpack("<Q", opened.read(8))
+            found.update(struct.pack("<QQ", size, length) + opened.read(min(length, size)))
+            for number in range(SAMPLES):
+                opened.seek(8 + length + (size - 8 - length) * number // SAMPLES)
+                found.update(opened.read(SAMPLE_BYTES))
+    return found.hexdigest()
 
 
 def _shards(folder: Path) -> set[str]:

@@ -66,20 +66,20 @@ class Core:
                 self._schedule.remove([request_id])
                 if self._schedule.idle:  # then no turn follows that would say so
                     self._tell([])
-            case Attach(id=request_id, name=name, folder=folder):
-                self._channel.send(Answer(request_id, self._attach(name, folder)))
+            case Attach():
+                self._channel.send(self._attach(message))
             case Detach(id=request_id, name=name):
                 known = self._adapters.detach(name)
                 self._channel.send(Answer(request_id, None if known else "no such adapter is loaded"))
             case _:
                 logger.error("the front sent a %s", type(message).__name__)
 
-    def _attach(self, name: str, folder: str) -> str | None:
+    def _attach(self, message: Attach) -> Answer:
         try:
-            self._adapters.attach(name, folder)
+            size = self._adapters.attach(message.name, message.folder, message.pinned)
         except AdapterRefused as refusal:
-            return str(refusal)
-        return None
+            return Answer(message.id, str(refusal))
+        return Answer(message.id, None, size)
 
     def _submit(self, request: Submit) -> None:
         # Resolved here and not at its first turn: an adapter that somebody waits for is not evicted.

@@ -5,6 +5,7 @@ import itertools
 import socket
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from app.implementations.serving.messages import (
     LARGEST_LINE,
@@ -56,6 +57,15 @@ class Ticket:
         self._link.forget(self)
 
 
+@dataclass(frozen=True, slots=True)
+class Resident:
+    """An adapter in memory. ``since``: seconds since the epoch."""
+
+    since: float
+    bytes: int
+    pinned: bool
+
+
 class CoreLink:
     """Sends requests and hands out what comes back. ``lost`` is set when the core has gone."""
 
@@ -64,11 +74,11 @@ class CoreLink:
         self.lost = asyncio.Event()
         self.idle = asyncio.Event()
         self.last_turn = Turn([], 0, 0)
-        self.adapters: dict[str, float] = {}  # name → when it was loaded, seconds since the epoch
+        self.adapters: dict[str, Resident] = {}  # by name
         self._ids = itertools.count(1)
         self._tickets: dict[int, Ticket] = {}
         self._unfinished: set[int] = set()
-        self._answers: dict[int, asyncio.Future[str | None]] = {}
+        self._answers: dict[int, asyncio.Future[Answer]] = {}
         self._writer: asyncio.StreamWriter | None = None
         self.idle.set()
 
@@ -109,20 +119,21 @@ class CoreLink:
         if not self._tickets:
             self.idle.set()
 
-    async def attach(self, name: str, folder: str) -> str | None:
+    async def attach(self, name: str, folder: str, pinned: bool = False) -> str | None:
         """The fault, None when it is loaded. Raises ``CoreFailure``, as ``detach``."""
-        fault = await self._ask(Attach(next(self._ids), name, folder))
-        if fault is None:
-            self.adapters.setdefault(name, time.time())
-        return fault
+        answer = await self._ask(Attach(next(self._ids), name, folder, pinned))
+        if answer.fault is None:
+            known = self.adapters.get(name)
+            self.adapters[name] = Resident(known.since if known else time.time(), answer.bytes, pinned)
+        return answer.fault
 
     async def detach(self, name: str) -> str | None:
         # First here, so that no request for it is on its way behind this one.
         self.adapters.pop(name, None)
-        return await self._ask(Detach(next(self._ids), name))
+        return (await self._ask(Detach(next(self._ids), name))).fault
 
-    async def _ask(self, message: Attach | Detach) -> str | None:
-        answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+    async def _ask(self, message: Attach | Detach) -> Answer:
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._answers[message.id] = answer
         try:
             self._send(message)
@@ -144,9 +155,9 @@ class CoreLink:
                     self._hand_out(token, final=token.finish is not None)
             case Failed():
                 self._hand_out(message, final=True)
-            case Answer(id=request_id, fault=fault):
-                if (answer := self._answers.get(request_id)) is not None and not answer.done():
-                    answer.set_result(fault)
+            case Answer():
+                if (answer := self._answers.get(message.id)) is not None and not answer.done():
+                    answer.set_result(message)
             case Evicted(name=name):
                 self.adapters.pop(name, None)
             case Ready():

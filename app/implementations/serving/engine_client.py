@@ -113,13 +113,18 @@ class HttpEngineClient(EngineClient):
 
     def _load(self, url: str, adapter: Adapter, until: float) -> None:
         """Its answer is only logged: whether the adapter is there now, by whoever's doing, is asked next."""
-        body = {"lora_name": adapter.name, "lora_path": adapter.folder}
-        response = self._post(f"{url}/v1/load_lora_adapter", body, until)
+        response = self._post(f"{url}/v1/load_lora_adapter", load_body(adapter), until)
         response.read()
         if response.status_code != 200:
             logger.warning(
                 "adapter %s: the engine answered %d: %s", adapter.name, response.status_code, response.text[:500]
             )
+
+
+def load_body(adapter: Adapter) -> dict[str, Any]:
+    """vLLM reads past ``pinned``; yet it hears of it only where it is wanted."""
+    body = {"lora_name": adapter.name, "lora_path": adapter.folder}
+    return {**body, "pinned": True} if adapter.pinned else body
 
 
 def _check(response: httpx.Response, request: GenerationRequest) -> None:

@@ -148,11 +148,13 @@ class Front:
             {
                 "id": name,
                 "object": "model",
-                "created": int(since),
+                "created": int(adapter.since),
                 "owned_by": "engine",
                 "parent": self._base_model,
+                "bytes": adapter.bytes,
+                "pinned": adapter.pinned,
             }
-            for name, since in self._link.adapters.items()
+            for name, adapter in self._link.adapters.items()
         ]
         data = [{**base, "max_model_len": ready.context}, *adapters]
         return Response(200, to_json({"object": "list", "data": data}))
@@ -163,7 +165,7 @@ class Front:
             raise WireError(400, "lora_name is the base model's name", code="invalid_request", param="lora_name")
         if "\0" in body.lora_path or not Path(body.lora_path).is_absolute():
             raise WireError(400, "lora_path must be an absolute path", code="invalid_request", param="lora_path")
-        if fault := await self._link.attach(body.lora_name, body.lora_path):
+        if fault := await self._link.attach(body.lora_name, body.lora_path, body.pinned):
             raise WireError(400, f"the adapter was refused: {fault}", code="adapter_refused", param="lora_path")
         return Response(200, b"Success: the adapter is loaded.", "text/plain; charset=utf-8")
 

@@ -54,11 +54,12 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class Attach:
-    """front → core: load an adapter; answered by ``Answer``."""
+    """front → core: load an adapter, and pin it or not; answered by ``Answer``."""
 
     id: int
     name: str
     folder: str
+    pinned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +116,14 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """core → front: how an ``Attach`` or ``Detach`` went; ``fault`` is None when it was done."""
+    """core → front: how an ``Attach`` or ``Detach`` went; ``fault`` is None when it was done.
+
+    ``bytes``: what the adapter takes that was loaded.
+    """
 
     id: int
     fault: str | None
+    bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

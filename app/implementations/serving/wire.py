@@ -57,6 +57,7 @@ class CompletionBody(_Body):
 class LoadAdapterBody(_Body):
     lora_name: str = Field(min_length=1, max_length=256)
     lora_path: str = Field(min_length=1, max_length=4096)
+    pinned: bool = False  # never evicted; this engine's own, where vLLM has no such thing
 
 
 class UnloadAdapterBody(_Body):

@@ -18,6 +18,7 @@ from app.core.interfaces.storage import (
     DatasetRepository,
     JobRepository,
     ModelVersionRepository,
+    UsageRepository,
     UserRepository,
 )
 from app.repositories.database import Database, configure_engine, migrate_empty
@@ -26,11 +27,13 @@ from app.repositories.jobs import SqlJobRepository
 from app.repositories.memory import (
     MemoryDatasetRepository,
     MemoryModelVersionRepository,
+    MemoryUsageRepository,
     MemoryUserRepository,
 )
 from app.repositories.memory_jobs import MemoryJobRepository
 from app.repositories.model_versions import SqlModelVersionRepository
 from app.repositories.tables import ProjectRow
+from app.repositories.usage import SqlUsageRepository
 from app.repositories.users import SqlUserRepository
 
 SQL = ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)]
@@ -43,6 +46,7 @@ class Repositories:
     versions: ModelVersionRepository
     users: UserRepository
     datasets: DatasetRepository
+    usage: UsageRepository
 
     def claim(self, job_id: str | None = None) -> int:
         """The fence of a claim that must succeed."""
@@ -95,7 +99,11 @@ def repositories(request: pytest.FixtureRequest, open_engine: Callable[[str], En
         datasets = MemoryDatasetRepository()
         users = MemoryUserRepository(["default", "other"])
         return Repositories(
-            MemoryJobRepository(versions, datasets, ["default", "other"]), versions, users, datasets
+            MemoryJobRepository(versions, datasets, ["default", "other"]),
+            versions,
+            users,
+            datasets,
+            MemoryUsageRepository(),
         )
     return _over_sql(open_engine(request.param))
 
@@ -109,6 +117,7 @@ def _over_sql(engine: Engine) -> Repositories:
         SqlModelVersionRepository(engine),
         SqlUserRepository(engine),
         SqlDatasetRepository(engine),
+        SqlUsageRepository(engine),
     )
 
 

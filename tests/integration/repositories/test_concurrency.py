@@ -9,6 +9,7 @@ import pytest
 
 from app.core.entities.dataset_versions import Dataset, DatasetVersion
 from app.core.entities.jobs import JobEvent, JobState, Limits
+from app.core.entities.models import ModelAlias
 from app.core.errors import Conflict, NotFound, StaleAttempt, TooMany
 from app.repositories.mapping import job_row
 
@@ -183,3 +184,18 @@ def test_a_dataset_is_either_deleted_or_trained_on(sql, dataset, make_job, toget
     deleted, *submitted = together(compete)
     assert deleted is not any(submitted)
     assert (sql.datasets.get("default", "ds-1") is None) is deleted
+
+
+def test_an_alias_that_many_set_at_once_is_wholly_one_of_theirs(sql, add_jobs, make_version, together):
+    for job in add_jobs(THREADS):
+        sql.jobs.succeed(job.id, sql.claim(job.id), make_version(job), {})
+    wanted = [{number + 1: 2, (number + 1) % THREADS + 1: 3} for number in range(THREADS)]
+
+    def set_and_read(number):
+        seen = []
+        for _ in range(10):
+            sql.versions.set_alias(ModelAlias("default", "assistant", "champion", wanted[number], None, NOW))
+            seen.append(sql.versions.alias("default", "assistant", "champion").weights)
+        return seen
+
+    assert all(weights in wanted for seen in together(set_and_read) for weights in seen)

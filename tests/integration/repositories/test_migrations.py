@@ -2,16 +2,18 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from flask import Flask
 from flask_migrate import downgrade, upgrade
-from sqlalchemy import column, create_engine, inspect, select, table, text
+from sqlalchemy import column, create_engine, func, inspect, select, table, text
 from sqlalchemy.exc import IntegrityError
 
 from app.core.entities.identity import DEFAULT_PROJECT_ID
+from app.core.entities.models import ModelAlias
 from app.core.errors import Unavailable
 from app.extensions import Base, db, migrate
 from app.repositories.database import (
@@ -23,14 +25,17 @@ from app.repositories.database import (
     schema_fault,
 )
 from app.repositories.jobs import SqlJobRepository
-from app.repositories.mapping import job_row
-from app.repositories.tables import JobRow, ProjectRow
+from app.repositories.mapping import job_row, version_row
+from app.repositories.model_versions import SqlModelVersionRepository
+from app.repositories.tables import JobRow, ModelVersionRow, ProjectRow
 
 TENANT_DATA = [
     "jobs",
     "job_events",
     "job_metric_chunks",
     "model_versions",
+    "model_aliases",
+    "usage",
     "datasets",
     "dataset_versions",
     "dataset_tags",
@@ -97,7 +102,7 @@ def test_flask_db_upgrades_and_downgrades(app, empty_engine):
     assert schema_fault(empty_engine) is None
 
 
-@pytest.mark.parametrize("revision", ["0001", "0002", "0003"])
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004"])
 def test_jobs_of_an_earlier_schema_are_kept(app, empty_engine, make_job, revision):
     upgrade(revision=revision)
     job = make_job()
@@ -119,6 +124,28 @@ def test_jobs_of_an_earlier_schema_are_kept(app, empty_engine, make_job, revisio
     assert SqlJobRepository(empty_engine).get("default", job.id) == job
     downgrade(revision=revision)
     assert {c["name"] for c in inspect(empty_engine).get_columns("jobs")} == columns
+
+
+def test_versions_of_an_earlier_schema_are_kept(app, empty_engine, make_job, make_version):
+    upgrade(revision="0004")
+    version = replace(make_version(make_job()), number=1, job_id=None)
+    columns = {c["name"] for c in inspect(empty_engine).get_columns("model_versions")}
+    row = {name: value for name, value in vars(version_row(version)).items() if name in columns}
+    rows = table(
+        "model_versions", *(column(c.name, c.type) for c in ModelVersionRow.__table__.c if c.name in columns)
+    )
+    with empty_engine.begin() as connection:
+        connection.execute(rows.insert(), row)
+    upgrade()
+    versions = SqlModelVersionRepository(empty_engine)
+    assert versions.get("default", version.id) == version
+    alias = ModelAlias("default", version.name, "champion", {1: 1}, None, version.created_at)
+    versions.set_alias(alias)
+    assert versions.aliases("default", version.name) == [alias]
+    downgrade(revision="0004")
+    assert {c["name"] for c in inspect(empty_engine).get_columns("model_versions")} == columns
+    with empty_engine.connect() as connection:
+        assert connection.scalar(select(func.count()).select_from(rows)) == 1
 
 
 def test_flask_db_prints_sql(app, capsys):
@@ -170,8 +197,8 @@ def test_another_schema_is_named_with_what_mends_it(empty_engine, revision, says
 
 def test_an_older_schema_asks_for_the_upgrade(empty_engine, monkeypatch):
     migrate_empty(empty_engine)
-    monkeypatch.setattr("app.repositories.database._revisions", lambda: ("9999", "0004"))
-    assert "(0004) is older than this code (9999): run `flask --app run db upgrade`" in schema_fault(empty_engine)
+    monkeypatch.setattr("app.repositories.database._revisions", lambda: ("9999", "0005"))
+    assert "(0005) is older than this code (9999): run `flask --app run db upgrade`" in schema_fault(empty_engine)
 
 
 def test_a_database_that_is_away_is_unavailable(tmp_path):

@@ -4,10 +4,13 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from sqlalchemy import delete
+from sqlalchemy.exc import IntegrityError
 
 from app.core.entities.identity import Membership, Role, User
-from app.core.entities.models import ModelSummary
+from app.core.entities.models import ModelAlias, ModelSummary
 from app.core.errors import Conflict, NotFound
+from app.repositories.tables import ModelVersionRow
 
 NOW = datetime(2026, 3, 3, tzinfo=UTC)
 
@@ -54,6 +57,73 @@ def test_versions_stay_in_their_project(repositories, publish):
     assert versions.find("other", "assistant") is None
     assert versions.models("other") == []
     assert versions.versions("other", "assistant") == []
+
+
+def test_a_version_is_pinned_and_no_more(repositories, publish):
+    first, second, foreign = publish(), publish(), publish(project="other")
+    versions = repositories.versions
+    versions.pin("default", first.id, True)
+    versions.pin("default", foreign.id, True)
+    versions.pin("default", "nowhere", True)
+    assert versions.versions("default", "assistant") == [second, replace(first, pinned=True)]
+    assert versions.get("other", foreign.id).pinned is False
+    versions.pin("default", first.id, False)
+    assert versions.get("default", first.id) == first
+
+
+def alias_of(weights, **changes):
+    values = {"project_id": "default", "model": "assistant", "alias": "champion", "set_by": "u1", "set_at": NOW}
+    return ModelAlias(**{**values, **changes}, weights=weights)
+
+
+def test_an_alias_carries_versions_until_it_is_set_anew(repositories, publish):
+    versions = repositories.versions
+    publish(), publish(), publish()
+    first, canary = alias_of({1: 1}), alias_of({2: 90, 3: 10}, alias="canary", set_by=None)
+    versions.set_alias(first)
+    versions.set_alias(canary)
+    assert versions.alias("default", "assistant", "champion") == first
+    assert versions.aliases("default", "assistant") == [canary, first]
+    second = alias_of({1: 5, 2: 5}, set_by="u2")
+    versions.set_alias(second)
+    assert versions.aliases("default", "assistant") == [canary, second]
+    assert versions.remove_alias("default", "assistant", "canary") is True
+    assert versions.remove_alias("default", "assistant", "canary") is False
+    assert versions.alias("default", "assistant", "canary") is None
+    assert versions.aliases("default", "assistant") == [second]
+
+
+def test_an_alias_of_a_version_that_is_not_there_changes_nothing(repositories, publish):
+    versions = repositories.versions
+    publish(), publish(project="other"), publish(project="other")
+    before = alias_of({1: 1})
+    versions.set_alias(before)
+    with pytest.raises(NotFound) as refused:
+        versions.set_alias(alias_of({1: 1, 2: 1, 9: 1}))
+    assert [fault.where for fault in refused.value.faults] == ["assistant:2", "assistant:9"]
+    assert versions.aliases("default", "assistant") == [before]
+    with pytest.raises(NotFound):
+        versions.set_alias(alias_of({1: 1}, model="nobody"))
+
+
+def test_aliases_stay_in_their_project(repositories, publish):
+    versions = repositories.versions
+    publish(), publish(project="other")
+    versions.set_alias(alias_of({1: 1}))
+    assert versions.alias("other", "assistant", "champion") is None
+    assert versions.aliases("other", "assistant") == []
+    assert versions.remove_alias("other", "assistant", "champion") is False
+    assert versions.aliases("default", "assistant") == [alias_of({1: 1})]
+
+
+def test_what_an_alias_names_is_not_deleted(sql, make_job, make_version):
+    job = make_job()
+    sql.jobs.add(job)
+    published = sql.jobs.succeed(job.id, sql.claim(job.id), make_version(job), {})
+    sql.versions.set_alias(alias_of({1: 1}))
+    with pytest.raises(IntegrityError), sql.versions._database.write() as session:
+        session.execute(delete(ModelVersionRow).where(ModelVersionRow.id == published.id))
+    assert sql.versions.find("default", "assistant", 1) == published
 
 
 def test_users_and_their_first_membership(repositories):

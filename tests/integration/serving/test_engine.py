@@ -18,8 +18,10 @@ import httpx
 import psutil
 import pytest
 
+from app.core.entities.engines import EngineKind
 from app.core.entities.inference import Adapter, AnswerOptions, GenerationRequest
 from app.core.errors import Invalid, Unavailable
+from app.implementations.serving.engine_admin import HttpEngineAdmin
 from app.implementations.serving.engine_client import HttpEngineClient
 from tests.serving_models import CONTEXT
 
@@ -246,6 +248,21 @@ def test_a_prompt_is_read_once_for_those_who_share_it(engine: Engine) -> None:
     assert engine.figures()["engine_adapter_bytes"] > 0
 
 
+def test_an_adapter_may_be_pinned(engine: Engine, models_dir: Path) -> None:
+    body = {"lora_name": "kept", "lora_path": str(models_dir / "one")}
+
+    def told() -> tuple[bool, bool]:
+        cards = {card["id"]: card for card in engine.http.get("/v1/models").json()["data"]}
+        return cards["kept"]["pinned"], cards["kept"]["bytes"] > 1000
+
+    for pinned in (True, False):
+        loaded = engine.http.post("/v1/load_lora_adapter", json={**body, "pinned": pinned})
+        assert loaded.status_code == 200
+        assert told() == (pinned, True)
+    assert engine.http.post("/v1/load_lora_adapter", json={**body, "pinned": "yes"}).status_code == 400
+    assert engine.http.post("/v1/unload_lora_adapter", json={"lora_name": "kept"}).status_code == 200
+
+
 def test_adapters_come_and_go(engine: Engine, models_dir: Path) -> None:
     assert engine.complete("third").status_code == 404
     assert engine.load("third", models_dir / "one").status_code == 200
@@ -321,6 +338,29 @@ def test_the_client_of_the_gateway(engine: Engine, models_dir: Path) -> None:
     with pytest.raises(Unavailable) as refused:
         client.generate(GenerationRequest(BASE, [5], short, adapter=Adapter("v:2", "/nowhere")))
     assert refused.value.code == "adapter_refused"
+
+
+def test_the_operators_client(engine: Engine, models_dir: Path) -> None:
+    admin = HttpEngineAdmin({BASE: engine.url}, SECRET, 60)
+    adapter = Adapter("v:2", str(models_dir / "two"), pinned=True)
+    assert admin.kind(BASE) is EngineKind.OURS
+    admin.load(BASE, adapter)
+
+    def told() -> tuple[bool | None, bool] | None:
+        [state] = admin.states()
+        assert (state.kind, state.context) == (EngineKind.OURS, CONTEXT)
+        return next(((one.pinned, (one.bytes or 0) > 0) for one in state.adapters if one.name == "v:2"), None)
+
+    assert told() == (True, True)
+    assert admin.unload(BASE, "v:2") is True
+    assert told() is None
+    # As after a restart of the engine: the next request brings the pin along.
+    client = HttpEngineClient({BASE: engine.url}, SECRET, 60)
+    client.generate(GenerationRequest(BASE, [5, 6, 7], AnswerOptions(max_tokens=2), adapter=adapter))
+    assert told() == (True, True)
+    with pytest.raises(Invalid, match="cannot be read"):
+        admin.load(BASE, Adapter("v:3", str(models_dir / "none")))
+    admin.unload(BASE, "v:2")
 
 
 def test_sigterm_lets_requests_finish_and_ends_both_processes(models_dir: Path) -> None:

@@ -12,8 +12,11 @@ OPEN = {"auth.token", "monitor.health", "monitor.ready", "docs.docs", "api-docs.
 WRITES = {
     *("train.submit", "train.estimate", "train.cancel", "train.pause", "train.resume", "train.retry"),
     *("datasets.upload", "datasets.upload_version", "datasets.delete", "datasets.restore"),
-    *("datasets.set_tag", "datasets.remove_tag"),
+    *("datasets.set_tag", "datasets.remove_tag", "models.set_alias", "models.remove_alias"),
+    "usage.sums",
 }
+
+ADMINS = {"engines.list_engines", "engines.load_adapter", "engines.unload_adapter"}
 
 
 def guarded(app):
@@ -28,19 +31,21 @@ def guarded(app):
 
 def test_nothing_opens_without_a_token(app, client):
     found = list(guarded(app))
-    assert len(found) == 30
+    assert len(found) == 37
     for endpoint, method, path in found:
         answer = client.open(path, method=method)
         assert (answer.status_code, answer.json["code"]) == (401, "unauthorized"), endpoint
         assert answer.headers["WWW-Authenticate"] == "Bearer"
 
 
-def test_a_viewer_reads_and_a_developer_writes(app, client, bearer):
-    viewer, developer = bearer(Role.VIEWER), bearer(Role.DEVELOPER)
+def test_a_viewer_reads_a_developer_writes_and_an_admin_operates(app, client, bearer):
+    viewer, developer, admin = bearer(Role.VIEWER), bearer(Role.DEVELOPER), bearer(Role.ADMIN)
     for endpoint, method, path in guarded(app):
         refused = client.open(path, method=method, headers=viewer).status_code == 403
-        assert refused == (endpoint in WRITES), endpoint
-        assert client.open(path, method=method, headers=developer).status_code != 403, endpoint
+        assert refused == (endpoint in WRITES | ADMINS), endpoint
+        refused = client.open(path, method=method, headers=developer).status_code == 403
+        assert refused == (endpoint in ADMINS), endpoint
+        assert client.open(path, method=method, headers=admin).status_code != 403, endpoint
 
 
 def test_a_strangers_body_is_never_read(client):

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from prometheus_client import REGISTRY, Counter
 from prometheus_client.parser import text_string_to_metric_families
 
 from app import create_app
@@ -20,6 +21,15 @@ def test_jobs_by_state_are_counted_when_asked(caller):
     counts = jobs(caller("GET", "/metrics"))
     assert counts["validating_files"] == 1
     assert sum(counts.values()) == 1
+
+
+def test_what_components_of_the_process_count_is_there_too(client):
+    counted = Counter("counted_by_a_test", "As a component does")
+    try:
+        counted.inc(3)
+        assert "counted_by_a_test_total 3.0" in client.get("/metrics").get_data(as_text=True)
+    finally:
+        REGISTRY.unregister(counted)
 
 
 def test_requests_are_grouped_by_route(caller):

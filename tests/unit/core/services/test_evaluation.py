@@ -1,6 +1,7 @@
 import json
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -8,9 +9,9 @@ import pytest
 
 from app.bootstrap import BASE_MODEL_SOURCES, COMPONENTS, DATA_FORMATS
 from app.core.entities.identity import DEFAULT_PROJECT_ID
-from app.core.entities.models import ModelVersion
+from app.core.entities.models import ModelAlias, ModelVersion
 from app.core.entities.training_config import TrainingConfig
-from app.core.errors import Invalid, NotFound
+from app.core.errors import Invalid, NotFound, Unavailable
 from app.core.interfaces.components import TextGenerator
 from app.core.services.evaluation import EvaluationService
 from app.implementations.data.store import FileDatasetStore
@@ -131,6 +132,20 @@ def test_an_adapter_answers_over_its_base_and_a_whole_model_by_itself(service, t
     service.answers("support", ["When?"], max_tokens=8)
     used = [Recited.last.arguments[key] for key in ("base_folder", "adapter_folder")]
     assert used == ([folder, None] if adaptation == "full" else [tmp_path / "base" / "tiny", folder])
+
+
+def test_a_version_is_not_evaluated_over_another_base(service, tmp_path):
+    publish(service, tmp_path)
+    service._versions.kept[0] = replace(service._versions.kept[0], base_digest="of other weights")
+    with pytest.raises(Unavailable, match="support:1") as refused:
+        service.answers("support", ["When?"], max_tokens=8)
+    assert refused.value.code == "base_mismatch"
+
+
+def test_an_alias_is_evaluated_as_its_version(service, tmp_path, dataset):
+    publish(service, tmp_path)
+    service._versions.set_alias(ModelAlias(DEFAULT_PROJECT_ID, "support", "best", {1: 1}, None, datetime.now(UTC)))
+    assert service.evaluate("support@best", dataset).model == "support:1"
 
 
 def test_a_version_is_asked_nothing_that_it_was_trained_on(service, tmp_path):

@@ -23,9 +23,10 @@ from app.core.entities.inference import (
     TokenCounts,
 )
 from app.core.entities.models import BaseModelSpec, ModelVersion
+from app.core.entities.usage import Usage
 from app.core.errors import Invalid, NotFound, Unavailable
 from app.core.interfaces.components import ArtifactStore, BaseModelStore, ChatTokenizer
-from app.core.interfaces.operations import EngineClient
+from app.core.interfaces.operations import EngineClient, UsageLog
 from app.core.services.inference import InferenceService
 from app.core.services.targets import Targets
 from app.repositories.memory import MemoryModelVersionRepository
@@ -67,6 +68,9 @@ class LetterTokenizer(ChatTokenizer):
 
 
 class MemoryBases(BaseModelStore):
+    def digest(self, name: str) -> str | None:
+        return None
+
     def specs(self) -> Sequence[BaseModelSpec]:
         return [BaseModelSpec(name, "random", "llama") for name in ("tiny", "big")]
 
@@ -140,6 +144,14 @@ def ask(service: InferenceService, model: str | None = None) -> Prediction:
     return answer
 
 
+class KeptUsage(UsageLog):
+    def __init__(self) -> None:
+        self.rows: list[Usage] = []
+
+    def record(self, usage: Usage) -> None:
+        self.rows.append(usage)
+
+
 def version(name: str, **changes: object) -> ModelVersion:
     made = ModelVersion(
         id=f"id-{name}",
@@ -170,8 +182,13 @@ def versions() -> MemoryModelVersionRepository:
 
 
 @pytest.fixture
-def service(versions: MemoryModelVersionRepository, engines: MemoryEngines) -> InferenceService:
-    return InferenceService(Targets(versions, MemoryBases(), MemoryArtifacts()), engines)
+def usage() -> KeptUsage:
+    return KeptUsage()
+
+
+@pytest.fixture
+def service(versions: MemoryModelVersionRepository, engines: MemoryEngines, usage: KeptUsage) -> InferenceService:
+    return InferenceService(Targets(versions, MemoryBases(), MemoryArtifacts()), engines, usage)
 
 
 def test_without_a_model_the_first_resident_base_answers(
@@ -192,7 +209,7 @@ def test_without_a_model_the_first_resident_base_answers(
 
 
 def test_without_a_model_and_without_an_engine(versions: MemoryModelVersionRepository) -> None:
-    lonely = InferenceService(Targets(versions, MemoryBases(), MemoryArtifacts()), MemoryEngines())
+    lonely = InferenceService(Targets(versions, MemoryBases(), MemoryArtifacts()), MemoryEngines(), KeptUsage())
     with pytest.raises(Unavailable) as caught:
         ask(lonely)
     assert caught.value.code == "base_not_resident"
@@ -282,7 +299,7 @@ def test_what_is_no_reference_is_refused(service: InferenceService) -> None:
 
 def test_reasoning_is_told_apart(versions: MemoryModelVersionRepository) -> None:
     thinking = MemoryEngines("tiny", text="hm</think>42")
-    service = InferenceService(Targets(versions, MemoryBases(), MemoryArtifacts()), thinking)
+    service = InferenceService(Targets(versions, MemoryBases(), MemoryArtifacts()), thinking, KeptUsage())
     answer = ask(service)
     assert answer.first == Answer("42", "hm", "stop")
 
@@ -337,7 +354,7 @@ def test_a_stream_tells_reasoning_apart(
 ) -> None:
     monkeypatch.setattr(LetterTokenizer, "opens_thinking", True)
     thinking = MemoryEngines("tiny", text="h </think>\n42")
-    service = InferenceService(Targets(versions, MemoryBases(), MemoryArtifacts()), thinking)
+    service = InferenceService(Targets(versions, MemoryBases(), MemoryArtifacts()), thinking, KeptUsage())
     stream = service.stream(ASKER, CHAT)
     assert (stream.model, len(thinking.asked)) == ("tiny", 1)
     pieces = list(stream)
@@ -368,3 +385,36 @@ def test_what_hinders_a_stream_is_raised_before_it(service: InferenceService) ->
             service.stream(ASKER, replace(CHAT, messages=[{"role": "user", "content": text}]))
     with pytest.raises(NotFound):
         service.stream(ASKER, replace(CHAT, model="nobody"))
+
+
+def test_each_answer_leaves_a_row_of_what_it_used(
+    service: InferenceService, versions: MemoryModelVersionRepository, usage: KeptUsage
+) -> None:
+    versions.publish(version("support"))
+    ask(service, "support")
+    service.predict(ASKER, ["hello"], SHORT)
+    of_version, of_base = usage.rows
+    assert (of_version.model, of_version.version_id, of_version.base_model) == ("support:1", "id-support", "tiny")
+    assert (of_version.project_id, of_version.caller) == ("default", "u1")
+    assert (of_version.prompt_tokens, of_version.completion_tokens) == (4, 3)
+    assert (of_version.finish_reason, of_version.error) == ("stop", None)
+    assert (of_base.model, of_base.version_id, of_base.prompt_tokens) == ("tiny", None, 7)
+
+
+def test_a_refusal_of_the_engine_leaves_its_code(
+    service: InferenceService, engines: MemoryEngines, usage: KeptUsage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(request: GenerationRequest) -> Generation:
+        raise Unavailable("busy", code="engine_busy")
+
+    monkeypatch.setattr(engines, "generate", refuse)
+    with pytest.raises(Unavailable):
+        ask(service, "tiny")
+    [row] = usage.rows
+    assert (row.finish_reason, row.error, row.prompt_tokens, row.completion_tokens) == (None, "engine_busy", 4, 0)
+
+
+def test_what_no_model_was_found_for_leaves_none(service: InferenceService, usage: KeptUsage) -> None:
+    with pytest.raises(NotFound):
+        ask(service, "nobody")
+    assert usage.rows == []

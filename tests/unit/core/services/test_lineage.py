@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from app.core.entities.identity import DEFAULT_PROJECT_ID, Principal, Role
-from app.core.entities.models import ModelVersion
+from app.core.entities.models import CHAMPION, ModelAlias, ModelVersion
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import Invalid
 
@@ -46,6 +46,10 @@ def publish(twins):
     return make
 
 
+def set_alias(twins, alias: str, weights: dict[int, int]) -> None:
+    twins.versions.set_alias(ModelAlias(OTHER, "shops", alias, weights, None, datetime.now(UTC)))
+
+
 def refused(training, **overrides: Any) -> dict[str, str]:
     with pytest.raises(Invalid) as error:
         training.submit(CLIENT, {**SOUND, "from_version": "shops", **overrides})
@@ -78,13 +82,24 @@ def test_another_projects_version_is_not_found(training, publish, twins):
     assert training.submit(None, {**SOUND, "from_version": "shops"}).config["from_version"] == "shops:1"
 
 
-@pytest.mark.parametrize("reference", ["shops:2", "nobody"])
+def test_an_alias_is_the_version_that_it_names_now(training, publish, twins):
+    publish(), publish(), publish()
+    set_alias(twins, "best", {1: 1})
+    set_alias(twins, CHAMPION, {2: 1})
+    for reference, pinned in (("shops@best", "shops:1"), ("shops", "shops:2")):
+        job = training.submit(CLIENT, {**SOUND, "from_version": reference})
+        assert job.config["from_version"] == pinned
+    set_alias(twins, CHAMPION, {2: 90, 3: 10})  # of two versions none is meant
+    assert refused(training) == {"config.from_version": "split_alias"}
+
+
+@pytest.mark.parametrize("reference", ["shops:2", "nobody", "shops@best"])
 def test_a_version_that_is_not_there(training, publish, reference):
     publish()
     assert refused(training, from_version=reference) == {"config.from_version": "model_not_found"}
 
 
-@pytest.mark.parametrize("reference", ["../shops", "shops:0", "shops@best", "", 3])
+@pytest.mark.parametrize("reference", ["../shops", "shops:0", "shops@-best", "", 3])
 def test_what_is_no_reference_is_the_configs_fault(training, publish, reference):
     publish()
     assert list(refused(training, from_version=reference)) == ["config.from_version"]

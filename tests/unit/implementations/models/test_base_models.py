@@ -244,3 +244,13 @@ def test_a_random_model_is_the_same_in_every_process(preset: str, tmp_path: Path
         made.append(subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout)
     assert "model.safetensors" in made[0]
     assert made[0].splitlines()[-1] == made[1].splitlines()[-1]
+
+
+def test_weights_have_a_digest_once_they_are_here(store: Store, tiny: Path) -> None:
+    bases = store(
+        {"tiny": entry("folder", str(tiny)), "gone": entry("folder", "nowhere"), "later": entry("random", "x")}
+    )
+    assert bases.digest("tiny")
+    assert [bases.digest(name) for name in ("gone", "later", "unknown")] == [None] * 3
+    shutil.copytree(tiny, tiny.parent / "models" / "base" / "later")
+    assert bases.digest("later") == bases.digest("tiny")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.implementations.models.contents import lacks
+from app.implementations.models.contents import lacks, weights_digest
 from app.utils.folders import seal
 
 
@@ -53,3 +53,23 @@ def test_another_s_manifest_is_passed_over(model: Path) -> None:
     assert lacks(model) is None
     seal(model, {})
     assert lacks(model) is None
+
+
+def test_other_weights_have_another_digest_and_the_rest_of_the_folder_has_no_part_in_it(
+    model: Path, tmp_path: Path
+) -> None:
+    file = model / "model.safetensors"
+    large = bytearray(weights(3_000_000))
+    file.write_bytes(large)
+    before = weights_digest(model)
+    (model / "config.json").write_text('{"more": 1}')
+    assert weights_digest(model) == before
+    trained = bytearray(large)
+    for place in range(100, len(large), 50_000):  # here and there
+        trained[place : place + 25_000] = b"\1" * len(trained[place : place + 25_000])
+    file.write_bytes(trained)
+    assert weights_digest(model) != before
+    file.write_bytes(large)
+    assert weights_digest(model) == before
+    (model / "model-2.safetensors").write_bytes(weights())
+    assert weights_digest(model) != before

@@ -19,6 +19,7 @@ from app.implementations.models.devices import pick_precision
 from app.implementations.models.loading import load_causal_lm
 from app.implementations.models.nf4 import nf4_options
 from app.implementations.serving import decoder
+from app.implementations.serving.adapter_files import AdapterRefused
 from app.implementations.serving.adapters import Adapters
 from app.implementations.serving.channel import Channel, FrontGone
 from app.implementations.serving.core import Core
@@ -404,6 +405,31 @@ def test_the_least_recently_used_adapter_makes_room(base_folder: Path, adapter_f
     assert adapters.collect(()) == ["b"]
     adapters.attach("a", folders[0])  # and it may come back
     assert adapters.collect(()) == ["c"]
+
+
+def test_a_pinned_adapter_stays(base_folder: Path, adapter_folders: dict[str, Path]) -> None:
+    model = fast(base_folder)
+    folder = str(adapter_folders["plain"])
+    size = model.load_adapter(Path(folder), [])[1]
+    adapters = Adapters(model, capacity=2 * size)
+    assert adapters.attach("a", folder, pinned=True) == size
+    adapters.attach("b", folder)
+    adapters.attach("c", folder)
+    assert adapters.collect(()) == ["b"]
+    adapters.attach("c", folder, pinned=True)  # nothing is loaded, only pinned
+    with pytest.raises(AdapterRefused, match="pinned"):
+        adapters.attach("d", folder, pinned=True)
+    assert adapters.get("d") is None
+    assert adapters.bytes == 2 * size
+    adapters.attach("d", folder)
+    assert adapters.collect(()) == []  # who was attached last may exceed
+    adapters.attach("a", folder)  # pinned no more
+    adapters.attach("e", folder)
+    assert adapters.collect(()) == ["d", "a"]
+    assert adapters.detach("c")
+    adapters.attach("c", folder)  # to be unloaded takes the pin away
+    adapters.attach("f", folder)
+    assert adapters.collect(()) == ["e"]
 
 
 def test_who_has_the_fewest_running_is_next(base_folder: Path) -> None:

@@ -276,6 +276,12 @@ def test_an_adapter_is_loaded_when_the_engine_does_not_know_it(ask: Ask, engine:
     assert [body["model"] for body in engine.asked("/v1/completions")] == [ADAPTER.name] * 3
 
 
+def test_a_pinned_adapter_is_loaded_as_one(client: HttpEngineClient, engine: FakeEngine) -> None:
+    client.generate(request(adapter=replace(ADAPTER, pinned=True)))
+    [load] = engine.asked("/v1/load_lora_adapter")
+    assert load == {"lora_name": ADAPTER.name, "lora_path": ADAPTER.folder, "pinned": True}
+
+
 def test_an_adapter_that_another_has_loaded_meanwhile_serves(ask: Ask, engine: FakeEngine) -> None:
     def loaded_already(path: str, body: dict[str, Any]) -> Reply | None:
         if path == "/v1/load_lora_adapter":

@@ -72,6 +72,11 @@ class FakeTokenizer(ChatTokenizer):
 
 
 class FakeBases(BaseModelStore):
+    weights: str | None = "the weights"
+
+    def digest(self, name: str) -> str | None:
+        return self.weights
+
     missing = False
 
     def specs(self) -> Sequence[BaseModelSpec]:

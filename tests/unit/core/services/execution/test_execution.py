@@ -692,3 +692,19 @@ def test_a_version_whose_artifacts_are_gone_fails_the_job_before_its_turn(house:
     error = house.job(job_id).error
     assert error is not None
     assert error.code == "artifacts_missing"
+
+
+def test_a_version_knows_the_weights_that_it_was_trained_over(house: House) -> None:
+    """And nobody trains it on over others."""
+    house.trainer.end()
+    house.submit()
+    house.execution.run_next("me")
+    published = house.versions.find(PROJECT, "support", 1)
+    assert published is not None
+    assert published.base_digest == house.bases.weights
+    house.bases.weights = "other weights"
+    job_id = house.submit(JobState.VALIDATING_FILES, from_version="support:1")
+    house.execution.run_next("me")
+    error = house.job(job_id).error
+    assert error is not None
+    assert error.code == "base_mismatch"

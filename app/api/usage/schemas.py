@@ -1,0 +1,49 @@
+"""Query and body of /api/v1/usage."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import marshmallow as ma
+
+
+class UsageQuerySchema(ma.Schema):
+    by = ma.fields.String(load_default="model", validate=ma.validate.OneOf(["model", "day"]))
+    first = ma.fields.Date(
+        data_key="from",
+        load_default=None,
+        metadata={"description": "first day, in UTC; without it, the thirty days up to `to`"},
+    )
+    last = ma.fields.Date(
+        data_key="to", load_default=None, metadata={"description": "last day, included; without it, today"}
+    )
+    model = ma.fields.String(
+        load_default=None,
+        validate=ma.validate.Length(1, 80),
+        metadata={"description": "only this version, or base model", "example": "support-assistant:1"},
+    )
+    limit = ma.fields.Integer(load_default=20, validate=ma.validate.Range(1, 100))
+    after = ma.fields.String(load_default=None, metadata={"description": "`next` of the page before"})
+
+    @ma.validates_schema
+    def _in_order(self, data: Mapping[str, Any], **_kwargs: Any) -> None:
+        if data["first"] and data["last"] and data["first"] > data["last"]:
+            raise ma.ValidationError("Must not be before from.", "to")
+
+
+class UsageSumSchema(ma.Schema):
+    key = ma.fields.String(
+        metadata={"description": "the version or base model, or the day", "example": "support-assistant:1"}
+    )
+    requests = ma.fields.Integer()
+    failed = ma.fields.Integer(metadata={"description": "those without an answer, or without a whole one"})
+    prompt_tokens = ma.fields.Integer()
+    completion_tokens = ma.fields.Integer()
+    mean_seconds = ma.fields.Float()
+    mean_first_token_seconds = ma.fields.Float(
+        allow_none=True, metadata={"description": "of answers that were streamed"}
+    )
+
+
+class UsageListSchema(ma.Schema):
+    data = ma.fields.List(ma.fields.Nested(UsageSumSchema), attribute="sums")
+    next = ma.fields.String(allow_none=True, metadata={"description": "`after` of the next page; null: the last"})

@@ -1,0 +1,113 @@
+"""What an operator asks of engines, over the inference wire: ours, vLLM's, and what else speaks it."""
+
+import time
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import httpx
+
+from app.core.entities.engines import EngineKind, EngineState, LoadedAdapter
+from app.core.entities.inference import Adapter
+from app.core.errors import Invalid, Unavailable
+from app.core.interfaces.operations import EngineAdmin
+from app.implementations.serving.engine_client import (
+    CONNECT_SECONDS,
+    HEALTH_SECONDS,
+    _translated,
+    load_body,
+    logger,
+)
+
+KIND_KEPT_SECONDS = 30.0
+KINDS = {"engine": EngineKind.OURS, "vllm": EngineKind.VLLM}  # by what owns the base model in /v1/models
+
+
+class HttpEngineAdmin(EngineAdmin):
+    """``engines``: base model → URL. ``timeout``: seconds that an adapter may take to load."""
+
+    def __init__(self, engines: Mapping[str, str], secret: str | None, timeout: float) -> None:
+        self._engines = {base: url.rstrip("/") for base, url in engines.items()}
+        self._http = httpx.Client(
+            headers={"authorization": f"Bearer {secret}"} if secret else {},
+            timeout=httpx.Timeout(timeout, connect=min(CONNECT_SECONDS, timeout)),
+            trust_env=False,  # an engine is in the house: no proxy between
+        )
+        weakref.finalize(self, self._http.close)
+        self._kinds: dict[str, tuple[float, EngineKind]] = {}  # when it was asked, and what it was
+
+    def states(self) -> Sequence[EngineState]:
+        return [self._state(base) for base in self._engines]
+
+    def kind(self, base_model: str) -> EngineKind:
+        asked, kind = self._kinds.get(base_model, (float("-inf"), EngineKind.OURS))
+        if base_model in self._engines and time.monotonic() - asked > KIND_KEPT_SECONDS:
+            kind = self._state(base_model).kind or kind
+            self._kinds[base_model] = time.monotonic(), kind
+        return kind
+
+    def load(self, base_model: str, adapter: Adapter) -> None:
+        url = self._url(base_model)
+        with _translated(base_model):
+            state = _state_of(base_model, self._cards(url))
+            is_ours = state.kind is EngineKind.OURS
+            if adapter.pinned and not is_ours:
+                raise Invalid(
+                    f"the engine of {base_model!r} is not this service's own, and pins no adapters: load it only",
+                    code="pin_not_supported",
+                )
+            if not is_ours and adapter.name in {loaded.name for loaded in state.adapters}:
+                return  # vLLM calls a second time an error
+            response = self._http.post(f"{url}/v1/load_lora_adapter", json=load_body(adapter))
+            if response.status_code == 200:
+                return
+            logger.warning("adapter %s: %d: %s", adapter.name, response.status_code, response.text[:500])
+            if response.status_code >= 500 and is_ours:
+                raise Unavailable("the engine cannot load it now", code="engine_unavailable", retry_after=2)
+            # Our engine's words name no path of the host; another's may.
+            why = (
+                str(response.json()["error"]["message"])
+                if is_ours
+                else "the adapter was refused; the log says why"
+            )
+            raise Invalid(why, code="adapter_refused")
+
+    def unload(self, base_model: str, name: str) -> bool:
+        url = self._url(base_model)
+        with _translated(base_model):
+            response = self._http.post(f"{url}/v1/unload_lora_adapter", json={"lora_name": name})
+            if response.status_code not in (200, 404):
+                logger.warning("adapter %s: %d: %s", name, response.status_code, response.text[:500])
+                raise Unavailable("the engine cannot unload it now", code="engine_unavailable", retry_after=2)
+            return response.status_code == 200
+
+    def _state(self, base_model: str) -> EngineState:
+        try:
+            with _translated(base_model):
+                return _state_of(base_model, self._cards(self._engines[base_model]))
+        except Unavailable:
+            return EngineState(base_model)
+
+    def _cards(self, url: str) -> Sequence[Mapping[str, Any]]:
+        response = self._http.get(f"{url}/v1/models", timeout=HEALTH_SECONDS)
+        if response.status_code != 200:
+            raise Unavailable("the engine cannot answer now", code="engine_unavailable", retry_after=2)
+        cards: Sequence[Mapping[str, Any]] = response.json()["data"]
+        return cards
+
+    def _url(self, base_model: str) -> str:
+        try:
+            return self._engines[base_model]
+        except KeyError:
+            raise Unavailable(
+                f"no engine is configured for the base model {base_model[:80]!r}", code="base_not_resident"
+            ) from None
+
+
+def _state_of(base_model: str, cards: Sequence[Mapping[str, Any]]) -> EngineState:
+    bases = [card for card in cards if not card.get("parent")]
+    adapters = [
+        LoadedAdapter(card["id"], card.get("bytes"), card.get("pinned")) for card in cards if card.get("parent")
+    ]
+    kind = KINDS.get(bases[0].get("owned_by", ""), EngineKind.OTHER)
+    return EngineState(base_model, kind, bases[0].get("max_model_len"), adapters)
