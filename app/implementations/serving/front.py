@@ -8,10 +8,11 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from app.implementations.serving.completions import Completion, events, whole
-from app.implementations.serving.core_link import CoreFailure, CoreLink, Ticket
+from app.implementations.serving.core_link import CoreLink
 from app.implementations.serving.engine_metrics import EngineMetrics
 from app.implementations.serving.http_server import Request, Response
 from app.implementations.serving.messages import Ready, Sampling
+from app.implementations.serving.ticket import CoreFailure, Ticket
 from app.implementations.serving.wire import (
     CompletionBody,
     LoadAdapterBody,
@@ -92,12 +93,12 @@ class Front:
         body = parse(CompletionBody, _json_of(request))
         adapter = self._adapter_named(body.model)
         prompt_ids = await self._prompt_ids(body.prompt, ready)
-        if self._link.active >= self._most_requests:
+        if self._link.active + body.n > self._most_requests:
             raise WireError(429, "too many requests wait already", code="queue_full", retry_after=1)
-        sampling = _sampling(body, len(prompt_ids), ready)
-        ticket = self._link.submit(prompt_ids, sampling, adapter, body.cache_salt or "")
+        samplings = [_sampling(body, index, len(prompt_ids), ready) for index in range(body.n)]
+        ticket = self._link.submit(prompt_ids, samplings, adapter, body.cache_salt or "")
         with_logprobs = body.logprobs is not None
-        completion = Completion(body.model, len(prompt_ids), self._tokenizer, with_logprobs, body.stops)
+        completion = Completion(body.model, len(prompt_ids), self._tokenizer, with_logprobs, body.stops, body.n)
         try:
             return await self._answer(body, completion, ticket)
         except BaseException:
@@ -111,7 +112,7 @@ class Front:
 
         if not body.stream:
             return Response(200, to_json(await whole(completion, ticket)), close=close)
-        first = await ticket.tokens()  # before the status goes out: this request may yet fail
+        first = await completion.grow(ticket)  # before the status goes out: this request may yet fail
         include_usage = body.stream_options is not None and body.stream_options.include_usage
         stream = events(completion, ticket, first, include_usage)
         return Response(200, stream, "text/event-stream; charset=utf-8", [("cache-control", "no-store")], close)
@@ -177,7 +178,8 @@ class Front:
         return Response(200, self._metrics.exposition(), "text/plain; version=0.0.4; charset=utf-8")
 
 
-def _sampling(body: CompletionBody, prompt_tokens: int, ready: Ready) -> Sampling:
+def _sampling(body: CompletionBody, index: int, prompt_tokens: int, ready: Ready) -> Sampling:
+    """Of the choice with this index. The seeds of the choices are vLLM's: the request's, and one more for each."""
     stops = [*(body.stop_token_ids or ()), *(() if body.ignore_eos else ready.end_ids)]
     # An answer that would pass the context ends there, with the reason "length".
     room = ready.context - prompt_tokens
@@ -191,7 +193,7 @@ def _sampling(body: CompletionBody, prompt_tokens: int, ready: Ready) -> Samplin
         repetition_penalty=body.repetition_penalty,
         presence_penalty=body.presence_penalty,
         frequency_penalty=body.frequency_penalty,
-        seed=body.seed,
+        seed=None if body.seed is None else body.seed + index,
         stop_token_ids=stops,
         logprobs=logprobs,
     )

@@ -5,11 +5,12 @@ A field that this engine does not act on is refused, not ignored: an answer that
 
 import json
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.implementations.serving.http_server import Response
+from app.implementations.serving.messages import MOST_RUNNING
 
 # At the first wrong id it stops: naming each of a million would hold up everybody's streams.
 TokenIds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(fail_fast=True)]
@@ -45,7 +46,7 @@ class CompletionBody(_Body):
     stream_options: StreamOptions | None = None
     logprobs: int | None = Field(None, ge=0, le=MOST_LOGPROBS)
     ignore_eos: bool = False
-    n: Literal[1] = 1
+    n: int = Field(1, ge=1, le=MOST_RUNNING)
     cache_salt: str | None = Field(None, min_length=1, max_length=256)  # prompts of others are shared with nobody
     user: str | None = None  # says who asks; changes nothing
 

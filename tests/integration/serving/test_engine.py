@@ -246,6 +246,43 @@ def test_a_prompt_is_read_once_for_those_who_share_it(engine: Engine) -> None:
     assert engine.figures()["engine_adapter_bytes"] > 0
 
 
+def test_n_choices_are_those_of_seeds_that_follow_each_other(engine: Engine) -> None:
+    plain = {"temperature": 1.0, "max_tokens": 20, "prompt": [17, 29] * 75, "logprobs": 1}
+    alone = [engine.complete("one", seed=40 + i, **plain).json()["choices"][0] for i in range(4)]
+    assert len({choice["text"] for choice in alone}) == 4
+    fresh = {**plain, "cache_salt": "n", "seed": 40, "n": 4}
+    before = engine.figures()["engine_reused_prompt_tokens"]
+    body = engine.complete("one", **fresh).json()
+    assert [choice["index"] for choice in body["choices"]] == [0, 1, 2, 3]
+    for choice, other in zip(body["choices"], alone, strict=True):
+        assert (choice["text"], choice["finish_reason"]) == (other["text"], other["finish_reason"])
+        assert choice["logprobs"]["tokens"] == other["logprobs"]["tokens"]
+    assert body["usage"] == {"prompt_tokens": 150, "completion_tokens": 80, "total_tokens": 230}
+    assert engine.figures()["engine_reused_prompt_tokens"] - before == 3 * 128  # the prompt is read once
+    streamed = parts(engine.complete("one", **fresh, stream=True, stream_options={"include_usage": True}))
+    assert streamed.pop()["usage"] == body["usage"]
+    choices = [choice for part in streamed for choice in part["choices"]]
+    for i in range(4):
+        mine = [choice for choice in choices if choice["index"] == i]
+        assert "".join(choice["text"] for choice in mine) == alone[i]["text"]
+        assert [choice["finish_reason"] for choice in mine if choice["finish_reason"]] == ["length"]
+
+
+def test_a_choice_that_has_come_to_its_stop_leaves_the_others_alone(engine: Engine) -> None:
+    plain = {"temperature": 1.0, "max_tokens": 60, "seed": 5}
+    alone = [engine.text(**{**plain, "seed": 5 + i}) for i in range(3)]
+    stop = alone[1][4:7]
+    for stream in (False, True):
+        choices = [
+            c for part in parts(engine.complete(**plain, n=3, stop=stop, stream=stream)) for c in part["choices"]
+        ]
+        for i, text in enumerate(alone):
+            mine = [choice for choice in choices if choice["index"] == i]
+            assert "".join(choice["text"] for choice in mine) == text.partition(stop)[0]
+            assert mine[-1]["finish_reason"] == ("stop" if stop in text else "length")
+    engine.await_figure("engine_requests_running", 0)
+
+
 def test_adapters_come_and_go(engine: Engine, models_dir: Path) -> None:
     assert engine.complete("third").status_code == 404
     assert engine.load("third", models_dir / "one").status_code == 200

@@ -46,6 +46,13 @@ def test_a_full_queue_says_when_to_come_again(front: Front) -> None:
     assert ask(front, "POST", "/v1/completions", {**COMPLETION, "model": "no"}).status == 404
 
 
+def test_each_choice_counts_for_the_queue(tmp_path: Path, link: CoreLink) -> None:
+    link.lost.set()  # whoever is let in hears of that
+    front = Front("tiny", write_random_tokenizer("llama", tmp_path), link, None, most_requests=3)
+    statuses = [ask(front, "POST", "/v1/completions", {**COMPLETION, "n": n}).status for n in (3, 4)]
+    assert statuses == [503, 429]
+
+
 @pytest.mark.parametrize("state", ["loading", "stopping"])
 def test_an_engine_that_is_not_there_yet_or_no_more(front: Front, link: CoreLink, state: str) -> None:
     if state == "loading":

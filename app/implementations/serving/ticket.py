@@ -1,0 +1,52 @@
+"""One request under way in the core."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from app.implementations.serving.messages import Failed, Submit, Token
+
+if TYPE_CHECKING:
+    from app.implementations.serving.core_link import CoreLink
+
+
+class CoreFailure(Exception):
+    """A request that the core could not answer. ``status`` is HTTP's."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+
+class Ticket:
+    """Its sequences, of one prompt. ``close`` it in the end, whatever happens: that frees their places."""
+
+    def __init__(self, link: CoreLink, sequences: Sequence[Submit]) -> None:
+        self._link = link
+        self.ids = [sequence.id for sequence in sequences]
+        self.queue: asyncio.Queue[Token | Failed] = asyncio.Queue()
+        self._later = sequences[1:]
+
+    async def tokens(self) -> Sequence[Token]:
+        """The next tokens of whichever sequences, at least one. Raises ``CoreFailure``."""
+        items = [await self.queue.get()]
+        while not self.queue.empty():
+            items.append(self.queue.get_nowait())
+        for item in items:
+            if isinstance(item, Failed):
+                raise CoreFailure(item.status, item.message)
+        # Not before: the first has read the prompt, and the others find it in the prefix cache.
+        for sequence in self._later:
+            self._link.start(sequence)
+        self._later = []
+        return [item for item in items if isinstance(item, Token)]
+
+    def leave(self, sequence_id: int) -> None:
+        """Nobody waits for more of this one."""
+        self._link.cancel(sequence_id)
+
+    def close(self) -> None:
+        self._link.forget(self)
