@@ -150,7 +150,7 @@ async def events(
                 break
             grown = await completion.grow(ticket)
     except CoreFailure as failure:
-        yield _event(WireError(failure.status, failure.message, code="engine_failed").envelope())
+        yield _event(WireError(failure.status, failure.message, code=failure.code).envelope())
         return
     if include_usage:
         yield _event({**completion.body([]), "usage": completion.usage()})

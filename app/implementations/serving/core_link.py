@@ -152,4 +152,4 @@ class CoreLink:
             self._hand_out(Failed(request_id, 503, reason), final=True)
         for answer in self._answers.values():
             if not answer.done():
-                answer.set_exception(CoreFailure(503, reason))
+                answer.set_exception(CoreFailure(503, reason, "engine_failed"))

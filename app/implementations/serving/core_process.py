@@ -30,7 +30,7 @@ def run_core(
 
     torch.set_num_threads(threads)
     try:
-        Core(load_model(folder, precision, kv_bytes), channel, adapter_bytes).run()
+        Core(load_model(folder, precision, kv_bytes), channel, adapter_bytes, folder / "tokenizer.json").run()
     except FrontGone:
         sys.exit(0)
 

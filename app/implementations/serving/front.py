@@ -54,8 +54,7 @@ class Front:
         except WireError as error:
             response = error.response()
         except CoreFailure as failure:
-            code = "model_not_found" if failure.status == 404 else "engine_failed"
-            response = WireError(failure.status, failure.message, code=code).response()
+            response = WireError(failure.status, failure.message, code=failure.code).response()
         if request.path == "/v1/completions":
             self._metrics.count(response.status)
         return response
@@ -92,6 +91,9 @@ class Front:
     async def _complete(self, request: Request, ready: Ready) -> Response:
         body = parse(CompletionBody, _json_of(request))
         adapter = self._adapter_named(body.model)
+        if body.structured_outputs and not ready.end_ids:
+            message = "structured_outputs: the base model has no token that ends an answer"
+            raise WireError(400, message, code="invalid_request", param="structured_outputs")
         prompt_ids = await self._prompt_ids(body.prompt, ready)
         if self._link.active + body.n > self._most_requests:
             raise WireError(429, "too many requests wait already", code="queue_full", retry_after=1)
@@ -180,7 +182,10 @@ class Front:
 
 def _sampling(body: CompletionBody, index: int, prompt_tokens: int, ready: Ready) -> Sampling:
     """Of the choice with this index. The seeds of the choices are vLLM's: the request's, and one more for each."""
-    stops = [*(body.stop_token_ids or ()), *(() if body.ignore_eos else ready.end_ids)]
+    schema = body.structured_outputs.json_text if body.structured_outputs else None
+    # What has a schema ends where the schema does, and an end is all that may come there.
+    runs_on = body.ignore_eos and schema is None
+    stops = [*(body.stop_token_ids or ()), *(() if runs_on else ready.end_ids)]
     # An answer that would pass the context ends there, with the reason "length".
     room = ready.context - prompt_tokens
     logprobs = None if body.logprobs is None else min(body.logprobs, ready.vocabulary)
@@ -196,6 +201,7 @@ def _sampling(body: CompletionBody, index: int, prompt_tokens: int, ready: Ready
         seed=None if body.seed is None else body.seed + index,
         stop_token_ids=stops,
         logprobs=logprobs,
+        schema=schema,
     )
 
 

@@ -32,6 +32,7 @@ class Sampling:
     seed: int | None = None
     stop_token_ids: Sequence[int] = ()  # with the model's own end-of-sequence ids, unless they are to be ignored
     logprobs: int | None = None
+    schema: str | None = None  # of the JSON that the answer must be
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,7 @@ class Failed:
     id: int
     status: int
     message: str
+    code: str = "engine_failed"
 
 
 @dataclass(frozen=True, slots=True)

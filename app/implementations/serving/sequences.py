@@ -12,6 +12,7 @@ from app.implementations.serving.kv_cache import NoRoom
 from app.implementations.serving.messages import FinishReason, Submit, Token
 from app.implementations.serving.model import Chunk, ServedModel
 from app.implementations.serving.sampler import Sampler, logprobs
+from app.implementations.serving.schemas import Guide
 
 PROMPT_TOKENS = 256  # of all prompts together that are read in a turn, beside the tokens of those that answer
 
@@ -27,6 +28,7 @@ class Running:
     ids: list[int]
     stops: frozenset[int]
     read: int = 0
+    guide: Guide | None = None
 
     @classmethod
     def start(cls, request: Submit, adapter: Attached | None, model: ServedModel) -> "Running":
@@ -56,8 +58,13 @@ class Running:
             model.remember(self.cache, self.request.prompt_ids, adapter, self.request.sharing)
 
     def draw(self, logits: torch.Tensor) -> Token:
-        """The next token, all others being read. ``ValueError`` where the logits are no numbers."""
-        token = self.sampler.draw(logits)
+        """The next token, all others being read.
+
+        ``ValueError`` where the logits are no numbers; ``SchemaRefused``.
+        """
+        token = self.sampler.draw(self.guide.allow(logits) if self.guide else logits)
+        if self.guide:
+            self.guide.take(token)
         self.ids.append(token)
         finish: FinishReason | None = None
         if token in self.stops:

@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from app.implementations.serving.messages import Failed, Submit, Token
-
-if TYPE_CHECKING:
-    from app.implementations.serving.core_link import CoreLink
 
 
 class CoreFailure(Exception):
     """A request that the core could not answer. ``status`` is HTTP's."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, code: str) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
+        self.code = code
+
+
+class Link(Protocol):
+    """What a ticket asks of the link to the core."""
+
+    def start(self, sequence: Submit) -> None: ...
+    def cancel(self, sequence_id: int) -> None: ...
+    def forget(self, ticket: Ticket) -> None: ...
 
 
 class Ticket:
     """Its sequences, of one prompt. ``close`` it in the end, whatever happens: that frees their places."""
 
-    def __init__(self, link: CoreLink, sequences: Sequence[Submit]) -> None:
+    def __init__(self, link: Link, sequences: Sequence[Submit]) -> None:
         self._link = link
         self.ids = [sequence.id for sequence in sequences]
         self.queue: asyncio.Queue[Token | Failed] = asyncio.Queue()
@@ -37,7 +43,7 @@ class Ticket:
             items.append(self.queue.get_nowait())
         for item in items:
             if isinstance(item, Failed):
-                raise CoreFailure(item.status, item.message)
+                raise CoreFailure(item.status, item.message, item.code)
         # Not before: the first has read the prompt, and the others find it in the prefix cache.
         for sequence in self._later:
             self._link.start(sequence)

@@ -1,16 +1,11 @@
 """The engine's two processes, over HTTP, on a tiny random model."""
 
 import json
-import os
-import queue
 import signal
 import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,90 +16,8 @@ import pytest
 from app.core.entities.inference import Adapter, GenerationRequest
 from app.core.errors import Invalid, Unavailable
 from app.implementations.serving.engine_client import HttpEngineClient
+from tests.running_engine import BASE, SECRET, Engine, parts, running, start
 from tests.serving_models import CONTEXT
-
-BASE = "tiny-random"
-SECRET = "a secret of the house"
-
-
-class Engine:
-    def __init__(self, process: "subprocess.Popen[str]", port: int) -> None:
-        self.process = process
-        self.url = f"http://127.0.0.1:{port}"
-        self.http = httpx.Client(base_url=self.url, headers={"authorization": f"Bearer {SECRET}"}, timeout=60)
-
-    @property
-    def core(self) -> psutil.Process:
-        [core] = psutil.Process(self.process.pid).children()
-        return core
-
-    def complete(self, model: str = BASE, **changes: Any) -> Any:
-        body = {"model": model, "prompt": [5, 6, 7], "max_tokens": 16, "temperature": 0, "ignore_eos": True}
-        return self.http.post("/v1/completions", json={**body, **changes})
-
-    def text(self, model: str = BASE, **changes: Any) -> str:
-        response = self.complete(model, **changes)
-        assert response.status_code == 200, response.text
-        return str(response.json()["choices"][0]["text"])
-
-    def load(self, name: str, folder: Path) -> httpx.Response:
-        return self.http.post("/v1/load_lora_adapter", json={"lora_name": name, "lora_path": str(folder)})
-
-    def figures(self) -> Mapping[str, float]:
-        """Prometheus' samples: name → value, summed over labels."""
-        found: dict[str, float] = {}
-        for line in self.http.get("/metrics").text.splitlines():
-            if not line.startswith("#"):
-                name = line.partition("{")[0]
-                found[name] = found.get(name, 0) + float(line.rpartition(" ")[2])
-        return found
-
-    def await_figure(self, name: str, value: float) -> None:
-        for _ in range(500):
-            if self.figures()[name] == value:
-                return
-            threading.Event().wait(0.01)
-        pytest.fail(f"{name} is {self.figures()[name]}, not {value}")
-
-
-def start(models_dir: Path, port: int, *options: str, **environment: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "app.processes.engine", "--base_model", BASE, "--port", str(port), *options]
-    variables = {**os.environ, "MODELS_DIR": str(models_dir), "ENGINE_PRECISION": "fp32", **environment}
-    return subprocess.Popen(command, env=variables, stderr=subprocess.PIPE, text=True)
-
-
-@contextmanager
-def running(models_dir: Path) -> Iterator[Engine]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    process = start(models_dir, port, "--threads", "1", ENGINE_SECRET=SECRET)
-    lines: queue.Queue[str] = queue.Queue()
-    reader = threading.Thread(target=lambda: [lines.put(line) for line in process.stderr or ()])
-    reader.start()
-    engine = Engine(process, port)
-    try:
-        while "engine of tiny-random on http://127.0.0.1" not in lines.get(timeout=60):
-            pass
-        while engine.http.get("/health").status_code != 200:
-            assert process.poll() is None
-            threading.Event().wait(0.05)
-        yield engine
-    finally:
-        process.kill()
-        process.wait()
-        reader.join()
-        engine.http.close()
-        if process.stderr:
-            process.stderr.close()
-
-
-@pytest.fixture(scope="module")
-def engine(models_dir: Path) -> Iterator[Engine]:
-    with running(models_dir) as engine:
-        for name in ("one", "two"):
-            assert engine.load(name, models_dir / name).status_code == 200
-        yield engine
 
 
 def test_concurrent_requests_over_base_and_adapters_answer_as_they_do_alone(engine: Engine) -> None:
@@ -206,14 +119,6 @@ def test_every_route_but_health_wants_the_secret(engine: Engine) -> None:
             assert stranger.request(method, path, json={}).status_code == 401
             wrong = {"authorization": "Bearer a secret of the hous"}
             assert stranger.request(method, path, json={}, headers=wrong).status_code == 401
-
-
-def parts(response: Any) -> list[dict[str, Any]]:
-    """The completion's, of a stream or whole."""
-    if "event-stream" not in response.headers["content-type"]:
-        return [response.json()]
-    events = [line.removeprefix("data: ") for line in response.text.splitlines() if line]
-    return [json.loads(event) for event in events if event != "[DONE]"]
 
 
 def test_an_answer_ends_before_a_stop(engine: Engine) -> None:

@@ -115,7 +115,8 @@ def core_of(
 
     def run() -> None:
         with suppress(FrontGone):
-            Core(load(folder, precision), Channel(theirs), 2**30, most_running).run()
+            tokenizer = folder / "tokenizer.json"
+            Core(load(folder, precision), Channel(theirs), 2**30, tokenizer, most_running).run()
 
     thread = threading.Thread(target=run)
     thread.start()

@@ -76,6 +76,9 @@ class Script(Channel):
             now.append(self._messages.popleft()[1])
         return now
 
+    def wake(self) -> None:
+        """Nobody waits."""
+
     def send(self, message: Message) -> None:
         self.sent.append(message)
 
@@ -91,7 +94,7 @@ class Batch:
     def run(self, model: FastModel, adapter_bytes: int) -> dict[int, list[int]]:
         script = Script(self.messages)
         with pytest.raises(FrontGone):
-            Core(model, script, adapter_bytes).run()
+            Core(model, script, adapter_bytes, Path("none")).run()
         assert [m.fault for m in script.sent if isinstance(m, Answer) and m.fault] == []
         found: dict[int, list[int]] = {number: [] for number in self.requests}
         for turn in (message for message in script.sent if isinstance(message, Turn)):
