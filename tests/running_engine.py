@@ -52,6 +52,17 @@ class Engine:
                 found[name] = found.get(name, 0) + float(line.rpartition(" ")[2])
         return found
 
+    def series(self, model: str) -> Mapping[str, float]:
+        """Those with this label: name → value, summed over other labels; ``name_outcome`` for each outcome."""
+        found: dict[str, float] = {}
+        for line in self.http.get("/metrics").text.splitlines():
+            if f'model="{model}"' in line.replace("base_model=", "base="):
+                name, _, labels = line.partition("{")
+                outcome = labels.partition('outcome="')[2].partition('"')[0]
+                name = f"{name}_{outcome}" if outcome else name
+                found[name] = found.get(name, 0) + float(line.rpartition(" ")[2])
+        return found
+
     def await_figure(self, name: str, value: float) -> None:
         for _ in range(500):
             if self.figures()[name] == value:

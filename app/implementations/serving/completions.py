@@ -29,6 +29,10 @@ class Completion:
     n: int = 1
     id: str = field(default_factory=lambda: f"cmpl-{uuid4().hex}")
     created: int = field(default_factory=lambda: int(time.time()))
+    began: float = field(default_factory=time.monotonic)
+    first_token: float | None = None  # when it came, on the same clock
+    last_token: float | None = None
+    failure: CoreFailure | None = None
 
     def __post_init__(self) -> None:
         self.choices = [Choice(i, self.tokenizer, self.with_logprobs, self.stops) for i in range(self.n)]
@@ -41,10 +45,25 @@ class Completion:
     def finished(self) -> bool:
         return all(choice.finish_reason for choice in self.choices)
 
+    @property
+    def outcome(self) -> str:
+        if self.failure is not None:
+            return self.failure.code
+        if not self.finished:
+            return "cancelled"
+        return "length" if any(choice.finish_reason == "length" for choice in self.choices) else "stop"
+
     async def grow(self, ticket: Ticket) -> Sequence["Grown"]:
         """The next that is known of some of its choices. Raises ``CoreFailure``."""
+        try:
+            tokens_of_all = await ticket.tokens()
+        except CoreFailure as failure:
+            self.failure = failure
+            raise
+        self.last_token = time.monotonic()
+        self.first_token = self.first_token or self.last_token
         by_id: dict[int, list[Token]] = {}
-        for token in await ticket.tokens():
+        for token in tokens_of_all:
             by_id.setdefault(token.id, []).append(token)
         grown = []
         for sequence_id, tokens in by_id.items():

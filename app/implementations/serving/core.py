@@ -133,14 +133,15 @@ class Core:
         return self._schedule.adapters_in_use() | {adapter for adapter in compiling if adapter}
 
     def _turn(self) -> None:
-        tokens = self._advance(self._schedule.turn())
+        pairs = self._schedule.turn()
+        tokens = self._advance(pairs)
         self._schedule.remove(token.id for token in tokens if token.finish)
-        self._tell(tokens)
+        self._tell(tokens, len(pairs))
 
-    def _tell(self, tokens: Sequence[Token]) -> None:
+    def _tell(self, tokens: Sequence[Token], batch: int = 0) -> None:
         running, waiting = self._schedule.running, self._schedule.waiting + len(self._compiling)
-        held = self._model.kv_bytes, self._adapters.bytes, self._model.reused_tokens
-        self._channel.send(Turn(tokens, running, waiting, *held))
+        held = self._model.kv_bytes, self._adapters.bytes
+        self._channel.send(Turn(tokens, running, waiting, *held, batch, self._schedule.take_started()))
 
     def _advance(self, pairs: Pairs) -> list[Token]:
         """What fails together is tried alone: it ends its own request and no other."""

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from app.implementations.serving.messages import (
     LARGEST_LINE,
@@ -34,6 +34,7 @@ class CoreLink:
         self.lost = asyncio.Event()
         self.idle = asyncio.Event()
         self.last_turn = Turn([], 0, 0)
+        self.on_turn: Callable[[Turn], None] = lambda turn: None
         self.adapters: dict[str, float] = {}  # name → when it was loaded, seconds since the epoch
         self._ids = itertools.count(1)
         self._tickets: dict[int, Ticket] = {}  # by the ids of their sequences
@@ -64,11 +65,16 @@ class CoreLink:
             self._writer.close()
 
     def submit(
-        self, prompt_ids: Sequence[int], samplings: Sequence[Sampling], adapter: str | None, sharing: str
+        self,
+        prompt_ids: Sequence[int],
+        samplings: Sequence[Sampling],
+        adapter: str | None,
+        sharing: str,
+        seconds: float | None,
     ) -> Ticket:
         """A sequence for each of ``samplings``; all but the first are started by the ticket."""
         sequences = [Submit(next(self._ids), prompt_ids, one, adapter, sharing) for one in samplings]
-        ticket = Ticket(self, sequences)
+        ticket = Ticket(self, sequences, seconds)
         self._tickets.update(dict.fromkeys(ticket.ids, ticket))
         self.idle.clear()
         self.start(sequences[0])
@@ -121,6 +127,10 @@ class CoreLink:
         match message:
             case Turn():
                 self.last_turn = message
+                self.on_turn(message)
+                for sequence_id, waited, reused in message.started:
+                    if (ticket := self._tickets.get(sequence_id)) is not None:
+                        ticket.start(waited, reused)
                 for token in message.tokens:
                     self._hand_out(token, final=token.finish is not None)
             case Failed():

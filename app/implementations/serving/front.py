@@ -53,10 +53,11 @@ class Front:
             response = await self._dispatch(request)
         except WireError as error:
             response = error.response()
+            if request.path == "/v1/completions":
+                self._metrics.refused(error.code or "")
         except CoreFailure as failure:
-            response = WireError(failure.status, failure.message, code=failure.code).response()
-        if request.path == "/v1/completions":
-            self._metrics.count(response.status)
+            wait = 1 if failure.status == 503 else None
+            response = WireError(failure.status, failure.message, code=failure.code, retry_after=wait).response()
         return response
 
     async def _dispatch(self, request: Request) -> Response:
@@ -98,20 +99,23 @@ class Front:
         if self._link.active + body.n > self._most_requests:
             raise WireError(429, "too many requests wait already", code="queue_full", retry_after=1)
         samplings = [_sampling(body, index, len(prompt_ids), ready) for index in range(body.n)]
-        ticket = self._link.submit(prompt_ids, samplings, adapter, body.cache_salt or "")
+        ticket = self._link.submit(prompt_ids, samplings, adapter, body.cache_salt or "", body.timeout)
         with_logprobs = body.logprobs is not None
         completion = Completion(body.model, len(prompt_ids), self._tokenizer, with_logprobs, body.stops, body.n)
-        try:
-            return await self._answer(body, completion, ticket)
-        except BaseException:
-            ticket.close()
-            raise
 
-    async def _answer(self, body: CompletionBody, completion: Completion, ticket: Ticket) -> Response:
         def close() -> None:
             ticket.close()
-            self._metrics.count_tokens(completion.prompt_tokens, completion.completion_tokens)
+            self._metrics.ended(completion, ticket)
 
+        try:
+            return await self._answer(body, completion, ticket, close)
+        except BaseException:
+            close()
+            raise
+
+    async def _answer(
+        self, body: CompletionBody, completion: Completion, ticket: Ticket, close: Callable[[], None]
+    ) -> Response:
         if not body.stream:
             return Response(200, to_json(await whole(completion, ticket)), close=close)
         first = await completion.grow(ticket)  # before the status goes out: this request may yet fail

@@ -68,6 +68,7 @@ class CompletionBody(_Body):
     structured_outputs: StructuredOutputs | None = None
     n: int = Field(1, ge=1, le=MOST_RUNNING)
     cache_salt: str | None = Field(None, min_length=1, max_length=256)  # prompts of others are shared with nobody
+    timeout: float | None = Field(None, gt=0, le=86400)  # seconds for the whole answer; ours, not vLLM's
     user: str | None = None  # says who asks; changes nothing
 
     @property

@@ -143,9 +143,9 @@ def test_samplings_change_the_answer_and_a_seed_repeats_it(engine: Engine) -> No
 
 def test_a_prompt_is_read_once_for_those_who_share_it(engine: Engine) -> None:
     def reused(**changes: Any) -> float:
-        before = engine.figures()["engine_reused_prompt_tokens"]
+        before = engine.figures()["engine_prefix_cache_hits_total"]
         assert engine.complete(prompt=[17, 23] * 75, max_tokens=2, **changes).status_code == 200
-        return engine.figures()["engine_reused_prompt_tokens"] - before
+        return engine.figures()["engine_prefix_cache_hits_total"] - before
 
     assert [reused(cache_salt="a"), reused(cache_salt="a"), reused(cache_salt="b"), reused()] == [0, 128, 0, 0]
     assert engine.figures()["engine_adapter_bytes"] > 0
@@ -156,14 +156,14 @@ def test_n_choices_are_those_of_seeds_that_follow_each_other(engine: Engine) -> 
     alone = [engine.complete("one", seed=40 + i, **plain).json()["choices"][0] for i in range(4)]
     assert len({choice["text"] for choice in alone}) == 4
     fresh = {**plain, "cache_salt": "n", "seed": 40, "n": 4}
-    before = engine.figures()["engine_reused_prompt_tokens"]
+    before = engine.figures()["engine_prefix_cache_hits_total"]
     body = engine.complete("one", **fresh).json()
     assert [choice["index"] for choice in body["choices"]] == [0, 1, 2, 3]
     for choice, other in zip(body["choices"], alone, strict=True):
         assert (choice["text"], choice["finish_reason"]) == (other["text"], other["finish_reason"])
         assert choice["logprobs"]["tokens"] == other["logprobs"]["tokens"]
     assert body["usage"] == {"prompt_tokens": 150, "completion_tokens": 80, "total_tokens": 230}
-    assert engine.figures()["engine_reused_prompt_tokens"] - before == 3 * 128  # the prompt is read once
+    assert engine.figures()["engine_prefix_cache_hits_total"] - before == 3 * 128  # the prompt is read once
     streamed = parts(engine.complete("one", **fresh, stream=True, stream_options={"include_usage": True}))
     assert streamed.pop()["usage"] == body["usage"]
     choices = [choice for part in streamed for choice in part["choices"]]
@@ -185,7 +185,7 @@ def test_a_choice_that_has_come_to_its_stop_leaves_the_others_alone(engine: Engi
             mine = [choice for choice in choices if choice["index"] == i]
             assert "".join(choice["text"] for choice in mine) == text.partition(stop)[0]
             assert mine[-1]["finish_reason"] == ("stop" if stop in text else "length")
-    engine.await_figure("engine_requests_running", 0)
+    engine.await_figure("engine_num_requests_running", 0)
 
 
 def test_adapters_come_and_go(engine: Engine, models_dir: Path) -> None:
@@ -224,14 +224,72 @@ def test_a_client_that_goes_away_frees_its_place(engine: Engine, stream: bool) -
     connections = [socket.create_connection(address) for _ in range(20)]
     for connection in connections:
         connection.sendall((head + body).encode())
-    engine.await_figure("engine_requests_running", 20)
+    engine.await_figure("engine_num_requests_running", 20)
     for connection in connections:
         connection.close()
-    engine.await_figure("engine_requests_running", 0)
+    engine.await_figure("engine_num_requests_running", 0)
     after = engine.figures()
-    made = after["engine_generated_tokens_total"] - before["engine_generated_tokens_total"]
+    made = after["engine_generation_tokens_total"] - before["engine_generation_tokens_total"]
     assert made < 20 * 250
     assert engine.text()
+
+
+def test_each_model_has_figures_of_its_own_for_as_long_as_it_is_there(engine: Engine, models_dir: Path) -> None:
+    assert engine.load("measured", models_dir / "one").status_code == 200
+    base = engine.series(BASE)
+    engine.complete("measured", max_tokens=9)
+    engine.complete("measured", max_tokens=5, n=2, seed=1, temperature=1)
+    engine.complete("measured", max_tokens=5, stop_token_ids=list(range(512)))
+    found = engine.series("measured")
+    assert (found["engine_requests_total_length"], found["engine_requests_total_stop"]) == (2, 1)
+    assert found["engine_prompt_tokens_total"] == 9
+    assert found["engine_generation_tokens_total"] == 9 + 10 + 1
+    assert found["engine_time_to_first_token_seconds_count"] == 3
+    assert found["engine_request_queue_time_seconds_count"] == 3
+    assert found["engine_request_time_per_output_token_seconds_count"] == 2  # one had a single token
+    assert 0 < found["engine_time_to_first_token_seconds_sum"] < 60
+    assert engine.series(BASE) == base
+    before = engine.series("").get("engine_requests_total_model_not_found", 0)
+    assert engine.complete("nobody").status_code == 404
+    assert engine.series("")["engine_requests_total_model_not_found"] == before + 1
+    assert engine.figures()["engine_batch_size_count"] > 0
+    engine.http.post("/v1/unload_lora_adapter", json={"lora_name": "measured"})
+    assert engine.series("measured") == {}
+
+
+def test_a_deadline_that_passes_while_it_waits(engine: Engine) -> None:
+    engine.core.suspend()
+    try:
+        response = engine.complete(timeout=0.05)
+    finally:
+        engine.core.resume()
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "queue_timeout")
+    assert response.headers["retry-after"] == "1"
+    engine.await_figure("engine_num_requests_waiting", 0)
+    engine.await_figure("engine_num_requests_running", 0)
+    assert engine.complete(timeout=60).status_code == 200
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_deadline_that_passes_while_it_answers(engine: Engine, stream: bool) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        free = pool.submit(engine.complete, max_tokens=250)
+        late = pool.submit(engine.complete, max_tokens=250, timeout=0.3, stream=stream)
+        engine.await_figure("engine_num_requests_running", 2)
+        engine.core.suspend()
+        try:
+            response = late.result()
+        finally:
+            engine.core.resume()
+        if stream:
+            assert response.status_code == 200
+            [error] = [part["error"] for part in parts(response) if "error" in part]
+        else:
+            assert response.status_code == 504
+            error = response.json()["error"]
+        assert error["code"] == "deadline_exceeded"
+        assert free.result().status_code == 200
+    engine.await_figure("engine_num_requests_running", 0)
 
 
 def test_the_front_has_no_torch(engine: Engine) -> None:
@@ -268,7 +326,7 @@ def test_sigterm_lets_requests_finish_and_ends_both_processes(models_dir: Path) 
         core = engine.core
         with ThreadPoolExecutor(1) as pool:
             answer = pool.submit(engine.complete, max_tokens=250)
-            engine.await_figure("engine_requests_running", 1)
+            engine.await_figure("engine_num_requests_running", 1)
             engine.process.send_signal(signal.SIGTERM)
             assert answer.result().status_code == 200
         assert engine.process.wait(10) == 0

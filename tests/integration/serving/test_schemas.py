@@ -129,7 +129,7 @@ def test_a_hostile_schema_is_refused_and_the_core_lives_on(engine: Engine, schem
         assert response.status_code == 400, response.text
         assert reason in response.json()["error"]["message"]
     assert engine.core == core
-    engine.await_figure("engine_requests_waiting", 0)
+    engine.await_figure("engine_num_requests_waiting", 0)
     assert engine.text()
 
 
