@@ -35,6 +35,16 @@ class Engine:
         body = {"model": model, "prompt": [5, 6, 7], "max_tokens": 16, "temperature": 0, "ignore_eos": True}
         return self.http.post("/v1/completions", json={**body, **changes})
 
+    def send(self, model: str = BASE, **changes: Any) -> socket.socket:
+        """A request whose answer nobody reads, on a connection of its own."""
+        given = {"model": model, "prompt": [5, 6, 7], "max_tokens": 16, "temperature": 0, "ignore_eos": True}
+        body = json.dumps({**given, **changes}).encode()
+        head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {SECRET}\r\n"
+        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        connection = socket.create_connection(("127.0.0.1", int(self.url.rpartition(":")[2])))
+        connection.sendall(head.encode() + body)
+        return connection
+
     def text(self, model: str = BASE, **changes: Any) -> str:
         response = self.complete(model, **changes)
         assert response.status_code == 200, response.text

@@ -1,6 +1,8 @@
 """The engine's two processes, over HTTP, on a tiny random model."""
 
 import json
+import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,7 +17,9 @@ import pytest
 
 from app.core.entities.inference import Adapter, GenerationRequest
 from app.core.errors import Invalid, Unavailable
+from app.implementations.serving.engine import MOST_WAITING
 from app.implementations.serving.engine_client import HttpEngineClient
+from app.implementations.serving.messages import MOST_RUNNING
 from tests.running_engine import BASE, SECRET, Engine, parts, running, start
 from tests.serving_models import CONTEXT
 
@@ -202,6 +206,40 @@ def test_adapters_come_and_go(engine: Engine, models_dir: Path) -> None:
     assert engine.complete("third").status_code == 404
 
 
+def test_files_that_are_spoilt_after_the_adapter_was_loaded(
+    engine: Engine, models_dir: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "adapter"
+    shutil.copytree(models_dir / "one", folder)
+    assert engine.load("spoilt", folder).status_code == 200
+    (folder / "adapter_model.safetensors").write_bytes(b"no weights")
+    assert engine.text("spoilt") == engine.text("one")
+    engine.http.post("/v1/unload_lora_adapter", json={"lora_name": "spoilt"})
+    assert engine.load("spoilt", folder).status_code == 400
+    assert engine.complete("spoilt").status_code == 404
+    assert engine.text("one")
+
+
+def test_a_full_queue_says_when_to_come_again_and_empties(engine: Engine) -> None:
+    engine.core.suspend()
+    try:
+        waiting = [engine.send(max_tokens=250) for _ in range(MOST_RUNNING + MOST_WAITING + 1)]
+        [answered] = select.select(waiting, [], [], 60)[0]
+        answer = b""
+        while b"}}" not in answer:
+            answer += answered.recv(4096)
+        assert answer.startswith(b"HTTP/1.1 429")
+        assert b"retry-after: 1" in answer
+        assert b"queue_full" in answer
+    finally:
+        engine.core.resume()
+    for connection in waiting:
+        connection.close()
+    engine.await_figure("engine_num_requests_waiting", 0)
+    engine.await_figure("engine_num_requests_running", 0)
+    assert engine.text()
+
+
 @pytest.mark.parametrize("path", ["/nowhere", "relative", "/", "bad\0name", ""])
 def test_a_folder_without_an_adapter(engine: Engine, path: str) -> None:
     before = engine.text("one")
@@ -214,16 +252,8 @@ def test_a_folder_without_an_adapter(engine: Engine, path: str) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_goes_away_frees_its_place(engine: Engine, stream: bool) -> None:
-    body = json.dumps(
-        {"model": BASE, "prompt": [3] * 3, "max_tokens": 250, "ignore_eos": True, "seed": 1, "stream": stream}
-    )
-    head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {SECRET}\r\n"
-    head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     before = engine.figures()
-    address = ("127.0.0.1", int(engine.url.rpartition(":")[2]))
-    connections = [socket.create_connection(address) for _ in range(20)]
-    for connection in connections:
-        connection.sendall((head + body).encode())
+    connections = [engine.send(max_tokens=250, stream=stream) for _ in range(20)]
     engine.await_figure("engine_num_requests_running", 20)
     for connection in connections:
         connection.close()
@@ -324,11 +354,14 @@ def test_the_client_of_the_gateway(engine: Engine, models_dir: Path) -> None:
 def test_sigterm_lets_requests_finish_and_ends_both_processes(models_dir: Path) -> None:
     with running(models_dir) as engine:
         core = engine.core
-        with ThreadPoolExecutor(1) as pool:
-            answer = pool.submit(engine.complete, max_tokens=250)
-            engine.await_figure("engine_num_requests_running", 1)
+        with ThreadPoolExecutor(2) as pool:
+            answers = [pool.submit(engine.complete, max_tokens=250, stream=stream) for stream in (False, True)]
+            engine.await_figure("engine_num_requests_running", 2)
             engine.process.send_signal(signal.SIGTERM)
-            assert answer.result().status_code == 200
+            whole, stream = [answer.result() for answer in answers]
+        assert stream.text.endswith("data: [DONE]\n\n")
+        streamed = "".join(part["choices"][0]["text"] for part in parts(stream))
+        assert streamed == whole.json()["choices"][0]["text"]
         assert engine.process.wait(10) == 0
         assert not core.is_running()
 

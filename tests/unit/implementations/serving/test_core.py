@@ -357,6 +357,24 @@ def test_a_broken_adapter_harms_nobody(
     assert model.end_ids == [2]
 
 
+def test_an_adapter_whose_numbers_overflow_fails_its_own_requests_alone(
+    front: Front, adapter_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """All its weights are numbers, so that it is loaded."""
+    shutil.copytree(adapter_folders["plain"], tmp_path / "hot")
+    _spoil_weights(tmp_path / "hot", **{"down_proj.lora_A": torch.full((4, 128), 3e38)})
+    requests = [submit(700 + i, [i + 1, i + 2], name) for i, name in enumerate([None, "plain", "dora"] * 3)]
+    alone = front.ids(requests)
+    assert front.ask(Attach(710, "hot", str(tmp_path / "hot"))) is None
+    hot = [submit(720 + i, [i + 1, i + 2], "hot") for i in range(3)]
+    answers = front.answers([hot[0], *requests[:4], hot[1], *requests[4:], hot[2]])
+    failures = [answers[request.id] for request in hot]
+    assert [failed.status for failed in failures if isinstance(failed, Failed)] == [500, 500, 500]
+    tokens = [answers[request.id] for request in requests]
+    assert [[t.token for t in one] for one in tokens if isinstance(one, list)] == alone
+    assert front.ask(Detach(730, "hot")) is None
+
+
 def test_the_least_recently_used_adapter_makes_room(base_folder: Path, adapter_folders: dict[str, Path]) -> None:
     model = fast(base_folder)
     folders = [str(adapter_folders["plain"])] * 4
