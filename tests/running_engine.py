@@ -87,12 +87,16 @@ def start(models_dir: Path, port: int, *options: str, **environment: str) -> "su
     return subprocess.Popen(command, env=variables, stderr=subprocess.PIPE, text=True)
 
 
-@contextmanager
-def running(models_dir: Path) -> Iterator[Engine]:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    process = start(models_dir, port, "--threads", "1", ENGINE_SECRET=SECRET)
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def running(models_dir: Path, port: int | None = None, **environment: str) -> Iterator[Engine]:
+    port = port or free_port()
+    process = start(models_dir, port, "--threads", "1", ENGINE_SECRET=SECRET, **environment)
     lines: queue.Queue[str] = queue.Queue()
     reader = threading.Thread(target=lambda: [lines.put(line) for line in process.stderr or ()])
     reader.start()
