@@ -3,15 +3,15 @@
 import time
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 from tokenizers import Tokenizer
 
-from app.implementations.serving.core_link import CoreFailure, Ticket
 from app.implementations.serving.detokenizer import StreamDetokenizer
 from app.implementations.serving.messages import Token
 from app.implementations.serving.stop_strings import StopStrings
+from app.implementations.serving.ticket import CoreFailure, Ticket
 from app.implementations.serving.wire import WireError, to_json
 
 LEAST_LOGPROB = -9999.0  # JSON has no infinity; vLLM's stand-in
@@ -19,27 +19,89 @@ LEAST_LOGPROB = -9999.0  # JSON has no infinity; vLLM's stand-in
 
 @dataclass
 class Completion:
-    """One completion that grows. ``prompt_tokens`` and ``completion_tokens`` count the stop token too, as vLLM."""
+    """One completion that grows, of ``n`` choices. Tokens are counted with the stop token, as vLLM does."""
 
     model: str
     prompt_tokens: int
     tokenizer: Tokenizer
     with_logprobs: bool
     stops: Sequence[str] = ()
-    completion_tokens: int = 0
-    finish_reason: str | None = None
+    n: int = 1
     id: str = field(default_factory=lambda: f"cmpl-{uuid4().hex}")
     created: int = field(default_factory=lambda: int(time.time()))
+    began: float = field(default_factory=time.monotonic)
+    first_token: float | None = None  # when it came, on the same clock
+    last_token: float | None = None
+    failure: CoreFailure | None = None
 
     def __post_init__(self) -> None:
-        self._detokenizer = StreamDetokenizer(self.tokenizer)
-        self._stops = StopStrings(self.stops)
+        self.choices = [Choice(i, self.tokenizer, self.with_logprobs, self.stops) for i in range(self.n)]
+
+    @property
+    def completion_tokens(self) -> int:
+        return sum(choice.tokens for choice in self.choices)
+
+    @property
+    def finished(self) -> bool:
+        return all(choice.finish_reason for choice in self.choices)
+
+    @property
+    def outcome(self) -> str:
+        if self.failure is not None:
+            return self.failure.code
+        if not self.finished:
+            return "cancelled"
+        return "length" if any(choice.finish_reason == "length" for choice in self.choices) else "stop"
+
+    async def grow(self, ticket: Ticket) -> Sequence["Grown"]:
+        """The next that is known of some of its choices. Raises ``CoreFailure``."""
+        try:
+            tokens_of_all = await ticket.tokens()
+        except CoreFailure as failure:
+            self.failure = failure
+            raise
+        self.last_token = time.monotonic()
+        self.first_token = self.first_token or self.last_token
+        by_id: dict[int, list[Token]] = {}
+        for token in tokens_of_all:
+            by_id.setdefault(token.id, []).append(token)
+        grown = []
+        for sequence_id, tokens in by_id.items():
+            choice = self.choices[ticket.ids.index(sequence_id)]
+            if not choice.finish_reason:
+                grown.append(Grown(choice, *choice.take(tokens)))
+                if choice.finish_reason:
+                    ticket.leave(sequence_id)
+        return grown
+
+    def body(self, choices: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        head = {"id": self.id, "object": "text_completion", "created": self.created, "model": self.model}
+        return {**head, "choices": choices}
+
+    def usage(self) -> dict[str, int]:
+        """The prompt once, whatever ``n`` is."""
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": self.prompt_tokens + self.completion_tokens,
+        }
+
+
+class Choice:
+    def __init__(self, index: int, tokenizer: Tokenizer, with_logprobs: bool, stops: Sequence[str]) -> None:
+        self.tokens = 0
+        self.finish_reason: str | None = None
+        self._index = index
+        self._tokenizer = tokenizer
+        self._with_logprobs = with_logprobs
+        self._detokenizer = StreamDetokenizer(tokenizer)
+        self._stops = StopStrings(stops)
         self._length = 0  # characters so far
 
     def take(self, tokens: Sequence[Token]) -> tuple[str, dict[str, Any] | None]:
         """The text that these add, and their logprobs block."""
-        offset, self._length = self._length, self._length
-        self.completion_tokens += len(tokens)
+        offset = self._length
+        self.tokens += len(tokens)
         self.finish_reason = tokens[-1].finish
         # The token that stopped it is no part of the answer.
         text = self._stops.push(self._detokenizer.push(t.token for t in tokens if t.finish != "stop"))
@@ -49,24 +111,10 @@ class Completion:
         if self._stops.found is not None:
             self.finish_reason = "stop"
         self._length += len(text)
-        return text, self._logprobs(tokens, offset) if self.with_logprobs else None
+        return text, self._logprobs(tokens, offset) if self._with_logprobs else None
 
     def body(self, text: str, logprobs: dict[str, Any] | None) -> dict[str, Any]:
-        choice = {"index": 0, "text": text, "logprobs": logprobs, "finish_reason": self.finish_reason}
-        return {**self._head(), "choices": [choice]}
-
-    def usage_only(self) -> dict[str, Any]:
-        return {**self._head(), "choices": [], "usage": self.usage()}
-
-    def usage(self) -> dict[str, int]:
-        return {
-            "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": self.completion_tokens,
-            "total_tokens": self.prompt_tokens + self.completion_tokens,
-        }
-
-    def _head(self) -> dict[str, Any]:
-        return {"id": self.id, "object": "text_completion", "created": self.created, "model": self.model}
+        return {"index": self._index, "text": text, "logprobs": logprobs, "finish_reason": self.finish_reason}
 
     def _logprobs(self, tokens: Sequence[Token], offset: int) -> dict[str, Any]:
         words = [self._word(t.token) for t in tokens]
@@ -81,7 +129,13 @@ class Completion:
         }
 
     def _word(self, token: int) -> str:
-        return self.tokenizer.decode([token], skip_special_tokens=False)
+        return self._tokenizer.decode([token], skip_special_tokens=False)
+
+
+class Grown(NamedTuple):
+    choice: Choice
+    text: str
+    logprobs: dict[str, Any] | None
 
 
 def _finite(logprob: float | None) -> float:
@@ -90,34 +144,35 @@ def _finite(logprob: float | None) -> float:
 
 async def whole(completion: Completion, ticket: Ticket) -> dict[str, Any]:
     """The finished completion. Raises ``CoreFailure``."""
-    texts: list[str] = []
-    found: dict[str, list[Any]] = {}
-    while not completion.finish_reason:
-        text, logprobs = completion.take(await ticket.tokens())
-        texts.append(text)
-        for name, values in (logprobs or {}).items():
-            found.setdefault(name, []).extend(values)
-    return {**completion.body("".join(texts), found or None), "usage": completion.usage()}
+    texts: dict[Choice, str] = dict.fromkeys(completion.choices, "")
+    found: dict[Choice, dict[str, list[Any]]] = {choice: {} for choice in completion.choices}
+    while not completion.finished:
+        for choice, text, logprobs in await completion.grow(ticket):
+            texts[choice] += text
+            for name, values in (logprobs or {}).items():
+                found[choice].setdefault(name, []).extend(values)
+    choices = [choice.body(text, found[choice] or None) for choice, text in texts.items()]
+    return {**completion.body(choices), "usage": completion.usage()}
 
 
 async def events(
-    completion: Completion, ticket: Ticket, first: Sequence[Token], include_usage: bool
+    completion: Completion, ticket: Ticket, first: Sequence[Grown], include_usage: bool
 ) -> AsyncGenerator[bytes]:
-    """Server-sent events, to ``[DONE]``; a failure on the way is an ``error`` event."""
-    tokens = first
+    """Server-sent events, one choice in each, to ``[DONE]``; a failure on the way is an ``error`` event."""
+    grown = first
     try:
         while True:
-            text, logprobs = completion.take(tokens)
-            if text or logprobs or completion.finish_reason:
-                yield _event(completion.body(text, logprobs))
-            if completion.finish_reason:
+            for choice, text, logprobs in grown:
+                if text or logprobs or choice.finish_reason:
+                    yield _event(completion.body([choice.body(text, logprobs)]))
+            if completion.finished:
                 break
-            tokens = await ticket.tokens()
+            grown = await completion.grow(ticket)
     except CoreFailure as failure:
-        yield _event(WireError(failure.status, failure.message, code="engine_failed").envelope())
+        yield _event(WireError(failure.status, failure.message, code=failure.code).envelope())
         return
     if include_usage:
-        yield _event(completion.usage_only())
+        yield _event({**completion.body([]), "usage": completion.usage()})
     yield b"data: [DONE]\n\n"
 
 

@@ -5,10 +5,12 @@ Busy Python beside the loop made a step a hundred times slower, so it lives in a
 
 import logging
 from collections.abc import Sequence
+from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 from app.implementations.serving.adapter_files import AdapterRefused
-from app.implementations.serving.adapters import Adapters
+from app.implementations.serving.adapters import Adapters, Attached
 from app.implementations.serving.channel import Channel
 from app.implementations.serving.messages import (
     MOST_RUNNING,
@@ -25,6 +27,7 @@ from app.implementations.serving.messages import (
     Turn,
 )
 from app.implementations.serving.model import Chunk, ServedModel
+from app.implementations.serving.schemas import Compiled, SchemaRefused, Schemas
 from app.implementations.serving.sequences import Running, Schedule
 
 logger = logging.getLogger(__name__)
@@ -35,16 +38,23 @@ Pairs = Sequence[tuple[Running, Chunk]]
 class Core:
     """Every sequence that runs advances by one token a turn; between turns, messages are read.
 
-    ``adapter_bytes``: what the adapters in memory may take together.
+    ``adapter_bytes``: what the adapters in memory may take together. ``tokenizer``: the file, for JSON schemas.
     """
 
     def __init__(
-        self, model: ServedModel, channel: Channel, adapter_bytes: int, most_running: int = MOST_RUNNING
+        self,
+        model: ServedModel,
+        channel: Channel,
+        adapter_bytes: int,
+        tokenizer: Path,
+        most_running: int = MOST_RUNNING,
     ) -> None:
         self._model = model
         self._channel = channel
         self._adapters = Adapters(model, adapter_bytes)
         self._schedule = Schedule(model, most_running)
+        self._schemas = Schemas(tokenizer, model.vocabulary, model.end_ids, channel.wake)
+        self._compiling: list[tuple[Running, Future[Compiled]]] = []  # not in the schedule yet
 
     def run(self) -> None:
         """Until the front closes its end: raises ``FrontGone``."""
@@ -53,9 +63,10 @@ class Core:
         while True:
             for message in self._channel.receive(wait=self._schedule.idle):
                 self._handle(message)
+            self._add_compiled()
             if not self._schedule.idle:
                 self._turn()
-            for name in self._adapters.collect(self._schedule.adapters_in_use()):
+            for name in self._adapters.collect(self._adapters_in_use()):
                 self._channel.send(Evicted(name))
 
     def _handle(self, message: Message) -> None:
@@ -64,6 +75,7 @@ class Core:
                 self._submit(message)
             case Cancel(id=request_id):
                 self._schedule.remove([request_id])
+                self._compiling = [pair for pair in self._compiling if pair[0].request.id != request_id]
                 if self._schedule.idle:  # then no turn follows that would say so
                     self._tell([])
             case Attach():
@@ -85,19 +97,51 @@ class Core:
         # Resolved here and not at its first turn: an adapter that somebody waits for is not evicted.
         adapter = self._adapters.get(request.adapter) if request.adapter else None
         if request.adapter and adapter is None:
-            self._channel.send(Failed(request.id, 404, "the adapter has been unloaded"))
+            self._channel.send(Failed(request.id, 404, "the adapter has been unloaded", "model_not_found"))
         else:
-            self._schedule.add(Running.start(request, adapter, self._model))
+            sequence = Running.start(request, adapter, self._model)
+            if request.sampling.schema is None:
+                self._schedule.add(sequence)
+            else:
+                self._compile(sequence, request.sampling.schema)
+
+    def _compile(self, sequence: Running, schema: str) -> None:
+        try:
+            self._compiling.append((sequence, self._schemas.compile(schema)))
+        except SchemaRefused as refusal:
+            self._refuse(sequence, refusal)
+
+    def _add_compiled(self) -> None:
+        """Those whose schema has been compiled meanwhile."""
+        done = [pair for pair in self._compiling if pair[1].done()]
+        self._compiling = [pair for pair in self._compiling if pair not in done]
+        for sequence, future in done:
+            try:
+                sequence.guide = future.result().guide()
+            except SchemaRefused as refusal:
+                self._refuse(sequence, refusal)
+            else:
+                self._schedule.add(sequence)
+
+    def _refuse(self, sequence: Running, refusal: SchemaRefused) -> None:
+        self._schedule.remove([sequence.request.id])
+        code = "invalid_schema" if refusal.status == 400 else "engine_busy"
+        self._channel.send(Failed(sequence.request.id, refusal.status, refusal.message, code))
+
+    def _adapters_in_use(self) -> frozenset[Attached]:
+        compiling = (sequence.adapter for sequence, _ in self._compiling)
+        return self._schedule.adapters_in_use() | {adapter for adapter in compiling if adapter}
 
     def _turn(self) -> None:
-        tokens = self._advance(self._schedule.turn())
+        pairs = self._schedule.turn()
+        tokens = self._advance(pairs)
         self._schedule.remove(token.id for token in tokens if token.finish)
-        self._tell(tokens)
+        self._tell(tokens, len(pairs))
 
-    def _tell(self, tokens: Sequence[Token]) -> None:
-        running, waiting = self._schedule.running, self._schedule.waiting
-        held = self._model.kv_bytes, self._adapters.bytes, self._model.reused_tokens
-        self._channel.send(Turn(tokens, running, waiting, *held))
+    def _tell(self, tokens: Sequence[Token], batch: int = 0) -> None:
+        running, waiting = self._schedule.running, self._schedule.waiting + len(self._compiling)
+        held = self._model.kv_bytes, self._adapters.bytes
+        self._channel.send(Turn(tokens, running, waiting, *held, batch, self._schedule.take_started()))
 
     def _advance(self, pairs: Pairs) -> list[Token]:
         """What fails together is tried alone: it ends its own request and no other."""
@@ -121,6 +165,9 @@ class Core:
     def _draw(self, sequence: Running, logits: Any) -> Token | None:
         try:
             return sequence.draw(logits)
+        except SchemaRefused as refusal:
+            self._refuse(sequence, refusal)
+            return None
         except (ValueError, RuntimeError):
             self._fail(sequence)
             return None

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from app.implementations.serving.messages import (
@@ -24,37 +24,7 @@ from app.implementations.serving.messages import (
     decode,
     encode,
 )
-
-
-class CoreFailure(Exception):
-    """A request that the core could not answer. ``status`` is HTTP's."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
-
-
-class Ticket:
-    """One request under way in the core. ``close`` it in the end, whatever happens: that frees its place."""
-
-    def __init__(self, link: "CoreLink", request_id: int) -> None:
-        self._link = link
-        self.id = request_id
-        self.queue: asyncio.Queue[Token | Failed] = asyncio.Queue()
-
-    async def tokens(self) -> Sequence[Token]:
-        """The next tokens, at least one. Raises ``CoreFailure``."""
-        items = [await self.queue.get()]
-        while not self.queue.empty():
-            items.append(self.queue.get_nowait())
-        for item in items:
-            if isinstance(item, Failed):
-                raise CoreFailure(item.status, item.message)
-        return [item for item in items if isinstance(item, Token)]
-
-    def close(self) -> None:
-        self._link.forget(self)
+from app.implementations.serving.ticket import CoreFailure, Ticket
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +44,10 @@ class CoreLink:
         self.lost = asyncio.Event()
         self.idle = asyncio.Event()
         self.last_turn = Turn([], 0, 0)
+        self.on_turn: Callable[[Turn], None] = lambda turn: None
         self.adapters: dict[str, Resident] = {}  # by name
         self._ids = itertools.count(1)
-        self._tickets: dict[int, Ticket] = {}
+        self._tickets: dict[int, Ticket] = {}  # by the ids of their sequences
         self._unfinished: set[int] = set()
         self._answers: dict[int, asyncio.Future[Answer]] = {}
         self._writer: asyncio.StreamWriter | None = None
@@ -84,7 +55,7 @@ class CoreLink:
 
     @property
     def active(self) -> int:
-        """Requests whose ticket is not closed."""
+        """Sequences whose ticket is not closed."""
         return len(self._tickets)
 
     async def listen(self, connection: socket.socket) -> None:
@@ -103,19 +74,35 @@ class CoreLink:
         if self._writer is not None:
             self._writer.close()
 
-    def submit(self, prompt_ids: Sequence[int], sampling: Sampling, adapter: str | None, sharing: str) -> Ticket:
-        ticket = Ticket(self, next(self._ids))
-        self._tickets[ticket.id] = ticket
-        self._unfinished.add(ticket.id)
+    def submit(
+        self,
+        prompt_ids: Sequence[int],
+        samplings: Sequence[Sampling],
+        adapter: str | None,
+        sharing: str,
+        seconds: float | None,
+    ) -> Ticket:
+        """A sequence for each of ``samplings``; all but the first are started by the ticket."""
+        sequences = [Submit(next(self._ids), prompt_ids, one, adapter, sharing) for one in samplings]
+        ticket = Ticket(self, sequences, seconds)
+        self._tickets.update(dict.fromkeys(ticket.ids, ticket))
         self.idle.clear()
-        self._send(Submit(ticket.id, prompt_ids, sampling, adapter, sharing))
+        self.start(sequences[0])
         return ticket
 
+    def start(self, sequence: Submit) -> None:
+        self._unfinished.add(sequence.id)
+        self._send(sequence)
+
+    def cancel(self, sequence_id: int) -> None:
+        if sequence_id in self._unfinished:
+            self._unfinished.discard(sequence_id)
+            self._send(Cancel(sequence_id))
+
     def forget(self, ticket: Ticket) -> None:
-        self._tickets.pop(ticket.id, None)
-        if ticket.id in self._unfinished:
-            self._unfinished.discard(ticket.id)
-            self._send(Cancel(ticket.id))
+        for sequence_id in ticket.ids:
+            self._tickets.pop(sequence_id, None)
+            self.cancel(sequence_id)
         if not self._tickets:
             self.idle.set()
 
@@ -151,6 +138,10 @@ class CoreLink:
         match message:
             case Turn():
                 self.last_turn = message
+                self.on_turn(message)
+                for sequence_id, waited, reused in message.started:
+                    if (ticket := self._tickets.get(sequence_id)) is not None:
+                        ticket.start(waited, reused)
                 for token in message.tokens:
                     self._hand_out(token, final=token.finish is not None)
             case Failed():
@@ -182,4 +173,4 @@ class CoreLink:
             self._hand_out(Failed(request_id, 503, reason), final=True)
         for answer in self._answers.values():
             if not answer.done():
-                answer.set_exception(CoreFailure(503, reason))
+                answer.set_exception(CoreFailure(503, reason, "engine_failed"))

@@ -36,7 +36,8 @@ def run_core(
 
     torch.set_num_threads(threads)
     try:
-        Core(load_model(folder, precision, kv_bytes, kernels), channel, adapter_bytes).run()
+        model = load_model(folder, precision, kv_bytes, kernels)
+        Core(model, channel, adapter_bytes, folder / "tokenizer.json").run()
     except FrontGone:
         sys.exit(0)
 

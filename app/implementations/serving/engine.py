@@ -69,8 +69,9 @@ async def _serve(options: EngineOptions) -> int:
         lost = link.lost.is_set()
         if lost:
             logger.error("the core has ended; so does the engine")
+        # With the core lost, all have been told so, and that is on its way to them.
         async with asyncio.timeout(GRACE_SECONDS):
-            await _first_of(link.idle, link.lost)
+            await link.idle.wait()
     except TimeoutError:
         logger.warning("%d requests are cut short", link.active)
     finally:

@@ -8,10 +8,11 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from app.implementations.serving.completions import Completion, events, whole
-from app.implementations.serving.core_link import CoreFailure, CoreLink, Ticket
+from app.implementations.serving.core_link import CoreLink
 from app.implementations.serving.engine_metrics import EngineMetrics
 from app.implementations.serving.http_server import Request, Response
 from app.implementations.serving.messages import Ready, Sampling
+from app.implementations.serving.ticket import CoreFailure, Ticket
 from app.implementations.serving.wire import (
     CompletionBody,
     LoadAdapterBody,
@@ -52,11 +53,11 @@ class Front:
             response = await self._dispatch(request)
         except WireError as error:
             response = error.response()
+            if request.path == "/v1/completions":
+                self._metrics.refused(error.code or "")
         except CoreFailure as failure:
-            code = "model_not_found" if failure.status == 404 else "engine_failed"
-            response = WireError(failure.status, failure.message, code=code).response()
-        if request.path == "/v1/completions":
-            self._metrics.count(response.status)
+            wait = 1 if failure.status == 503 else None
+            response = WireError(failure.status, failure.message, code=failure.code, retry_after=wait).response()
         return response
 
     async def _dispatch(self, request: Request) -> Response:
@@ -91,27 +92,33 @@ class Front:
     async def _complete(self, request: Request, ready: Ready) -> Response:
         body = parse(CompletionBody, _json_of(request))
         adapter = self._adapter_named(body.model)
+        if body.structured_outputs and not ready.end_ids:
+            message = "structured_outputs: the base model has no token that ends an answer"
+            raise WireError(400, message, code="invalid_request", param="structured_outputs")
         prompt_ids = await self._prompt_ids(body.prompt, ready)
-        if self._link.active >= self._most_requests:
+        if self._link.active + body.n > self._most_requests:
             raise WireError(429, "too many requests wait already", code="queue_full", retry_after=1)
-        sampling = _sampling(body, len(prompt_ids), ready)
-        ticket = self._link.submit(prompt_ids, sampling, adapter, body.cache_salt or "")
+        samplings = [_sampling(body, index, len(prompt_ids), ready) for index in range(body.n)]
+        ticket = self._link.submit(prompt_ids, samplings, adapter, body.cache_salt or "", body.timeout)
         with_logprobs = body.logprobs is not None
-        completion = Completion(body.model, len(prompt_ids), self._tokenizer, with_logprobs, body.stops)
-        try:
-            return await self._answer(body, completion, ticket)
-        except BaseException:
-            ticket.close()
-            raise
+        completion = Completion(body.model, len(prompt_ids), self._tokenizer, with_logprobs, body.stops, body.n)
 
-    async def _answer(self, body: CompletionBody, completion: Completion, ticket: Ticket) -> Response:
         def close() -> None:
             ticket.close()
-            self._metrics.count_tokens(completion.prompt_tokens, completion.completion_tokens)
+            self._metrics.ended(completion, ticket)
 
+        try:
+            return await self._answer(body, completion, ticket, close)
+        except BaseException:
+            close()
+            raise
+
+    async def _answer(
+        self, body: CompletionBody, completion: Completion, ticket: Ticket, close: Callable[[], None]
+    ) -> Response:
         if not body.stream:
             return Response(200, to_json(await whole(completion, ticket)), close=close)
-        first = await ticket.tokens()  # before the status goes out: this request may yet fail
+        first = await completion.grow(ticket)  # before the status goes out: this request may yet fail
         include_usage = body.stream_options is not None and body.stream_options.include_usage
         stream = events(completion, ticket, first, include_usage)
         return Response(200, stream, "text/event-stream; charset=utf-8", [("cache-control", "no-store")], close)
@@ -179,8 +186,12 @@ class Front:
         return Response(200, self._metrics.exposition(), "text/plain; version=0.0.4; charset=utf-8")
 
 
-def _sampling(body: CompletionBody, prompt_tokens: int, ready: Ready) -> Sampling:
-    stops = [*(body.stop_token_ids or ()), *(() if body.ignore_eos else ready.end_ids)]
+def _sampling(body: CompletionBody, index: int, prompt_tokens: int, ready: Ready) -> Sampling:
+    """Of the choice with this index. The seeds of the choices are vLLM's: the request's, and one more for each."""
+    schema = body.structured_outputs.json_text if body.structured_outputs else None
+    # What has a schema ends where the schema does, and an end is all that may come there.
+    runs_on = body.ignore_eos and schema is None
+    stops = [*(body.stop_token_ids or ()), *(() if runs_on else ready.end_ids)]
     # An answer that would pass the context ends there, with the reason "length".
     room = ready.context - prompt_tokens
     logprobs = None if body.logprobs is None else min(body.logprobs, ready.vocabulary)
@@ -193,9 +204,10 @@ def _sampling(body: CompletionBody, prompt_tokens: int, ready: Ready) -> Samplin
         repetition_penalty=body.repetition_penalty,
         presence_penalty=body.presence_penalty,
         frequency_penalty=body.frequency_penalty,
-        seed=body.seed,
+        seed=None if body.seed is None else body.seed + index,
         stop_token_ids=stops,
         logprobs=logprobs,
+        schema=schema,
     )
 
 

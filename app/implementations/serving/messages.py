@@ -32,6 +32,7 @@ class Sampling:
     seed: int | None = None
     stop_token_ids: Sequence[int] = ()  # with the model's own end-of-sequence ids, unless they are to be ignored
     logprobs: int | None = None
+    schema: str | None = None  # of the JSON that the answer must be
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,8 @@ class Token:
 class Turn:
     """core → front: what one turn of the loop made, how many sequences run and wait after it, and what is held.
 
-    ``reused_tokens``: of all prompts so far, those that were not read again.
+    ``batch``: sequences that took part. ``started``: those that got a place for the first time: their id, the
+    seconds they waited for it, and how many tokens of the prompt need not be read.
     """
 
     tokens: Sequence[Token]
@@ -102,7 +104,8 @@ class Turn:
     waiting: int
     kv_bytes: int = 0
     adapter_bytes: int = 0
-    reused_tokens: int = 0
+    batch: int = 0
+    started: Sequence[tuple[int, float, int]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +115,7 @@ class Failed:
     id: int
     status: int
     message: str
+    code: str = "engine_failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +149,8 @@ def decode(line: bytes) -> Message:
     kind, fields = json.loads(line)
     if kind == "Turn":
         tokens = [Token(**{**t, "top": [(i, p) for i, p in t["top"]]}) for t in fields["tokens"]]
-        return Turn(**{**fields, "tokens": tokens})
+        started = tuple((i, waited, reused) for i, waited, reused in fields["started"])
+        return Turn(**{**fields, "tokens": tokens, "started": started})
     if kind == "Submit":
         fields["sampling"] = Sampling(**fields["sampling"])
     message: Message = _KINDS[kind](**fields)

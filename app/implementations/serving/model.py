@@ -49,11 +49,6 @@ class ServedModel(ABC):
     def kv_bytes(self) -> int:
         """Set aside for what running sequences have read."""
 
-    @property
-    @abstractmethod
-    def reused_tokens(self) -> int:
-        """Of all prompts so far, those that ``recall`` saved reading."""
-
     @abstractmethod
     def new_cache(self) -> Any:
         """Of a sequence that nothing has been read of."""

@@ -1,8 +1,9 @@
 """Requests under way: what the model has read of each, who is read next, and when they end."""
 
+import time
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from app.implementations.serving.kv_cache import NoRoom
 from app.implementations.serving.messages import FinishReason, Submit, Token
 from app.implementations.serving.model import Chunk, ServedModel
 from app.implementations.serving.sampler import Sampler, logprobs
+from app.implementations.serving.schemas import Guide
 
 PROMPT_TOKENS = 256  # of all prompts together that are read in a turn, beside the tokens of those that answer
 
@@ -27,6 +29,9 @@ class Running:
     ids: list[int]
     stops: frozenset[int]
     read: int = 0
+    guide: Guide | None = None
+    since: float = field(default_factory=time.monotonic)
+    started: bool = False
 
     @classmethod
     def start(cls, request: Submit, adapter: Attached | None, model: ServedModel) -> "Running":
@@ -56,8 +61,13 @@ class Running:
             model.remember(self.cache, self.request.prompt_ids, adapter, self.request.sharing)
 
     def draw(self, logits: torch.Tensor) -> Token:
-        """The next token, all others being read. ``ValueError`` where the logits are no numbers."""
-        token = self.sampler.draw(logits)
+        """The next token, all others being read.
+
+        ``ValueError`` where the logits are no numbers; ``SchemaRefused``.
+        """
+        token = self.sampler.draw(self.guide.allow(logits) if self.guide else logits)
+        if self.guide:
+            self.guide.take(token)
         self.ids.append(token)
         finish: FinishReason | None = None
         if token in self.stops:
@@ -82,6 +92,7 @@ class Schedule:
         self._most_running = most_running
         self._running: list[Running] = []  # oldest first
         self._waiting: deque[Running] = deque()
+        self._started: list[tuple[int, float, int]] = []
 
     @property
     def running(self) -> int:
@@ -122,6 +133,11 @@ class Schedule:
             self._running = [s for s in self._running if s.request.id not in gone]
             self._waiting = deque(s for s in self._waiting if s.request.id not in gone)
 
+    def take_started(self) -> Sequence[tuple[int, float, int]]:
+        """Since it was last asked, as ``Turn`` tells it."""
+        started, self._started = self._started, []
+        return started
+
     def adapters_in_use(self) -> frozenset[Attached]:
         return frozenset(s.adapter for s in (*self._running, *self._waiting) if s.adapter)
 
@@ -136,6 +152,10 @@ class Schedule:
                 break
             self._waiting.remove(sequence)
             self._running.append(sequence)
+            if not sequence.started:
+                sequence.started = True
+                waited = time.monotonic() - sequence.since
+                self._started.append((sequence.request.id, waited, sequence.read))
             unread += sequence.unread
         return list(self._running)
 

@@ -34,10 +34,6 @@ class TransformersModel(ServedModel):
     def kv_bytes(self) -> int:
         return 0  # transformers' caches are not counted
 
-    @property
-    def reused_tokens(self) -> int:
-        return 0
-
     def new_cache(self) -> DynamicCache:
         return DynamicCache(config=self._network.config.get_text_config(decoder=True))
 

@@ -5,15 +5,18 @@ A field that this engine does not act on is refused, not ignored: an answer that
 
 import json
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import from_json
 
 from app.implementations.serving.http_server import Response
+from app.implementations.serving.messages import MOST_RUNNING
 
 # At the first wrong id it stops: naming each of a million would hold up everybody's streams.
 TokenIds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(fail_fast=True)]
 StopString = Annotated[str, Field(min_length=1, max_length=256)]
+MOST_SCHEMA_BYTES = 64 * 1024
 MOST_LOGPROBS = 20  # vLLM's default limit
 
 
@@ -21,8 +24,25 @@ class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
+def _schema_text(schema: Any) -> str:
+    """Given as an object, or as the text of one."""
+    value = from_json(schema, allow_inf_nan=False) if isinstance(schema, str) else schema
+    if not isinstance(value, dict):
+        raise ValueError("a JSON schema is an object")
+    text = json.dumps(value, allow_nan=False)
+    if len(text) > MOST_SCHEMA_BYTES:
+        raise ValueError(f"a JSON schema has at most {MOST_SCHEMA_BYTES} bytes")
+    return text
+
+
 class StreamOptions(_Body):
     include_usage: bool = False
+
+
+class StructuredOutputs(_Body):
+    """vLLM's name and, of what it takes, the one kind: ``json``, a schema."""
+
+    json_text: Annotated[str, BeforeValidator(_schema_text)] = Field(alias="json")
 
 
 class CompletionBody(_Body):
@@ -45,8 +65,10 @@ class CompletionBody(_Body):
     stream_options: StreamOptions | None = None
     logprobs: int | None = Field(None, ge=0, le=MOST_LOGPROBS)
     ignore_eos: bool = False
-    n: Literal[1] = 1
+    structured_outputs: StructuredOutputs | None = None
+    n: int = Field(1, ge=1, le=MOST_RUNNING)
     cache_salt: str | None = Field(None, min_length=1, max_length=256)  # prompts of others are shared with nobody
+    timeout: float | None = Field(None, gt=0, le=86400)  # seconds for the whole answer; ours, not vLLM's
     user: str | None = None  # says who asks; changes nothing
 
     @property

@@ -1,16 +1,13 @@
 """The engine's two processes, over HTTP, on a tiny random model."""
 
 import json
-import os
-import queue
+import select
+import shutil
 import signal
 import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,92 +18,12 @@ import pytest
 from app.core.entities.engines import EngineKind
 from app.core.entities.inference import Adapter, AnswerOptions, GenerationRequest
 from app.core.errors import Invalid, Unavailable
+from app.implementations.serving.engine import MOST_WAITING
 from app.implementations.serving.engine_admin import HttpEngineAdmin
 from app.implementations.serving.engine_client import HttpEngineClient
+from app.implementations.serving.messages import MOST_RUNNING
+from tests.running_engine import BASE, SECRET, Engine, parts, running, start
 from tests.serving_models import CONTEXT
-
-BASE = "tiny-random"
-SECRET = "a secret of the house"
-
-
-class Engine:
-    def __init__(self, process: "subprocess.Popen[str]", port: int) -> None:
-        self.process = process
-        self.url = f"http://127.0.0.1:{port}"
-        self.http = httpx.Client(base_url=self.url, headers={"authorization": f"Bearer {SECRET}"}, timeout=60)
-
-    @property
-    def core(self) -> psutil.Process:
-        [core] = psutil.Process(self.process.pid).children()
-        return core
-
-    def complete(self, model: str = BASE, **changes: Any) -> Any:
-        body = {"model": model, "prompt": [5, 6, 7], "max_tokens": 16, "temperature": 0, "ignore_eos": True}
-        return self.http.post("/v1/completions", json={**body, **changes})
-
-    def text(self, model: str = BASE, **changes: Any) -> str:
-        response = self.complete(model, **changes)
-        assert response.status_code == 200, response.text
-        return str(response.json()["choices"][0]["text"])
-
-    def load(self, name: str, folder: Path) -> httpx.Response:
-        return self.http.post("/v1/load_lora_adapter", json={"lora_name": name, "lora_path": str(folder)})
-
-    def figures(self) -> Mapping[str, float]:
-        """Prometheus' samples: name → value, summed over labels."""
-        found: dict[str, float] = {}
-        for line in self.http.get("/metrics").text.splitlines():
-            if not line.startswith("#"):
-                name = line.partition("{")[0]
-                found[name] = found.get(name, 0) + float(line.rpartition(" ")[2])
-        return found
-
-    def await_figure(self, name: str, value: float) -> None:
-        for _ in range(500):
-            if self.figures()[name] == value:
-                return
-            threading.Event().wait(0.01)
-        pytest.fail(f"{name} is {self.figures()[name]}, not {value}")
-
-
-def start(models_dir: Path, port: int, *options: str, **environment: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "app.processes.engine", "--base_model", BASE, "--port", str(port), *options]
-    variables = {**os.environ, "MODELS_DIR": str(models_dir), "ENGINE_PRECISION": "fp32", **environment}
-    return subprocess.Popen(command, env=variables, stderr=subprocess.PIPE, text=True)
-
-
-@contextmanager
-def running(models_dir: Path) -> Iterator[Engine]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    process = start(models_dir, port, "--threads", "1", ENGINE_SECRET=SECRET)
-    lines: queue.Queue[str] = queue.Queue()
-    reader = threading.Thread(target=lambda: [lines.put(line) for line in process.stderr or ()])
-    reader.start()
-    engine = Engine(process, port)
-    try:
-        while "engine of tiny-random on http://127.0.0.1" not in lines.get(timeout=60):
-            pass
-        while engine.http.get("/health").status_code != 200:
-            assert process.poll() is None
-            threading.Event().wait(0.05)
-        yield engine
-    finally:
-        process.kill()
-        process.wait()
-        reader.join()
-        engine.http.close()
-        if process.stderr:
-            process.stderr.close()
-
-
-@pytest.fixture(scope="module")
-def engine(models_dir: Path) -> Iterator[Engine]:
-    with running(models_dir) as engine:
-        for name in ("one", "two"):
-            assert engine.load(name, models_dir / name).status_code == 200
-        yield engine
 
 
 def test_concurrent_requests_over_base_and_adapters_answer_as_they_do_alone(engine: Engine) -> None:
@@ -210,14 +127,6 @@ def test_every_route_but_health_wants_the_secret(engine: Engine) -> None:
             assert stranger.request(method, path, json={}, headers=wrong).status_code == 401
 
 
-def parts(response: Any) -> list[dict[str, Any]]:
-    """The completion's, of a stream or whole."""
-    if "event-stream" not in response.headers["content-type"]:
-        return [response.json()]
-    events = [line.removeprefix("data: ") for line in response.text.splitlines() if line]
-    return [json.loads(event) for event in events if event != "[DONE]"]
-
-
 def test_an_answer_ends_before_a_stop(engine: Engine) -> None:
     whole = engine.text(max_tokens=24)
     stop = whole[len(whole) // 2 : len(whole) // 2 + 3]
@@ -240,9 +149,9 @@ def test_samplings_change_the_answer_and_a_seed_repeats_it(engine: Engine) -> No
 
 def test_a_prompt_is_read_once_for_those_who_share_it(engine: Engine) -> None:
     def reused(**changes: Any) -> float:
-        before = engine.figures()["engine_reused_prompt_tokens"]
+        before = engine.figures()["engine_prefix_cache_hits_total"]
         assert engine.complete(prompt=[17, 23] * 75, max_tokens=2, **changes).status_code == 200
-        return engine.figures()["engine_reused_prompt_tokens"] - before
+        return engine.figures()["engine_prefix_cache_hits_total"] - before
 
     assert [reused(cache_salt="a"), reused(cache_salt="a"), reused(cache_salt="b"), reused()] == [0, 144, 0, 0]
     assert engine.figures()["engine_adapter_bytes"] > 0
@@ -263,6 +172,43 @@ def test_an_adapter_may_be_pinned(engine: Engine, models_dir: Path) -> None:
     assert engine.http.post("/v1/unload_lora_adapter", json={"lora_name": "kept"}).status_code == 200
 
 
+def test_n_choices_are_those_of_seeds_that_follow_each_other(engine: Engine) -> None:
+    plain = {"temperature": 1.0, "max_tokens": 20, "prompt": [17, 29] * 75, "logprobs": 1}
+    alone = [engine.complete("one", seed=40 + i, **plain).json()["choices"][0] for i in range(4)]
+    assert len({choice["text"] for choice in alone}) == 4
+    fresh = {**plain, "cache_salt": "n", "seed": 40, "n": 4}
+    before = engine.figures()["engine_prefix_cache_hits_total"]
+    body = engine.complete("one", **fresh).json()
+    assert [choice["index"] for choice in body["choices"]] == [0, 1, 2, 3]
+    for choice, other in zip(body["choices"], alone, strict=True):
+        assert (choice["text"], choice["finish_reason"]) == (other["text"], other["finish_reason"])
+        assert choice["logprobs"]["tokens"] == other["logprobs"]["tokens"]
+    assert body["usage"] == {"prompt_tokens": 150, "completion_tokens": 80, "total_tokens": 230}
+    assert engine.figures()["engine_prefix_cache_hits_total"] - before == 3 * 144  # the prompt is read once
+    streamed = parts(engine.complete("one", **fresh, stream=True, stream_options={"include_usage": True}))
+    assert streamed.pop()["usage"] == body["usage"]
+    choices = [choice for part in streamed for choice in part["choices"]]
+    for i in range(4):
+        mine = [choice for choice in choices if choice["index"] == i]
+        assert "".join(choice["text"] for choice in mine) == alone[i]["text"]
+        assert [choice["finish_reason"] for choice in mine if choice["finish_reason"]] == ["length"]
+
+
+def test_a_choice_that_has_come_to_its_stop_leaves_the_others_alone(engine: Engine) -> None:
+    plain = {"temperature": 1.0, "max_tokens": 60, "seed": 5}
+    alone = [engine.text(**{**plain, "seed": 5 + i}) for i in range(3)]
+    stop = alone[1][4:7]
+    for stream in (False, True):
+        choices = [
+            c for part in parts(engine.complete(**plain, n=3, stop=stop, stream=stream)) for c in part["choices"]
+        ]
+        for i, text in enumerate(alone):
+            mine = [choice for choice in choices if choice["index"] == i]
+            assert "".join(choice["text"] for choice in mine) == text.partition(stop)[0]
+            assert mine[-1]["finish_reason"] == ("stop" if stop in text else "length")
+    engine.await_figure("engine_num_requests_running", 0)
+
+
 def test_adapters_come_and_go(engine: Engine, models_dir: Path) -> None:
     assert engine.complete("third").status_code == 404
     assert engine.load("third", models_dir / "one").status_code == 200
@@ -277,6 +223,40 @@ def test_adapters_come_and_go(engine: Engine, models_dir: Path) -> None:
     assert engine.complete("third").status_code == 404
 
 
+def test_files_that_are_spoilt_after_the_adapter_was_loaded(
+    engine: Engine, models_dir: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "adapter"
+    shutil.copytree(models_dir / "one", folder)
+    assert engine.load("spoilt", folder).status_code == 200
+    (folder / "adapter_model.safetensors").write_bytes(b"no weights")
+    assert engine.text("spoilt") == engine.text("one")
+    engine.http.post("/v1/unload_lora_adapter", json={"lora_name": "spoilt"})
+    assert engine.load("spoilt", folder).status_code == 400
+    assert engine.complete("spoilt").status_code == 404
+    assert engine.text("one")
+
+
+def test_a_full_queue_says_when_to_come_again_and_empties(engine: Engine) -> None:
+    engine.core.suspend()
+    try:
+        waiting = [engine.send(max_tokens=250) for _ in range(MOST_RUNNING + MOST_WAITING + 1)]
+        [answered] = select.select(waiting, [], [], 60)[0]
+        answer = b""
+        while b"}}" not in answer:
+            answer += answered.recv(4096)
+        assert answer.startswith(b"HTTP/1.1 429")
+        assert b"retry-after: 1" in answer
+        assert b"queue_full" in answer
+    finally:
+        engine.core.resume()
+    for connection in waiting:
+        connection.close()
+    engine.await_figure("engine_num_requests_waiting", 0)
+    engine.await_figure("engine_num_requests_running", 0)
+    assert engine.text()
+
+
 @pytest.mark.parametrize("path", ["/nowhere", "relative", "/", "bad\0name", ""])
 def test_a_folder_without_an_adapter(engine: Engine, path: str) -> None:
     before = engine.text("one")
@@ -289,24 +269,74 @@ def test_a_folder_without_an_adapter(engine: Engine, path: str) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_goes_away_frees_its_place(engine: Engine, stream: bool) -> None:
-    body = json.dumps(
-        {"model": BASE, "prompt": [3] * 3, "max_tokens": 250, "ignore_eos": True, "seed": 1, "stream": stream}
-    )
-    head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {SECRET}\r\n"
-    head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     before = engine.figures()
-    address = ("127.0.0.1", int(engine.url.rpartition(":")[2]))
-    connections = [socket.create_connection(address) for _ in range(20)]
-    for connection in connections:
-        connection.sendall((head + body).encode())
-    engine.await_figure("engine_requests_running", 20)
+    connections = [engine.send(max_tokens=250, stream=stream) for _ in range(20)]
+    engine.await_figure("engine_num_requests_running", 20)
     for connection in connections:
         connection.close()
-    engine.await_figure("engine_requests_running", 0)
+    engine.await_figure("engine_num_requests_running", 0)
     after = engine.figures()
-    made = after["engine_generated_tokens_total"] - before["engine_generated_tokens_total"]
+    made = after["engine_generation_tokens_total"] - before["engine_generation_tokens_total"]
     assert made < 20 * 250
     assert engine.text()
+
+
+def test_each_model_has_figures_of_its_own_for_as_long_as_it_is_there(engine: Engine, models_dir: Path) -> None:
+    assert engine.load("measured", models_dir / "one").status_code == 200
+    base = engine.series(BASE)
+    engine.complete("measured", max_tokens=9)
+    engine.complete("measured", max_tokens=5, n=2, seed=1, temperature=1)
+    engine.complete("measured", max_tokens=5, stop_token_ids=list(range(512)))
+    found = engine.series("measured")
+    assert (found["engine_requests_total_length"], found["engine_requests_total_stop"]) == (2, 1)
+    assert found["engine_prompt_tokens_total"] == 9
+    assert found["engine_generation_tokens_total"] == 9 + 10 + 1
+    assert found["engine_time_to_first_token_seconds_count"] == 3
+    assert found["engine_request_queue_time_seconds_count"] == 3
+    assert found["engine_request_time_per_output_token_seconds_count"] == 2  # one had a single token
+    assert 0 < found["engine_time_to_first_token_seconds_sum"] < 60
+    assert engine.series(BASE) == base
+    before = engine.series("").get("engine_requests_total_model_not_found", 0)
+    assert engine.complete("nobody").status_code == 404
+    assert engine.series("")["engine_requests_total_model_not_found"] == before + 1
+    assert engine.figures()["engine_batch_size_count"] > 0
+    engine.http.post("/v1/unload_lora_adapter", json={"lora_name": "measured"})
+    assert engine.series("measured") == {}
+
+
+def test_a_deadline_that_passes_while_it_waits(engine: Engine) -> None:
+    engine.core.suspend()
+    try:
+        response = engine.complete(timeout=0.05)
+    finally:
+        engine.core.resume()
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "queue_timeout")
+    assert response.headers["retry-after"] == "1"
+    engine.await_figure("engine_num_requests_waiting", 0)
+    engine.await_figure("engine_num_requests_running", 0)
+    assert engine.complete(timeout=60).status_code == 200
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_deadline_that_passes_while_it_answers(engine: Engine, stream: bool) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        free = pool.submit(engine.complete, max_tokens=250)
+        late = pool.submit(engine.complete, max_tokens=250, timeout=0.3, stream=stream)
+        engine.await_figure("engine_num_requests_running", 2)
+        engine.core.suspend()
+        try:
+            response = late.result()
+        finally:
+            engine.core.resume()
+        if stream:
+            assert response.status_code == 200
+            [error] = [part["error"] for part in parts(response) if "error" in part]
+        else:
+            assert response.status_code == 504
+            error = response.json()["error"]
+        assert error["code"] == "deadline_exceeded"
+        assert free.result().status_code == 200
+    engine.await_figure("engine_num_requests_running", 0)
 
 
 def test_the_front_has_no_torch(engine: Engine) -> None:
@@ -366,11 +396,14 @@ def test_the_operators_client(engine: Engine, models_dir: Path) -> None:
 def test_sigterm_lets_requests_finish_and_ends_both_processes(models_dir: Path) -> None:
     with running(models_dir) as engine:
         core = engine.core
-        with ThreadPoolExecutor(1) as pool:
-            answer = pool.submit(engine.complete, max_tokens=250)
-            engine.await_figure("engine_requests_running", 1)
+        with ThreadPoolExecutor(2) as pool:
+            answers = [pool.submit(engine.complete, max_tokens=250, stream=stream) for stream in (False, True)]
+            engine.await_figure("engine_num_requests_running", 2)
             engine.process.send_signal(signal.SIGTERM)
-            assert answer.result().status_code == 200
+            whole, stream = [answer.result() for answer in answers]
+        assert stream.text.endswith("data: [DONE]\n\n")
+        streamed = "".join(part["choices"][0]["text"] for part in parts(stream))
+        assert streamed == whole.json()["choices"][0]["text"]
         assert engine.process.wait(10) == 0
         assert not core.is_running()
 

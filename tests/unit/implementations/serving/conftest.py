@@ -3,6 +3,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from app.implementations.serving.kernels import Kernels
+from app.implementations.serving.native.build import NotBuilt, load
+from app.implementations.serving.native.kernels import NativeKernels
+from app.implementations.serving.torch_kernels import TorchKernels
 from tests.serving_models import write_adapter, write_base
 
 
@@ -27,6 +31,16 @@ def adapter_folders(base_folder: Path, tmp_path_factory: pytest.TempPathFactory)
         name: write_adapter(base_folder, root / name, seed, **chosen)
         for seed, (name, chosen) in enumerate(options.items())
     }
+
+
+@pytest.fixture(scope="session", params=["torch", "native"])
+def kernels(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Kernels:
+    if request.param == "torch":
+        return TorchKernels()
+    try:
+        return NativeKernels(load(tmp_path_factory.mktemp("kernels")), torch.float32)
+    except NotBuilt as reason:
+        pytest.skip(str(reason))
 
 
 @pytest.fixture(scope="session", autouse=True)

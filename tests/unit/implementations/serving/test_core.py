@@ -119,7 +119,8 @@ def core_of(
 
     def run() -> None:
         with suppress(FrontGone):
-            Core(load(folder, precision), Channel(theirs), 2**30, most_running).run()
+            tokenizer = folder / "tokenizer.json"
+            Core(load(folder, precision), Channel(theirs), 2**30, tokenizer, most_running).run()
 
     thread = threading.Thread(target=run)
     thread.start()
@@ -386,6 +387,24 @@ def test_a_broken_adapter_harms_nobody(
     assert before[0] == generate(base_folder, None, first)
     assert before[1] == generate(base_folder, adapter_folders["rank.16"], first)
     assert model.end_ids == [2]
+
+
+def test_an_adapter_whose_numbers_overflow_fails_its_own_requests_alone(
+    front: Front, adapter_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """All its weights are numbers, so that it is loaded."""
+    shutil.copytree(adapter_folders["plain"], tmp_path / "hot")
+    _spoil_weights(tmp_path / "hot", **{"down_proj.lora_A": torch.full((4, 128), 3e38)})
+    requests = [submit(700 + i, [i + 1, i + 2], name) for i, name in enumerate([None, "plain", "dora"] * 3)]
+    alone = front.ids(requests)
+    assert front.ask(Attach(710, "hot", str(tmp_path / "hot"))) is None
+    hot = [submit(720 + i, [i + 1, i + 2], "hot") for i in range(3)]
+    answers = front.answers([hot[0], *requests[:4], hot[1], *requests[4:], hot[2]])
+    failures = [answers[request.id] for request in hot]
+    assert [failed.status for failed in failures if isinstance(failed, Failed)] == [500, 500, 500]
+    tokens = [answers[request.id] for request in requests]
+    assert [[t.token for t in one] for one in tokens if isinstance(one, list)] == alone
+    assert front.ask(Detach(730, "hot")) is None
 
 
 def test_the_least_recently_used_adapter_makes_room(base_folder: Path, adapter_folders: dict[str, Path]) -> None:

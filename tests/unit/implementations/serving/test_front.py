@@ -11,7 +11,8 @@ from app.implementations.models.random_model import write_random_tokenizer
 from app.implementations.serving.core_link import CoreLink
 from app.implementations.serving.front import Front
 from app.implementations.serving.http_server import Request, Response
-from app.implementations.serving.messages import Ready
+from app.implementations.serving.messages import Ready, Sampling, Submit
+from app.implementations.serving.ticket import CoreFailure, Ticket
 
 READY = Ready(256, 512, [2])
 COMPLETION = {"model": "tiny", "prompt": [1]}
@@ -44,6 +45,27 @@ def test_a_full_queue_says_when_to_come_again(front: Front) -> None:
     assert (response.status, code_of(response)) == (429, "queue_full")
     assert dict(response.headers)["retry-after"] == "1"
     assert ask(front, "POST", "/v1/completions", {**COMPLETION, "model": "no"}).status == 404
+
+
+def test_a_deadline_says_what_it_ended() -> None:
+    async def ended(started: bool) -> CoreFailure:
+        ticket = Ticket(CoreLink(), [Submit(1, [1], Sampling(1))], 0.001)
+        if started:
+            ticket.start(0.5, 0)
+        with pytest.raises(CoreFailure) as caught:
+            await ticket.tokens()
+        return caught.value
+
+    waiting, answering = (asyncio.run(ended(started)) for started in (False, True))
+    assert (waiting.status, waiting.code) == (503, "queue_timeout")
+    assert (answering.status, answering.code) == (504, "deadline_exceeded")
+
+
+def test_each_choice_counts_for_the_queue(tmp_path: Path, link: CoreLink) -> None:
+    link.lost.set()  # whoever is let in hears of that
+    front = Front("tiny", write_random_tokenizer("llama", tmp_path), link, None, most_requests=3)
+    statuses = [ask(front, "POST", "/v1/completions", {**COMPLETION, "n": n}).status for n in (3, 4)]
+    assert statuses == [503, 429]
 
 
 @pytest.mark.parametrize("state", ["loading", "stopping"])
