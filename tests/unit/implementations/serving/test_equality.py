@@ -18,7 +18,7 @@ from app.implementations.serving.fast_model import FastModel
 from app.implementations.serving.kv_cache import NoRoom
 from app.implementations.serving.messages import Answer, Attach, Cancel, Message, Sampling, Submit, Turn
 from app.implementations.serving.sequences import PROMPT_TOKENS
-from tests.serving_house import VOCABULARY, House
+from tests.unit.implementations.serving.test_fast_model import VOCABULARY, House
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`lora_bias=True` was passed"),
@@ -42,6 +42,16 @@ def some_adapter(draw: random.Random) -> dict[str, Any]:
         patterns = {"rank_pattern": {"v_proj": 7}, "alpha_pattern": {"q_proj": 2}}
         return {**options, **patterns, "target_modules": LAYERS[: draw.randrange(3, 8)]}
     return {**options, kind: True} if kind else options
+
+
+class Adapted(House):
+    """With adapters of its own."""
+
+    def __init__(self, family: str, place: Path, adapters: Sequence[dict[str, Any]]) -> None:
+        super().__init__(family, place)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(2)
+            self.adapters = [self._adapter(place / f"own{n}", options) for n, options in enumerate(adapters)]
 
 
 class Watched(FastModel):
@@ -164,7 +174,7 @@ class Reference:
 def test_tokens_are_those_of_generate(family: str, batches: int, tmp_path: Path) -> None:
     """Prompts in pieces, prefixes read before, places given up, adapters that come, go and are evicted."""
     draw = random.Random(f"{family} {batches}")
-    house = House(family, tmp_path, [some_adapter(draw) for _ in range(ADAPTERS)])
+    house = Adapted(family, tmp_path, [some_adapter(draw) for _ in range(ADAPTERS)])
     reference = Reference(house)
     model = Watched(load_causal_lm(house.base, torch.float32).eval(), kv_bytes=6 * 2**20)
     room = sum(model.load_adapter(folder, [])[1] for folder in house.adapters[:4])
