@@ -16,6 +16,8 @@ import httpx
 import psutil
 import pytest
 
+from app.core.entities.inference import Adapter, GenerationRequest
+
 BASE = "tiny-random"
 SECRET = "a secret of the house"
 
@@ -115,6 +117,11 @@ def running(models_dir: Path, port: int | None = None, **environment: str) -> It
         engine.http.close()
         if process.stderr:
             process.stderr.close()
+
+
+def asked(prompt: list[int], max_tokens: int, adapter: Adapter | None = None) -> GenerationRequest:
+    """What the gateway's client takes."""
+    return GenerationRequest(BASE, prompt, max_tokens, adapter=adapter)
 
 
 def parts(response: Any) -> list[dict[str, Any]]:

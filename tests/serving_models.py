@@ -13,20 +13,22 @@ from app.implementations.models.random_model import write_random_tokenizer
 VOCABULARY, CONTEXT = 512, 256
 
 
-def write_base(folder: Path) -> None:
+def write_base(folder: Path, **shape: Any) -> None:
+    """``shape``: what is to be otherwise in its LlamaConfig."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = write_random_tokenizer("llama", folder)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=CONTEXT,
-        initializer_range=0.3,
-        eos_token_id=tokenizer.token_to_id("<|im_end|>"),
-    )
+    usual = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": CONTEXT,
+        "initializer_range": 0.3,
+        "eos_token_id": tokenizer.token_to_id("<|im_end|>"),
+    }
+    config = LlamaConfig(**{**usual, **shape})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)
         LlamaForCausalLM(config).save_pretrained(folder)
