@@ -57,7 +57,14 @@ def main() -> None:
 
 class Bench:
     def __init__(
-        self, base: Path, adapters: Sequence[Path], folder: Path, threads: int, vllm: Path | None, seed: int
+        self,
+        base: Path,
+        adapters: Sequence[Path],
+        folder: Path,
+        threads: int,
+        vllm: Path | None,
+        seed: int,
+        precision: str = "bf16",
     ) -> None:
         self._base = base
         self._adapters = adapters
@@ -65,6 +72,7 @@ class Bench:
         self._threads = threads
         self._vllm = vllm
         self._seed = seed
+        self._precision = precision
 
     def measure(self, contestant: str) -> Mapping[str, float]:
         """By the scenarios' titles."""
@@ -75,14 +83,14 @@ class Bench:
         kinds = ({False}, {True}) if contestant == "vllm" else ({False, True},)
         for kind in kinds:
             chosen = [scenario for scenario in SCENARIOS if (scenario.adapters > 0) in kind]
-            with self._server(contestant, with_adapters=True in kind) as client:
+            with self.server(contestant, with_adapters=True in kind) as client:
                 for scenario in chosen:
-                    found[scenario.title] = _read(client, scenario, self._seed)
+                    found[scenario.title] = read(client, scenario, self._seed)
                     say(f"  {scenario.title}: {found[scenario.title]:.3g}")
         return found
 
     @contextmanager
-    def _server(self, contestant: str, with_adapters: bool) -> Iterator[httpx.Client]:
+    def server(self, contestant: str, with_adapters: bool) -> Iterator[httpx.Client]:
         port = _free_port()
         command = self._vllm_command(port, with_adapters) if contestant == "vllm" else self._our_command(port)
         log = self._folder / f"{contestant}.log"
@@ -97,10 +105,8 @@ class Bench:
                     for number, folder in enumerate(self._adapters):
                         body = {"lora_name": f"a{number}", "lora_path": str(folder)}
                         client.post("/v1/load_lora_adapter", json=body).raise_for_status()
-                for name in [
-                    "base",
-                    *(["a0", "a1"] if with_adapters else []),
-                ]:  # kernels and caches of the first time
+                for name in ["base", *(f"a{n}" for n in range(min(2, len(self._adapters))) if with_adapters)]:
+                    # kernels and caches of the first time
                     _ask(client, name, list(range(100, 100 + PROMPT)), 8)
                 yield client
         finally:
@@ -121,7 +127,7 @@ class Bench:
             "--threads",
             str(self._threads),
             "--precision",
-            "bf16",
+            self._precision,
         )
         return [sys.executable, "-m", "app.processes.engine", *words]
 
@@ -158,7 +164,7 @@ class Bench:
         return {title: float(value) for title, value in lines}
 
 
-def _read(client: httpx.Client, scenario: Scenario, seed: int) -> float:
+def read(client: httpx.Client, scenario: Scenario, seed: int) -> float:
     draw = random.Random(f"{seed} {scenario.title}")  # noqa: S311  (no secret)
     ids = prompts(draw, scenario)
     names = [
