@@ -1,8 +1,8 @@
 """This engine under more and less load: ``python -m benchmarks.serving_load``.
 
-Tokens a second of 1 to 64 requests at once, each for 64 tokens after a prompt of 32, over 1 to 128 adapters of rank
-8 on every linear layer, taken in turn; and the bound that reading the weights once for each token sets to a single
-stream, by the speed at which this machine reads memory.
+Tokens a second of 1 to 64 requests at once, each for 64 tokens after a prompt of 32, over 1 to 128 adapters of
+rank 8 on every linear layer, taken in turn; and the bound that reading the weights once for each token sets to a
+single stream, by the speed at which this machine reads memory.
 
 ``--base`` takes a folder, for a model that no config names: ``python -m benchmarks.random_model`` makes one of
 DeepSeek-R1-Distill-Qwen-1.5B's shape.
