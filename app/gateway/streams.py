@@ -6,6 +6,7 @@ that is relayed cannot be had again, and is given a moment to come to its end.
 """
 
 import json
+import select
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -100,6 +101,16 @@ def frame(event: str | None, data: Mapping[str, Any], number: int | None = None)
     id_line = "" if number is None else f"id: {number}\n"
     event_line = "" if event is None else f"event: {event}\n"
     return f"{id_line}{event_line}data: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
+
+
+def client_is_there() -> bool:
+    """As far as its connection tells; always, under a server that does not show it."""
+    connection = request.environ.get("gunicorn.socket")
+    if connection is None:
+        return True
+    poll = select.poll()
+    poll.register(connection, getattr(select, "POLLRDHUP", select.POLLHUP))  # macOS has the latter alone
+    return not poll.poll(0)
 
 
 def _limit_sending() -> None:

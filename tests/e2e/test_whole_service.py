@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from app.implementations.serving.addresses import read_engine_addresses
 from tests.e2e.conftest import PASSWORD
@@ -48,9 +49,11 @@ def chat(service: httpx.Client, instance: Path) -> None:
     assert (too_long.status_code, "context" in too_long.json()["detail"]) == (422, True)
 
     made = figure(instance, MADE)
-    endless = {"max_tokens": LONG, "ignore_eos": True, "temperature": 1, "seed": 1}
-    with service.stream("POST", "/chat", json={"messages": [QUESTION], "stream": True, **endless}) as response:
+    endless = {"messages": [QUESTION], "max_tokens": LONG, "ignore_eos": True, "temperature": 1, "seed": 1}
+    with service.stream("POST", "/chat", json={**endless, "stream": True}) as response:
         next(told(response))
+    with pytest.raises(httpx.ReadTimeout):
+        service.post("/chat", json=endless, timeout=0.2)
     deadline = time.monotonic() + WAIT_SECONDS
     while figure(instance, RUNNING) and time.monotonic() < deadline:
         time.sleep(0.05)

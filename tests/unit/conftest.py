@@ -158,14 +158,14 @@ class TwinInference:
             raise self.error
         return [self._said_back(text, options, model) for text in texts]
 
-    def chat(self, principal: Principal, request: ChatRequest) -> Prediction:
+    def chat(self, principal: Principal, request: ChatRequest, is_wanted: Callable[[], bool]) -> Prediction:
+        return self.stream(principal, request).whole(is_wanted)
+
+    def stream(self, principal: Principal, request: ChatRequest) -> AnswerStream:
         self.asked.append((principal.project_id, request))
         if self.error:
             raise self.error
-        return self._said_back(request.messages[-1]["content"], request.options, request.model)
-
-    def stream(self, principal: Principal, request: ChatRequest) -> AnswerStream:
-        said = self.chat(principal, request)
+        said = self._said_back(request.messages[-1]["content"], request.options, request.model)
         return AnswerStream(said.model, False, self._pieces(said))
 
     def _said_back(self, text: str, options: AnswerOptions, model: str | None) -> Prediction:
@@ -176,11 +176,12 @@ class TwinInference:
     def _pieces(self, said: Prediction) -> Generator[Piece]:
         """A letter each. ``failure`` comes after the first."""
         try:
-            for letter in said.first.text:
-                yield Piece(letter, said.first.logprobs or ())
-                if self.failure:
-                    raise self.failure
-            yield Piece(finish_reason="stop")
+            for choice, answer in enumerate(said.answers):
+                for letter in answer.text:
+                    yield Piece(letter, answer.logprobs or (), choice=choice)
+                    if self.failure:
+                        raise self.failure
+                yield Piece(finish_reason="stop", choice=choice)
             yield Piece(tokens=said.tokens)
         finally:
             self.ended += 1

@@ -9,7 +9,7 @@ from app.core.entities.inference import ChatRequest
 from app.extensions import current_services
 from app.gateway.authentication import current_principal, require
 from app.gateway.openapi import Blueprint
-from app.gateway.streams import current_streams
+from app.gateway.streams import client_is_there, current_streams
 
 blueprint = Blueprint("infer", __name__, url_prefix="/api/v1", description="Ask a model")
 
@@ -88,13 +88,14 @@ def chat(body: dict[str, Any]) -> Any:
     With `stream` the answer comes as server-sent events: `{"content": …}` and `{"reasoning": …}` as they are made,
     at last `finish_reason`, `model` and `usage`. What hinders the answer before its first word is a status, as
     without a stream; what fails later is an event `error` with `code` and `message`. Whoever closes the connection
-    ends the answer. What stands between `<think>` tags is `reasoning`, and no part of `content`.
+    ends the answer, with and without `stream`. What stands between `<think>` tags is `reasoning`, and no part of
+    `content`.
     """
     logprobs = body["top_logprobs"] if body["logprobs"] else None
     options = options_of(body, max_tokens=body["max_tokens"], n=body["n"], logprobs=logprobs)
     request = ChatRequest(body["messages"], body["model"], options, body["conversation"])
     inference, principal = current_services().inference, current_principal()
     if not body["stream"]:
-        return inference.chat(principal, request)
+        return inference.chat(principal, request, client_is_there)
     streams = current_streams()
     return streams.relay(lambda: ChatFrames(inference.stream(principal, request), streams.is_late))

@@ -54,11 +54,11 @@ class InferenceService:
         generations = self._together(principal, target, requests)
         return [_prediction(target, generation) for generation in generations]
 
-    def chat(self, principal: Principal, request: ChatRequest) -> Prediction:
-        """What comes after the conversation so far."""
-        target = self._target(principal, request.model, request.conversation)
-        asked = self._request(principal, target, request.messages, request.options)
-        return _prediction(target, self._generate(principal, target, asked))
+    def chat(
+        self, principal: Principal, request: ChatRequest, is_wanted: Callable[[], bool] = lambda: True
+    ) -> Prediction:
+        """What comes after the conversation so far. ``Unavailable`` (client_gone) once nobody wants it."""
+        return self.stream(principal, request).whole(is_wanted)
 
     def stream(self, principal: Principal, request: ChatRequest) -> AnswerStream:
         """The same as it comes. What ``chat`` raises it raises at once, but for what fails on the way."""

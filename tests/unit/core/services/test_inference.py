@@ -129,8 +129,10 @@ class MemoryEngines(EngineClient):
         generation = self.generate(request)
         try:
             for letter in self.text:
-                yield Piece(letter)
-            yield Piece(finish_reason="stop")
+                for choice in range(request.options.n):
+                    yield Piece(letter, choice=choice)
+            for choice in range(request.options.n):
+                yield Piece(finish_reason="stop", choice=choice)
             yield Piece(tokens=generation.tokens)
         finally:
             self.ended += 1
@@ -365,6 +367,34 @@ def test_a_stream_tells_reasoning_apart(
         AnswerPiece(finish_reason="stop"),
         AnswerPiece(tokens=TokenCounts(4, 3)),
     ]
+
+
+@pytest.mark.parametrize(
+    ("opens", "text", "expected"),
+    [
+        (False, " yes ", Answer(" yes ", None, "stop")),
+        (False, "<think> h </think> yes ", Answer("yes", "h", "stop")),
+        (True, "</think> yes", Answer("yes", "", "stop")),
+        (True, "<thin", Answer("", "<thin", "stop")),
+    ],
+)
+def test_a_whole_answer_is_what_streams(
+    service: InferenceService,
+    engines: MemoryEngines,
+    monkeypatch: pytest.MonkeyPatch,
+    opens: bool,
+    text: str,
+    expected: Answer,
+) -> None:
+    monkeypatch.setattr(LetterTokenizer, "opens_thinking", opens)
+    engines.text = text
+    assert service.chat(ASKER, CHAT).first == expected
+
+
+def test_an_answer_that_nobody_wants_any_more_ends(service: InferenceService, engines: MemoryEngines) -> None:
+    with pytest.raises(Unavailable) as caught:
+        service.chat(ASKER, CHAT, lambda: False)
+    assert (caught.value.code, engines.ended) == ("client_gone", 1)
 
 
 @pytest.mark.parametrize("read", [0, 1])
