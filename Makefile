@@ -20,7 +20,7 @@ demo: install  ## the main job: fine-tune the starter model, compare it, publish
 
 # Two files at a time. One OpenMP thread: the models are tiny, and the processes that a test starts share the cores.
 test: install  ## all tests but the slow ones, with coverage
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -m "not slow" --cov -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -m "not slow" --cov -n 2 --dist loadfile --durations=25
 
 test-slow: install  ## the tests that take minutes
 	$(RUN) -m pytest -m slow
