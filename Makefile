@@ -22,6 +22,7 @@ demo: install  ## the main job: fine-tune the starter model, compare it, publish
 test: install  ## all tests but the slow ones, with coverage
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -m "not slow" --cov -n 2 --dist loadfile --durations=25
 
+# The first time it makes vLLM's environment (3.4 GB) under benchmarks/.envs, or where VLLM_ENVS says
 test-slow: install  ## the tests that take minutes
 	$(RUN) -m pytest -m slow
 

@@ -116,12 +116,14 @@ class Core:
         done = [pair for pair in self._compiling if pair[1].done()]
         self._compiling = [pair for pair in self._compiling if pair not in done]
         for sequence, future in done:
-            try:
+            fault = future.exception()
+            if fault is None:
                 sequence.guide = future.result().guide()
-            except SchemaRefused as refusal:
-                self._refuse(sequence, refusal)
-            else:
                 self._schedule.add(sequence)
+            elif isinstance(fault, SchemaRefused):
+                self._refuse(sequence, fault)
+            else:
+                self._fail(sequence, fault)
 
     def _refuse(self, sequence: Running, refusal: SchemaRefused) -> None:
         self._schedule.remove([sequence.request.id])
@@ -149,11 +151,11 @@ class Core:
             return []
         try:
             logits = self._model.step([chunk for _, chunk in pairs])
-        except Exception:
+        except Exception as error:
             if len(pairs) > 1:
                 logger.exception("a turn of %d requests failed: each alone", len(pairs))
                 return [token for pair in pairs for token in self._advance([pair])]
-            self._fail(pairs[0][0])
+            self._fail(pairs[0][0], error)
             return []
         for sequence, chunk in pairs:
             sequence.read += len(chunk.ids)
@@ -168,13 +170,12 @@ class Core:
         except SchemaRefused as refusal:
             self._refuse(sequence, refusal)
             return None
-        except (ValueError, RuntimeError):
-            self._fail(sequence)
+        except (ValueError, RuntimeError) as error:
+            self._fail(sequence, error)
             return None
 
-    def _fail(self, sequence: Running) -> None:
-        """To be called where the exception is caught."""
-        logger.exception("request %d failed", sequence.request.id)
+    def _fail(self, sequence: Running, error: BaseException) -> None:
+        logger.error("request %d failed", sequence.request.id, exc_info=error)
         self._schedule.remove([sequence.request.id])
         reason = "the engine failed on this request; its log says why"
         self._channel.send(Failed(sequence.request.id, 500, reason))

@@ -65,6 +65,12 @@ class Compiled:
         return guide
 
 
+def _failed_by_chance(future: "Future[Compiled]") -> bool:
+    """The next time may be better."""
+    fault = future.exception() if future.done() else None
+    return fault is not None and not (isinstance(fault, SchemaRefused) and fault.status == 400)
+
+
 class Schemas:
     """``tokenizer``: the file. ``wake`` is called in the thread whenever one is done."""
 
@@ -80,7 +86,7 @@ class Schemas:
     def compile(self, schema: str) -> "Future[Compiled]":
         """Raises ``SchemaRefused``, and so may the outcome."""
         future = self._known.pop(schema, None)
-        if future is None:
+        if future is None or _failed_by_chance(future):
             self._make_room()
             future = self._thread.submit(self._compile, schema)
             future.add_done_callback(lambda _: self._wake())
@@ -115,7 +121,8 @@ class Schemas:
             )
         except subprocess.TimeoutExpired:
             raise SchemaRefused(503, "the JSON schema could not be checked in time; try again") from None
+        if trial.returncode == 1:
+            raise RuntimeError(f"{TRIAL_MODULE}: {trial.stderr}")
         if trial.returncode:
-            fault = trial.stdout.strip() if trial.returncode == 1 else ""
-            fault = fault or "it would take too much memory or time"
+            fault = trial.stdout.strip() or "it would take too much memory or time"
             raise SchemaRefused(400, f"the JSON schema cannot be used: {fault}")

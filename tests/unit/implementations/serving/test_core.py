@@ -308,6 +308,18 @@ def test_requests_beyond_the_limit_wait_their_turn(base_folder: Path) -> None:
         assert ended == [0, 1, 2, 3, 4]
 
 
+def test_who_sends_much_does_not_keep_others_waiting(base_folder: Path) -> None:
+    with core_of(base_folder, most_running=2) as front:
+        busy = [Submit(i, [i + 1], Sampling(6), sharing="busy") for i in range(10)]
+        other = Submit(10, [11], Sampling(6), sharing="other")
+        for request in (*busy, other):
+            front.channel.send(request)
+        turns = front.until(lambda m: isinstance(m, Turn) and any(t.id == 9 and t.finish for t in m.tokens))
+    ended = [t.id for turn in turns if isinstance(turn, Turn) for t in turn.tokens if t.finish]
+    assert ended.index(10) <= 3
+    assert [number for number in ended if number != 10] == list(range(10))
+
+
 def test_an_adapter_that_is_unloaded_serves_those_who_have_it_and_nobody_else(
     front: Front, adapter_folders: dict[str, Path]
 ) -> None:
