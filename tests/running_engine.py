@@ -128,5 +128,6 @@ def parts(response: Any) -> list[dict[str, Any]]:
     """The completion's, of a stream or whole."""
     if "event-stream" not in response.headers["content-type"]:
         return [response.json()]
-    events = [line.removeprefix("data: ") for line in response.text.splitlines() if line]
+    # Not by splitlines: what the model says may hold what Python, and not HTTP, takes for the end of a line.
+    events = [line.removeprefix("data: ") for line in response.text.split("\n") if line]
     return [json.loads(event) for event in events if event != "[DONE]"]
