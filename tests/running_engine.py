@@ -16,7 +16,7 @@ import httpx
 import psutil
 import pytest
 
-from app.core.entities.inference import Adapter, GenerationRequest
+from app.core.entities.inference import Adapter, AnswerOptions, GenerationRequest
 
 BASE = "tiny-random"
 SECRET = "a secret of the house"
@@ -121,7 +121,7 @@ def running(models_dir: Path, port: int | None = None, **environment: str) -> It
 
 def asked(prompt: list[int], max_tokens: int, adapter: Adapter | None = None) -> GenerationRequest:
     """What the gateway's client takes."""
-    return GenerationRequest(BASE, prompt, max_tokens, adapter=adapter)
+    return GenerationRequest(BASE, prompt, AnswerOptions(max_tokens=max_tokens), adapter=adapter)
 
 
 def parts(response: Any) -> list[dict[str, Any]]:
