@@ -18,9 +18,9 @@ install:  ## set up .venv; quick when nothing has changed
 demo: install  ## the main job: fine-tune the starter model, compare it, publish it, ask it
 	@$(RUN) -m app.scripts.demo
 
-# Two files at a time. One OpenMP thread: the models are tiny, and the processes that a test starts share the cores.
+# Two files at a time, the long ones of e2e and integration first. One OpenMP thread: the models are tiny, and the processes that a test starts share the cores.
 test: install  ## all tests but the slow ones, with coverage
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -m "not slow" --cov -n 2 --dist loadfile --durations=25
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -m "not slow" --cov -n 2 --dist loadfile --no-loadscope-reorder --durations=25
 
 # The first time it makes vLLM's environment (3.4 GB) under benchmarks/.envs, or where VLLM_ENVS says
 test-slow: install  ## the tests that take minutes
