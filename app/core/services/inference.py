@@ -186,6 +186,7 @@ def _plain(target: Target, text: str) -> Sequence[int]:
 
 def _check_nothing_drawn(target: Target, options: AnswerOptions) -> None:
     usual = AnswerOptions(max_tokens=options.max_tokens, deadline_seconds=options.deadline_seconds)
+    options = replace(options, stop=tuple(options.stop))
     given = [one.name for one in fields(options) if getattr(options, one.name) != getattr(usual, one.name)]
     if given:
         told = f"{target.name} tells labels and draws nothing: leave it out"
