@@ -110,7 +110,7 @@ class HttpEngineClient(EngineClient):
             if not place.on_demand or response.status_code != 503:
                 return place, response
             response.close()
-        except httpx.ConnectError:
+        except (httpx.NetworkError, httpx.RemoteProtocolError):  # it refuses, or breaks off before it answers
             if not place.on_demand:
                 raise
         place = self._places.find(engine, until, but=place)
