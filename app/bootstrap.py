@@ -147,7 +147,7 @@ COMPONENTS = ComponentFactory[Any](
         "trainer_launcher": "app.implementations.queue.trainer_launcher:ProcessTrainerLauncher",
         "passwords": "app.implementations.identity.passwords:Argon2Hasher",
         "tokens": "app.implementations.identity.tokens:JwtIssuer",
-        "engine_addresses": "app.implementations.serving.addresses:read_engine_addresses",
+        "engine_places": "app.implementations.serving.places:EnginePlaces",
         "usage_log": "app.implementations.monitoring.usage_log:BatchedUsageLog",
         "engine_client": "app.implementations.serving.engine_client:HttpEngineClient",
         "engine_admin": "app.implementations.serving.engine_admin:HttpEngineAdmin",
@@ -315,12 +315,13 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
     library = COMPONENTS.create("dataset_library", data_dir=settings.data_dir, **reading)
     token_cache = COMPONENTS.create("token_cache")
     artifacts = COMPONENTS.create("artifacts", folder=settings.models_dir / "registry")
-    own_engines, own_secret = COMPONENTS.load("engine_addresses")(settings.instance_dir)
-    engine_access: dict[str, Any] = {
-        "engines": {**own_engines, **settings.engines},
-        "secret": settings.engine_secret.get_secret_value() if settings.engine_secret else own_secret,
-        "timeout": settings.engine_timeout,
-    }
+    places = COMPONENTS.create(
+        "engine_places",
+        given=settings.engines,
+        secret=settings.engine_secret.get_secret_value() if settings.engine_secret else None,
+        instance_dir=settings.instance_dir,
+    )
+    engine_access: dict[str, Any] = {"places": places, "timeout": settings.engine_timeout}
     engines = COMPONENTS.create("engine_client", **engine_access)
     engine_admin = COMPONENTS.create("engine_admin", **engine_access)
     targets = Targets(repository("versions"), bases, artifacts, engine_admin.kind)

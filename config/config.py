@@ -61,6 +61,7 @@ class Settings(BaseSettings):
     engine_precision: Literal["auto", "bf16", "fp32", "int8", "nf4"] = "auto"
     engine_kv_bytes: int = Field(2 * 1024**3, ge=1024**2)  # keys and values of what it reads and writes
     engine_adapter_bytes: int = Field(1024**3, ge=0)  # adapters in memory, the least recently used out
+    engines_bytes: int | None = Field(None, ge=0)  # of engines on demand, in all; None: half of the host's memory
     engine_kernels: Literal["native", "torch"] = "native"  # compiled at its first start, where there is a compiler
     engines: dict[str, str] = {}  # base model → URL of an engine that somebody else runs (vLLM)
     engine_secret: SecretStr | None = None  # None: run.py makes one for its own engine

@@ -18,7 +18,7 @@ from app.cli.jobs import jobs
 from app.cli.models import models
 from app.core.entities.forecasts import in_minutes
 from app.core.entities.identity import Role
-from app.core.entities.inference import AnswerOptions, Sampling
+from app.core.entities.inference import AnswerOptions, LabelPrediction, Sampling
 from app.core.entities.jobs import DEFAULT_QUEUE, PRIORITIES
 
 if TYPE_CHECKING:
@@ -140,7 +140,11 @@ def predict(text: str, model: str | None, max_length: int, temperature: float) -
         raise click.UsageError("TEXT is blank")
     options = AnswerOptions(max_tokens=max_length, temperature=temperature)
     [answer] = services().inference.predict(OPERATOR, [text], options, model)
-    click.echo(answer.first.text)
+    if isinstance(answer, LabelPrediction):
+        for label, share in sorted(answer.scores.items(), key=lambda score: -score[1]):
+            click.echo(f"{share:.3f}  {label}")
+    else:
+        click.echo(answer.first.text)
 
 
 @lab.command("quantization")

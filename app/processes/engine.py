@@ -1,4 +1,4 @@
-"""``python -m app.processes.engine --base_model NAME --port N``: the inference server of one base model.
+"""``python -m app.processes.engine --base_model NAME --port N``: the inference server of one model.
 
 Exit status: 0 ended by a signal, 1 the core was lost or the port is taken, 2 usage, 3 the base model is missing.
 """
@@ -9,16 +9,22 @@ import logging
 import sys
 from typing import get_args
 
-from app.bootstrap import Settings, SettingsError, build_base_models, load_settings
+from app.bootstrap import Settings, SettingsError, load_settings
+from app.core.entities.engines import EngineName
 from app.core.errors import AppError, Unavailable
 from app.implementations.serving.messages import Precision
+from app.processes.engine_folders import engine_folders
 
-USAGE, BASE_MODEL_MISSING = 2, 3
+USAGE, MODEL_MISSING = 2, 3
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m app.processes.engine", description=__doc__)
     parser.add_argument("--base_model", required=True, help="a name in config/base_models.yaml")
+    parser.add_argument(
+        "--version",
+        help="serve this folder of models/registry: a whole model, or a label head over the base model",
+    )
     parser.add_argument("--port", type=_port, required=True)
     parser.add_argument("--host", default="127.0.0.1", help="beyond loopback, ENGINE_SECRET must be set")
     parser.add_argument("--threads", type=_threads, help="OpenMP threads (default: half of the cores)")
@@ -37,10 +43,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace, settings: Settings) -> int:
     try:
-        folder = build_base_models(settings).folder(arguments.base_model)
+        name = EngineName(arguments.base_model, arguments.version)
+        folder, base_folder = engine_folders(settings, name)
     except Unavailable as error:
         print(error.message, file=sys.stderr)
-        return BASE_MODEL_MISSING
+        return MODEL_MISSING
     except AppError as error:
         print(error.message, file=sys.stderr)
         return USAGE
@@ -50,8 +57,9 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     return run_engine(
         EngineOptions(
-            base_model=arguments.base_model,
+            base_model=str(name),
             folder=folder,
+            base_folder=base_folder,
             host=arguments.host,
             port=arguments.port,
             threads=arguments.threads or settings.engine_threads,

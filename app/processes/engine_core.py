@@ -11,6 +11,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m app.processes.engine_core", description=__doc__)
     parser.add_argument("--socket", type=int, required=True, help="inherited file descriptor")
     parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--base-folder", type=Path, help="below the label head's adapter in --folder")
     parser.add_argument("--precision", required=True)
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--kv-bytes", type=int, required=True)
@@ -21,6 +22,7 @@ def main() -> None:
     run_core(
         arguments.socket,
         arguments.folder,
+        arguments.base_folder,
         arguments.precision,
         arguments.threads,
         arguments.kv_bytes,

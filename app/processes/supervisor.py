@@ -15,7 +15,6 @@ import socket
 import sys
 import time
 import urllib.request
-from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 from typing import TextIO
@@ -25,8 +24,8 @@ from app import create_app
 from app.bootstrap import Settings, SettingsError, load_settings, one_line, prepare_instance
 from app.core.errors import AppError
 from app.implementations.queue.process_tree import kill_marked, kill_session
-from app.implementations.serving.addresses import write_engine_addresses
 from app.processes.children import Child, say
+from app.processes.engines import OwnEngineProcesses
 
 ROOT = Path(__file__).resolve().parents[2]
 MARK = "RUN_PY_MARK"  # in the environment of every process below this one
@@ -34,7 +33,6 @@ GRACE_SECONDS = 2.0  # beyond what the worker has for its trainers
 LOOK_SECONDS = 0.1
 READY_SECONDS = 0.5  # between two questions whether the service is ready
 ENGINE_TRIES = 3  # failures in a row after which the service is called ready without its engine
-BASE_MODEL_MISSING = 3  # an exit status of the engine
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -89,7 +87,8 @@ class Supervisor:
         self._signals = 0
         environment = {**os.environ, "PYTHONPATH": _python_path(), MARK: self._mark}
         self._base = _base(listener)
-        self._engine = self._own_engine(environment)
+        self._engines = OwnEngineProcesses(settings, environment)
+        self._engine = self._engines.always
         self._children = [
             Child(
                 "web",
@@ -111,6 +110,7 @@ class Supervisor:
             while not self._signals:
                 for child in self._children:
                     child.tend()
+                self._engines.tend()
                 if not told and time.monotonic() >= ask_at:
                     told = self._tell_when_ready()
                     ask_at = time.monotonic() + READY_SECONDS
@@ -118,25 +118,6 @@ class Supervisor:
         finally:
             self._end()
         return 0
-
-    def _own_engine(self, environment: Mapping[str, str]) -> Child | None:
-        """The engine for ``engine_base_model``, unless somebody else runs one."""
-        name = self._settings.engine_base_model
-        if name in self._settings.engines:
-            write_engine_addresses(self._settings.instance_dir, {}, None)
-            return None
-        port = _free_port()
-        given = self._settings.engine_secret
-        secret = given.get_secret_value() if given else secrets.token_urlsafe(32)
-        write_engine_addresses(self._settings.instance_dir, {name: f"http://127.0.0.1:{port}"}, secret)
-        command = [sys.executable, "-m", "app.processes.engine", "--base_model", name, "--port", str(port)]
-        advice = f"no engine runs: {name} is not on disk. Run `flask --app run models pull {name}`"
-        return Child(
-            "engine",
-            command,
-            {**environment, "ENGINE_SECRET": secret},
-            explain=lambda status: advice if status == BASE_MODEL_MISSING else None,
-        )
 
     def _tell_when_ready(self) -> bool:
         try:
@@ -157,19 +138,20 @@ class Supervisor:
 
     def _end(self) -> None:
         """Ask, wait, and kill what is left, wherever it hangs in the tree."""
-        for child in self._children:
+        children = [*self._children, *self._engines.on_demand()]
+        for child in children:
             child.terminate()
         until = time.monotonic() + self._settings.drain_seconds + GRACE_SECONDS
         while self._signals < 2 and time.monotonic() < until:
-            if all(child.has_ended() for child in self._children):
+            if all(child.has_ended() for child in children):
                 break
             time.sleep(LOOK_SECONDS)
-        for child in self._children:
+        for child in children:
             if child.process is not None:
                 kill_session(child.process.pid)
                 child.process.wait()
         kill_marked(MARK, self._mark)  # the trainers of a worker that died before
-        write_engine_addresses(self._settings.instance_dir, {}, None)
+        self._engines.forget()
 
 
 WORKER = (
@@ -199,11 +181,6 @@ def _base(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def _python_path() -> str:

@@ -54,5 +54,5 @@ def test_each_adaptation_over_http(service: httpx.Client) -> None:
 
     train(service, adaptation="full", model_name="whole")
     answer = service.post("/predict", json={**question, "model": "whole"})
-    assert (answer.status_code, answer.json()["code"]) == (422, "not_servable")
-    assert "base_models.yaml" in answer.json()["detail"]
+    assert answer.status_code == 200, answer.text  # by an engine of its own, which this request has started
+    assert answer.json()["model"] == "whole:1"

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.implementations.serving.addresses import read_engine_addresses
+from app.implementations.serving.addresses import read_own_engines
 from tests.e2e.conftest import PASSWORD
 
 WAIT_SECONDS = 120
@@ -63,8 +63,9 @@ def chat(service: httpx.Client, instance: Path) -> None:
 
 def figure(instance: Path, name: str) -> float:
     """What the engine says of itself: the sum over labels."""
-    engines, secret = read_engine_addresses(instance)
-    said = httpx.get(f"{engines['tiny-random']}/metrics", headers={"authorization": f"Bearer {secret}"}).text
+    own = read_own_engines(instance)
+    url, secret = own.engines["tiny-random"], own.secret
+    said = httpx.get(f"{url}/metrics", headers={"authorization": f"Bearer {secret}"}).text
     found = re.findall(rf"^{name}(?:{{.*}})? (\S+)$", said, re.MULTILINE)
     assert found, said
     return sum(map(float, found))

@@ -16,12 +16,18 @@ _MODEL = {"description": "what answered", "example": "support-assistant:1"}
 
 
 class PredictionSchema(ma.Schema):
+    """Of a model that writes; or ``label`` and ``scores`` of one that tells labels, and none of its fields."""
+
     text = ma.fields.String(attribute="first.text")
     reasoning = ma.fields.String(attribute="first.reasoning", allow_none=True, metadata=_REASONING)
     model = ma.fields.String(metadata=_MODEL)
     finish_reason = ma.fields.String(attribute="first.finish_reason", metadata=_REASON)
-    prompt_tokens = ma.fields.Integer(attribute="tokens.prompt")
+    prompt_tokens = ma.fields.Integer()
     completion_tokens = ma.fields.Integer(attribute="tokens.completion")
+    label = ma.fields.String(metadata={"description": "of a model with a label head: the likeliest"})
+    scores = ma.fields.Dict(
+        keys=ma.fields.String(), values=ma.fields.Float(), metadata={"description": "each label's share of 1"}
+    )
 
 
 class PredictAnswerSchema(PredictionSchema):

@@ -69,6 +69,9 @@ def predict(body: dict[str, Any]) -> Any:
     It is rendered with the chat template that the version was trained with. `texts` instead of `text` asks up to
     64 questions at once, each for itself; the answer is `{"predictions": [...]}` in their order. Where one of them
     fails the request fails, and `errors` names each text that has a fault.
+
+    A version with a label head (`objective: classification`) tells `label` and `scores`, each label's share, in
+    place of `text`; nothing is drawn, so it takes none of the fields that say how.
     """
     options = options_of(body, max_tokens=body["max_length"])
     texts = body["texts"] if "texts" in body else [body["text"]]

@@ -33,18 +33,36 @@ class EngineState:
     adapters: Sequence[LoadedAdapter] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class EngineName:
+    """A base model's engine; or the own one of a version that no base's engine attaches."""
+
+    base_model: str
+    version: str | None = None  # that version's artifacts
+
+    def __str__(self) -> str:
+        """What the engine itself calls its model."""
+        return self.version or self.base_model
+
+
+def needs_own_engine(config: Mapping[str, Any]) -> bool:
+    """Whether a version of this training config is a whole model or has a label head."""
+    return config.get("adaptation") == "full" or config.get("objective") == "classification"
+
+
 def not_servable(config: Mapping[str, Any], engine: EngineKind) -> str | None:
     """Why a version of this training config cannot be served by such an engine; None: it can.
 
-    vLLM 0.32 refuses DoRA, trained biases and whole modules (``vllm/lora/peft_helper.py``). No config of today
-    trains either of the last two, but for a label head, or resizes the vocabulary; ranks end at vLLM's 512.
+    What needs an engine of its own gets this service's. vLLM 0.32 refuses DoRA, trained biases and whole modules
+    (``vllm/lora/peft_helper.py``). No config of today trains either of the last two, but for a label head, or
+    resizes the vocabulary; ranks end at vLLM's 512.
     """
-    if config.get("objective") == "classification":
-        return "it has a label head, and engines write text"
-    if config.get("adaptation") == "full":
-        return "it is a whole model (adaptation: full), and engines attach adapters to a base"
     if engine is EngineKind.OURS:
         return None
+    if config.get("objective") == "classification":
+        return "it has a label head, which this service's own engine serves"
+    if config.get("adaptation") == "full":
+        return "it is a whole model (adaptation: full), which this service's own engine serves"
     if engine is EngineKind.OTHER:
         return "its engine is neither this service's nor vLLM, and has no adapters"
     if config.get("lora", {}).get("use_dora"):

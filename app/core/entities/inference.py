@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from app.core.entities.datasets import Message
+from app.core.entities.engines import EngineName
 
 FinishReason = Literal["stop", "length"]
 
@@ -84,6 +85,20 @@ class GenerationRequest:
     stop_token_ids: Sequence[int] = ()
     adapter: Adapter | None = None
     sharing: str | None = None  # requests of one name may have in common what was read of their prompts
+    version: str | None = None  # the artifacts of one with an engine of its own; None: the base model's engine
+
+    @property
+    def engine(self) -> EngineName:
+        return EngineName(self.base_model, self.version)
+
+
+@dataclass(frozen=True, slots=True)
+class LabelRequest:
+    """Texts for a label head, each for itself."""
+
+    engine: EngineName
+    texts: Sequence[Sequence[int]]  # token ids
+    deadline_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +167,22 @@ class Prediction:
         return self.answers[0]
 
     @property
+    def prompt_tokens(self) -> int:
+        return self.tokens.prompt
+
+    @property
     def others(self) -> Sequence[Answer]:
         return self.answers[1:]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelPrediction:
+    """What a label head told of a text: the likeliest label, and each one's share."""
+
+    label: str
+    scores: Mapping[str, float]
+    model: str
+    prompt_tokens: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from app.core.entities.engines import EngineKind, EngineState
 from app.core.entities.forecasts import Shortage
-from app.core.entities.inference import Adapter, Generation, GenerationRequest, Piece
+from app.core.entities.inference import Adapter, Generation, GenerationRequest, LabelRequest, Piece
 from app.core.entities.jobs import JobEvent
 from app.core.entities.usage import Usage
 from app.core.errors import Fault
@@ -154,6 +154,10 @@ class EngineClient(ABC):
     def generate(self, request: GenerationRequest) -> Generation:
         """Attaches the adapter if it must. ``Unavailable`` (base_not_resident, engine_unavailable,
         engine_timeout), ``TooMany`` (engine_busy), or ``Invalid`` with what the engine says of a request."""
+
+    @abstractmethod
+    def classify(self, request: LabelRequest) -> Sequence[Mapping[str, float]]:
+        """Each label's share, of each text; what ``generate`` raises."""
 
     @abstractmethod
     def stream(self, request: GenerationRequest) -> Generator[Piece]:

@@ -68,7 +68,10 @@ class EngineService:
         version = self._version(principal, base_model, reference)
         adapter = self._targets.of(version).adapter
         if adapter is None:
-            raise Invalid(f"{version.reference} is a model by itself and has no adapter", code="no_adapter")
+            raise Invalid(
+                f"{version.reference} has an engine of its own, and no adapter for that of {base_model}",
+                code="no_adapter",
+            )
         self._admin.load(base_model, replace(adapter, pinned=pinned))
         self._versions.pin(version.project_id, version.id, pinned)
         return replace(version, pinned=pinned)

@@ -4,10 +4,11 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TypeVar
 
 from app.core.entities.datasets import Message
+from app.core.entities.engines import EngineName
 from app.core.entities.identity import Principal
 from app.core.entities.inference import (
     Answer,
@@ -15,9 +16,12 @@ from app.core.entities.inference import (
     ChatRequest,
     Generation,
     GenerationRequest,
+    LabelPrediction,
+    LabelRequest,
     Piece,
     Prediction,
 )
+from app.core.entities.models import not_generative
 from app.core.errors import Fault, Invalid, Unavailable
 from app.core.interfaces.operations import EngineClient, UsageLog
 from app.core.services.answer_stream import AnswerStream
@@ -32,7 +36,7 @@ class InferenceService:
     """Renders with the template of who is to answer, and asks the engine of its base model.
 
     Its methods raise ``NotFound`` for a model that the caller's project does not have, ``Invalid``
-    (not_generative) for one with a label head, (not_servable) for one that no engine attaches and
+    (not_generative) where one with a label head is to chat, (not_servable) for one that no engine attaches and
     (chat_not_renderable) for what its template does not take, and what ``EngineClient`` raises.
     """
 
@@ -44,10 +48,12 @@ class InferenceService:
 
     def predict(
         self, principal: Principal, texts: Sequence[str], options: AnswerOptions, model: str | None = None
-    ) -> Sequence[Prediction]:
+    ) -> Sequence[Prediction] | Sequence[LabelPrediction]:
         """To each text as the one message of a user, all at once. Where one fails, all do: ``Invalid`` names each
-        text that the template or the engine does not take."""
+        text that the template or the engine does not take. A label head tells the label of each."""
         target = self._target(principal, model)
+        if target.label_length is not None:
+            return self._labels(principal, target, texts, options)
         requests = _each(
             len(texts), lambda place: self._request(principal, target, [_user(texts[place])], options)
         )
@@ -62,7 +68,7 @@ class InferenceService:
 
     def stream(self, principal: Principal, request: ChatRequest) -> AnswerStream:
         """The same as it comes. What ``chat`` raises it raises at once, but for what fails on the way."""
-        target = self._target(principal, request.model, request.conversation)
+        target = self._chatting(principal, request)
         asked = self._request(principal, target, request.messages, request.options)
         return AnswerStream(target.name, target.tokenizer.opens_thinking, self._pieces(principal, target, asked))
 
@@ -75,6 +81,26 @@ class InferenceService:
             raise Unavailable("no engine answers: no base model is resident", code="base_not_resident")
         return self._targets.base(resident[0])
 
+    def _chatting(self, principal: Principal, request: ChatRequest) -> Target:
+        target = self._target(principal, request.model, request.conversation)
+        if target.label_length is not None:
+            raise not_generative(target.name)
+        return target
+
+    def _labels(
+        self, principal: Principal, target: Target, texts: Sequence[str], options: AnswerOptions
+    ) -> Sequence[LabelPrediction]:
+        _check_nothing_drawn(target, options)
+        rows = _each(len(texts), lambda place: _plain(target, texts[place]))
+        engine = EngineName(target.base_model, target.own_engine)
+        with metered(self._usage, principal, target) as meter:
+            meter.prompt_tokens = sum(map(len, rows))
+            scores = self._engines.classify(LabelRequest(engine, rows, options.deadline_seconds))
+        return [
+            LabelPrediction(max(shares, key=lambda label: shares[label]), shares, target.name, len(row))
+            for row, shares in zip(rows, scores, strict=True)
+        ]
+
     def _request(
         self, principal: Principal, target: Target, messages: Sequence[Message], options: AnswerOptions
     ) -> GenerationRequest:
@@ -85,6 +111,7 @@ class InferenceService:
             stop_token_ids=() if options.ignore_eos else target.tokenizer.stop_token_ids,
             adapter=target.adapter,
             sharing=principal.project_id,
+            version=target.own_engine,
         )
 
     def _generate(self, principal: Principal, target: Target, request: GenerationRequest) -> Generation:
@@ -147,6 +174,23 @@ def _each(count: int, one: Callable[[int], T]) -> list[T]:
     if faults:
         raise Invalid("the request has faults", faults=faults)
     return done
+
+
+def _plain(target: Target, text: str) -> Sequence[int]:
+    """As the text of a training row; what is beyond the length of those is cut off, as it was of theirs."""
+    ids = target.tokenizer.encode_plain(text, target.label_length).input_ids
+    if not ids:
+        raise Invalid("has nothing that this model's tokenizer keeps", code="no_token")
+    return ids
+
+
+def _check_nothing_drawn(target: Target, options: AnswerOptions) -> None:
+    usual = AnswerOptions(max_tokens=options.max_tokens, deadline_seconds=options.deadline_seconds)
+    options = replace(options, stop=tuple(options.stop))
+    given = [one.name for one in fields(options) if getattr(options, one.name) != getattr(usual, one.name)]
+    if given:
+        told = f"{target.name} tells labels and draws nothing: leave it out"
+        raise Invalid("the request has faults", faults=[Fault(name, "not_generative", told) for name in given])
 
 
 def _user(text: str) -> Message:

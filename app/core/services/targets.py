@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from app.core.entities.engines import EngineKind, not_servable
+from app.core.entities.engines import EngineKind, needs_own_engine, not_servable
 from app.core.entities.inference import Adapter
 from app.core.entities.models import ModelVersion, Reference, not_generative
+from app.core.entities.training_config import training_config
 from app.core.errors import Invalid, NotFound
 from app.core.interfaces.components import ArtifactStore, BaseModelStore, ChatTokenizer
 from app.core.interfaces.storage import ModelVersionRepository
@@ -21,6 +22,8 @@ class Target:
     tokenizer: ChatTokenizer
     adapter: Adapter | None = None
     version_id: str | None = None  # None: a base model
+    own_engine: str | None = None  # the artifacts of a version that no base's engine attaches
+    label_length: int | None = None  # of a label head: tokens of a text that it was trained on at most
 
 
 class Targets:
@@ -42,8 +45,8 @@ class Targets:
         """A published version comes before a base model of the same name.
 
         Where an alias is split between versions, a ``conversation`` stays with one; without it each is drawn anew.
-        Raises ``NotFound`` for a model that the project does not have, ``Invalid`` (not_generative) for one with
-        a label head and (not_servable) for one that its engine does not attach, ``Unavailable``
+        Raises ``NotFound`` for a model that the project does not have, ``Invalid`` (not_generative) for an encoder
+        without a label head and (not_servable) for one that its engine does not attach, ``Unavailable``
         (artifacts_missing, template_mismatch, base_mismatch) where what it was trained with is not what is here.
         """
         reference = Reference.parse(model)
@@ -62,14 +65,15 @@ class Targets:
 
     def of(self, version: ModelVersion) -> Target:
         """``Invalid`` and ``Unavailable`` as in ``find``."""
-        if not version.generates:
-            raise not_generative(version.reference)
-        if version.is_whole_model:
-            raise Invalid(
-                f"{version.reference} is a whole model (adaptation: full), and engines attach adapters to a base: "
-                "to serve it, add it to config/base_models.yaml (source: folder, location: "
-                f"models/registry/{version.artifacts}) and start an engine for it; or train with adaptation: lora",
-                code="not_servable",
+        if needs_own_engine(version.config):
+            check_base(self._bases, version)
+            length = None if version.generates else training_config(version.config).max_length
+            tokenizer = self._artifacts.tokenizer(version)
+            return Target(
+                *(version.reference, version.base_model, tokenizer),
+                version_id=version.id,
+                own_engine=version.artifacts,
+                label_length=length,
             )
         if why := not_servable(version.config, self._kind_of(version.base_model)):
             raise Invalid(f"{version.reference} cannot be served: {why}", code="not_servable")

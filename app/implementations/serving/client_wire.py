@@ -25,7 +25,7 @@ def completion_body(request: GenerationRequest, stream: bool) -> dict[str, Any]:
     """vLLM's fields. Each number of the sampling is sent: for one left out, an engine may have its model's own."""
     options = request.options
     body = {
-        "model": request.adapter.name if request.adapter else request.base_model,
+        "model": request.adapter.name if request.adapter else str(request.engine),
         "prompt": list(request.prompt_ids),
         "max_tokens": options.max_tokens,
         "temperature": options.temperature,
@@ -63,6 +63,12 @@ def generation_of(answer: Mapping[str, Any]) -> Generation:
         ],
         _tokens(answer["usage"]),
     )
+
+
+def shares_of(answer: Mapping[str, Any]) -> list[Mapping[str, float]]:
+    """Label → share, of each text. ``ValueError``, ``KeyError`` … where it is no such answer."""
+    data = sorted(answer["data"], key=lambda one: one["index"])
+    return [dict(zip(answer["labels"], one["probs"], strict=True)) for one in data]
 
 
 def pieces_of(chunks: Iterable[bytes]) -> Iterator[Piece]:

@@ -6,12 +6,15 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from app.implementations.serving.messages import (
     LARGEST_LINE,
     Answer,
     Attach,
     Cancel,
+    Classified,
+    Classify,
     Detach,
     Evicted,
     Failed,
@@ -49,14 +52,21 @@ class CoreLink:
         self._ids = itertools.count(1)
         self._tickets: dict[int, Ticket] = {}  # by the ids of their sequences
         self._unfinished: set[int] = set()
-        self._answers: dict[int, asyncio.Future[Answer]] = {}
+        self._answers: dict[int, asyncio.Future[Any]] = {}
+        self._classifying: set[int] = set()  # ids of texts
+        self._quiet_since = time.monotonic()
         self._writer: asyncio.StreamWriter | None = None
         self.idle.set()
 
     @property
     def active(self) -> int:
-        """Sequences whose ticket is not closed."""
-        return len(self._tickets)
+        """Sequences whose ticket is not closed, and texts to be classified."""
+        return len(self._tickets) + len(self._classifying)
+
+    @property
+    def idle_seconds(self) -> float:
+        """Since the last of them has ended, or the core is ready."""
+        return 0.0 if self.active else time.monotonic() - self._quiet_since
 
     async def listen(self, connection: socket.socket) -> None:
         """Until the core has gone; then everybody who waits for it hears of that."""
@@ -103,12 +113,31 @@ class CoreLink:
         for sequence_id in ticket.ids:
             self._tickets.pop(sequence_id, None)
             self.cancel(sequence_id)
-        if not self._tickets:
+        self._rest()
+
+    async def classify(self, ids: Sequence[int]) -> Sequence[float]:
+        """Each label's share. Raises ``CoreFailure``; when it is cancelled, the core reads the text no more."""
+        message = Classify(next(self._ids), ids)
+        self._classifying.add(message.id)
+        self.idle.clear()
+        try:
+            answer: Classified = await self._ask(message)
+            return answer.shares
+        except asyncio.CancelledError:
+            self._send(Cancel(message.id))
+            raise
+        finally:
+            self._classifying.discard(message.id)
+            self._rest()
+
+    def _rest(self) -> None:
+        if not self.active:
+            self._quiet_since = time.monotonic()
             self.idle.set()
 
     async def attach(self, name: str, folder: str, pinned: bool = False) -> str | None:
         """The fault, None when it is loaded. Raises ``CoreFailure``, as ``detach``."""
-        answer = await self._ask(Attach(next(self._ids), name, folder, pinned))
+        answer: Answer = await self._ask(Attach(next(self._ids), name, folder, pinned))
         if answer.fault is None:
             known = self.adapters.get(name)
             self.adapters[name] = Resident(known.since if known else time.time(), answer.bytes, pinned)
@@ -117,10 +146,11 @@ class CoreLink:
     async def detach(self, name: str) -> str | None:
         # First here, so that no request for it is on its way behind this one.
         self.adapters.pop(name, None)
-        return (await self._ask(Detach(next(self._ids), name))).fault
+        answer: Answer = await self._ask(Detach(next(self._ids), name))
+        return answer.fault
 
-    async def _ask(self, message: Attach | Detach) -> Answer:
-        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+    async def _ask(self, message: Attach | Detach | Classify) -> Any:
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._answers[message.id] = answer
         try:
             self._send(message)
@@ -144,15 +174,21 @@ class CoreLink:
                         ticket.start(waited, reused)
                 for token in message.tokens:
                     self._hand_out(token, final=token.finish is not None)
+            case Failed(id=classify_id) if classify_id in self._classifying:
+                if not self._answers[classify_id].done():
+                    self._answers[classify_id].set_exception(
+                        CoreFailure(message.status, message.message, message.code)
+                    )
             case Failed():
                 self._hand_out(message, final=True)
-            case Answer():
+            case Answer() | Classified():
                 if (answer := self._answers.get(message.id)) is not None and not answer.done():
                     answer.set_result(message)
             case Evicted(name=name):
                 self.adapters.pop(name, None)
             case Ready():
                 self.ready = message
+                self._quiet_since = time.monotonic()
             case _:
                 raise AssertionError(f"the core sent a {type(message).__name__}")
 

@@ -26,8 +26,9 @@ CORE_MODULE = "app.processes.engine_core"
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    base_model: str
+    base_model: str  # what it is asked for: a base model's name, or the version's that is served by itself
     folder: Path
+    base_folder: Path | None  # below a label head's adapter, which then is in ``folder``
     host: str
     port: int
     threads: int
@@ -86,6 +87,7 @@ def _start_core(options: EngineOptions) -> tuple["subprocess.Popen[bytes]", sock
     ours, theirs = socket.socketpair()
     command = [sys.executable, "-m", CORE_MODULE, "--socket", str(theirs.fileno())]
     command += ["--folder", str(options.folder), "--threads", str(options.threads)]
+    command += [] if options.base_folder is None else ["--base-folder", str(options.base_folder)]
     command += ["--precision", options.precision]
     command += ["--kv-bytes", str(options.kv_bytes), "--adapter-bytes", str(options.adapter_bytes)]
     command += [] if options.kernels is None else ["--kernels", str(options.kernels)]

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from app.core.entities.engines import EngineKind, EngineState, LoadedAdapter
+from app.core.entities.engines import EngineKind, EngineName, EngineState, LoadedAdapter
 from app.core.entities.inference import Adapter
 from app.core.errors import Invalid, Unavailable
 from app.core.interfaces.operations import EngineAdmin
@@ -18,18 +18,19 @@ from app.implementations.serving.engine_client import (
     load_body,
     logger,
 )
+from app.implementations.serving.places import EnginePlaces, Place
 
 KIND_KEPT_SECONDS = 30.0
 KINDS = {"engine": EngineKind.OURS, "vllm": EngineKind.VLLM}  # by what owns the base model in /v1/models
 
 
 class HttpEngineAdmin(EngineAdmin):
-    """``engines``: base model → URL. ``timeout``: seconds that an adapter may take to load."""
+    """``timeout``: seconds that an adapter may take to load, the start of its engine among them."""
 
-    def __init__(self, engines: Mapping[str, str], secret: str | None, timeout: float) -> None:
-        self._engines = {base: url.rstrip("/") for base, url in engines.items()}
+    def __init__(self, places: EnginePlaces, timeout: float) -> None:
+        self._places = places
+        self._timeout = timeout
         self._http = httpx.Client(
-            headers={"authorization": f"Bearer {secret}"} if secret else {},
             timeout=httpx.Timeout(timeout, connect=min(CONNECT_SECONDS, timeout)),
             trust_env=False,  # an engine is in the house: no proxy between
         )
@@ -37,19 +38,20 @@ class HttpEngineAdmin(EngineAdmin):
         self._kinds: dict[str, tuple[float, EngineKind]] = {}  # when it was asked, and what it was
 
     def states(self) -> Sequence[EngineState]:
-        return [self._state(base) for base in self._engines]
+        return [self._state(base, place) for base, place in self._places.bases().items()]
 
     def kind(self, base_model: str) -> EngineKind:
         asked, kind = self._kinds.get(base_model, (float("-inf"), EngineKind.OURS))
-        if base_model in self._engines and time.monotonic() - asked > KIND_KEPT_SECONDS:
-            kind = self._state(base_model).kind or kind
+        place = self._places.bases().get(base_model)
+        if place is not None and time.monotonic() - asked > KIND_KEPT_SECONDS:
+            kind = self._state(base_model, place).kind or kind
             self._kinds[base_model] = time.monotonic(), kind
         return kind
 
     def load(self, base_model: str, adapter: Adapter) -> None:
-        url = self._url(base_model)
+        place = self._places.find(EngineName(base_model), time.monotonic() + self._timeout)
         with _translated(base_model):
-            state = _state_of(base_model, self._cards(url))
+            state = _state_of(base_model, self._cards(place))
             is_ours = state.kind is EngineKind.OURS
             if adapter.pinned and not is_ours:
                 raise Invalid(
@@ -58,7 +60,7 @@ class HttpEngineAdmin(EngineAdmin):
                 )
             if not is_ours and adapter.name in {loaded.name for loaded in state.adapters}:
                 return  # vLLM calls a second time an error
-            response = self._http.post(f"{url}/v1/load_lora_adapter", json=load_body(adapter))
+            response = self._post(place, "/v1/load_lora_adapter", load_body(adapter))
             if response.status_code == 200:
                 return
             logger.warning("adapter %s: %d: %s", adapter.name, response.status_code, response.text[:500])
@@ -73,35 +75,32 @@ class HttpEngineAdmin(EngineAdmin):
             raise Invalid(why, code="adapter_refused")
 
     def unload(self, base_model: str, name: str) -> bool:
-        url = self._url(base_model)
+        place = self._places.bases().get(base_model)
+        if place is None:  # an engine that does not run holds nothing
+            return False
         with _translated(base_model):
-            response = self._http.post(f"{url}/v1/unload_lora_adapter", json={"lora_name": name})
+            response = self._post(place, "/v1/unload_lora_adapter", {"lora_name": name})
             if response.status_code not in (200, 404):
                 logger.warning("adapter %s: %d: %s", name, response.status_code, response.text[:500])
                 raise Unavailable("the engine cannot unload it now", code="engine_unavailable", retry_after=2)
             return response.status_code == 200
 
-    def _state(self, base_model: str) -> EngineState:
+    def _post(self, place: Place, path: str, body: Mapping[str, Any]) -> httpx.Response:
+        return self._http.post(place.url + path, json=body, headers=place.headers)
+
+    def _state(self, base_model: str, place: Place) -> EngineState:
         try:
             with _translated(base_model):
-                return _state_of(base_model, self._cards(self._engines[base_model]))
+                return _state_of(base_model, self._cards(place))
         except Unavailable:
             return EngineState(base_model)
 
-    def _cards(self, url: str) -> Sequence[Mapping[str, Any]]:
-        response = self._http.get(f"{url}/v1/models", timeout=HEALTH_SECONDS)
+    def _cards(self, place: Place) -> Sequence[Mapping[str, Any]]:
+        response = self._http.get(f"{place.url}/v1/models", headers=place.headers, timeout=HEALTH_SECONDS)
         if response.status_code != 200:
             raise Unavailable("the engine cannot answer now", code="engine_unavailable", retry_after=2)
         cards: Sequence[Mapping[str, Any]] = response.json()["data"]
         return cards
-
-    def _url(self, base_model: str) -> str:
-        try:
-            return self._engines[base_model]
-        except KeyError:
-            raise Unavailable(
-                f"no engine is configured for the base model {base_model[:80]!r}", code="base_not_resident"
-            ) from None
 
 
 def _state_of(base_model: str, cards: Sequence[Mapping[str, Any]]) -> EngineState:

@@ -6,15 +6,17 @@ import threading
 import time
 import weakref
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import Any, NoReturn
 
 import httpx
 
-from app.core.entities.inference import Adapter, Generation, GenerationRequest, Piece
+from app.core.entities.engines import EngineName
+from app.core.entities.inference import Adapter, Generation, GenerationRequest, LabelRequest, Piece
 from app.core.errors import AppError, Invalid, TooMany, Unavailable
 from app.core.interfaces.operations import EngineClient
-from app.implementations.serving.client_wire import completion_body, generation_of, pieces_of
+from app.implementations.serving.client_wire import completion_body, generation_of, pieces_of, shares_of
+from app.implementations.serving.places import EnginePlaces, Place
 
 logger = logging.getLogger(__name__)
 
@@ -26,18 +28,17 @@ MOST_CONNECTIONS = 512
 
 
 class HttpEngineClient(EngineClient):
-    """``engines``: base model → URL. ``timeout``: seconds that a generation may take, in all; the deadline of a
-    request only shortens it.
+    """``timeout``: seconds that a generation may take, in all, the start of its engine among them; the deadline of
+    a request only shortens it.
 
     Besides what the interface says: ``TooMany`` when the engine's queue is full, ``Invalid`` when it finds fault
     with the request (a prompt beyond the context), ``Unavailable`` with engine_timeout or adapter_refused.
     """
 
-    def __init__(self, engines: Mapping[str, str], secret: str | None, timeout: float) -> None:
-        self._engines = {base: url.rstrip("/") for base, url in engines.items()}
+    def __init__(self, places: EnginePlaces, timeout: float) -> None:
+        self._places = places
         self._timeout = timeout
         self._http = httpx.Client(
-            headers={"authorization": f"Bearer {secret}"} if secret else {},
             timeout=httpx.Timeout(timeout, connect=min(CONNECT_SECONDS, timeout)),
             limits=httpx.Limits(max_connections=MOST_CONNECTIONS, max_keepalive_connections=64),
             trust_env=False,  # an engine is in the house: no proxy between
@@ -50,18 +51,18 @@ class HttpEngineClient(EngineClient):
         with self._health_lock:
             since, bases = self._resident
             if time.monotonic() - since > HEALTH_KEPT_SECONDS:
-                bases = [base for base, url in self._engines.items() if self._answers(url)]
+                bases = [base for base, place in self._places.bases().items() if self._answers(place)]
                 self._resident = (time.monotonic(), bases)
             return bases
 
     def generate(self, request: GenerationRequest) -> Generation:
-        until = self._until(request)
+        until = self._until(request.options.deadline_seconds)
         with _translated(request.base_model), self._asked(request, until, stream=False) as response:
             response.read()
             return generation_of(response.json())
 
     def stream(self, request: GenerationRequest) -> Generator[Piece]:
-        until = self._until(request)
+        until = self._until(request.options.deadline_seconds)
         with (
             _translated(request.base_model),
             self._asked(request, until, stream=True) as response,
@@ -69,8 +70,19 @@ class HttpEngineClient(EngineClient):
         ):
             yield from pieces_of(response.iter_bytes())
 
-    def _until(self, request: GenerationRequest) -> float:
-        return time.monotonic() + min(self._timeout, request.options.deadline_seconds or self._timeout)
+    def classify(self, request: LabelRequest) -> Sequence[Mapping[str, float]]:
+        until = self._until(request.deadline_seconds)
+        body = {"model": str(request.engine), "input": [list(ids) for ids in request.texts]}
+        with _translated(request.engine.base_model):
+            place = self._places.find(request.engine, until)
+            _, response = self._sent(request.engine, place, "/classify", body, until)
+            with closing(response):
+                _check(response, request.engine.base_model, None)
+                response.read()
+                return shares_of(response.json())
+
+    def _until(self, deadline_seconds: float | None) -> float:
+        return time.monotonic() + min(self._timeout, deadline_seconds or self._timeout)
 
     @contextmanager
     def _asked(self, request: GenerationRequest, until: float, stream: bool) -> Iterator[httpx.Response]:
@@ -78,42 +90,49 @@ class HttpEngineClient(EngineClient):
 
         A connection whose body is not read to its end is closed, and so the engine knows that nobody waits.
         """
-        url = self._url(request.base_model)
         body = completion_body(request, stream)
-        response = self._post(f"{url}/v1/completions", body, until)
+        place = self._places.find(request.engine, until)
+        place, response = self._sent(request.engine, place, "/v1/completions", body, until)
         if response.status_code == 404 and request.adapter is not None:
             response.close()
-            self._load(url, request.adapter, until)
-            response = self._post(f"{url}/v1/completions", body, until)
-        try:
-            _check(response, request)
+            self._load(place, request.adapter, until)
+            response = self._post(place, "/v1/completions", body, until)
+        with closing(response):
+            _check(response, request.base_model, request.adapter)
             yield response
-        finally:
-            response.close()
 
-    def _post(self, url: str, body: Mapping[str, Any], until: float) -> httpx.Response:
+    def _sent(
+        self, engine: EngineName, place: Place, path: str, body: Mapping[str, Any], until: float
+    ) -> tuple[Place, httpx.Response]:
+        """One that was started on demand may have gone a moment ago: then once more, where it comes back."""
+        try:
+            response = self._post(place, path, body, until)
+            if not place.on_demand or response.status_code != 503:
+                return place, response
+            response.close()
+        except (httpx.NetworkError, httpx.RemoteProtocolError):  # it refuses, or breaks off before it answers
+            if not place.on_demand:
+                raise
+        place = self._places.find(engine, until, but=place)
+        return place, self._post(place, path, body, until)
+
+    def _post(self, place: Place, path: str, body: Mapping[str, Any], until: float) -> httpx.Response:
         left = max(LEAST_SECONDS, until - time.monotonic())
         timeout = httpx.Timeout(left, connect=min(CONNECT_SECONDS, left))
-        return self._http.send(self._http.build_request("POST", url, json=body, timeout=timeout), stream=True)
+        request = self._http.build_request(
+            "POST", place.url + path, json=body, headers=place.headers, timeout=timeout
+        )
+        return self._http.send(request, stream=True)
 
-    def _answers(self, url: str) -> bool:
+    def _answers(self, place: Place) -> bool:
         try:
-            return self._http.get(f"{url}/health", timeout=HEALTH_SECONDS).status_code == 200
+            return self._http.get(f"{place.url}/health", timeout=HEALTH_SECONDS).status_code == 200
         except httpx.HTTPError:
             return False
 
-    def _url(self, base_model: str) -> str:
-        try:
-            return self._engines[base_model]
-        except KeyError:
-            resident = ", ".join(self.resident()) or "none"
-            raise Unavailable(
-                f"no engine serves the base model {base_model!r}; resident: {resident}", code="base_not_resident"
-            ) from None
-
-    def _load(self, url: str, adapter: Adapter, until: float) -> None:
+    def _load(self, place: Place, adapter: Adapter, until: float) -> None:
         """Its answer is only logged: whether the adapter is there now, by whoever's doing, is asked next."""
-        response = self._post(f"{url}/v1/load_lora_adapter", load_body(adapter), until)
+        response = self._post(place, "/v1/load_lora_adapter", load_body(adapter), until)
         response.read()
         if response.status_code != 200:
             logger.warning(
@@ -127,12 +146,12 @@ def load_body(adapter: Adapter) -> dict[str, Any]:
     return {**body, "pinned": True} if adapter.pinned else body
 
 
-def _check(response: httpx.Response, request: GenerationRequest) -> None:
+def _check(response: httpx.Response, base_model: str, adapter: Adapter | None) -> None:
     if response.status_code == 200:
         return
     response.read()
     if response.status_code == 404:
-        raise _unknown(request)
+        raise _unknown(base_model, adapter)
     if response.status_code == 429:
         raise TooMany("the engine has too much to do; try again", code="engine_busy", retry_after=_wait(response))
     if response.status_code in (400, 413, 422):
@@ -141,10 +160,10 @@ def _check(response: httpx.Response, request: GenerationRequest) -> None:
     raise Unavailable("the engine cannot answer now", code="engine_unavailable", retry_after=_wait(response))
 
 
-def _unknown(request: GenerationRequest) -> Unavailable:
-    """404: the engine does not have this adapter, or serves another base model."""
-    if request.adapter is None:
-        message = f"the engine of {request.base_model!r} serves another base model"
+def _unknown(base_model: str, adapter: Adapter | None) -> Unavailable:
+    """404: the engine does not have this adapter, or serves another model."""
+    if adapter is None:
+        message = f"the engine of {base_model!r} serves another base model"
         return Unavailable(message, code="base_not_resident")
     return Unavailable("the engine refused this version's adapter; the log says why", code="adapter_refused")
 

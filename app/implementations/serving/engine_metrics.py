@@ -22,7 +22,7 @@ class EngineMetrics:
         self._link = link
         self._registry = CollectorRegistry()
         self._labelled = {NOBODY, base_model}  # models
-        text = "Completions, by how they ended: stop, length, cancelled, or the code of the error"
+        text = "Requests, by how they ended: stop, length, label, cancelled, or the code of the error"
         self._requests = Counter(
             "engine_requests", text, ["base_model", "model", "outcome"], registry=self._registry
         )
@@ -54,6 +54,11 @@ class EngineMetrics:
     def refused(self, code: str) -> None:
         """By the front alone."""
         self._requests.labels(self._base_model, NOBODY, code).inc()
+
+    def classified(self, outcome: str, prompt_tokens: int) -> None:
+        labels = self._base_model, self._base_model
+        self._requests.labels(*labels, outcome).inc()
+        self._prompt_tokens.labels(*labels).inc(prompt_tokens)
 
     def ended(self, completion: Completion, ticket: Ticket) -> None:
         labels = self._base_model, self._label(completion.model)

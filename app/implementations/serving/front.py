@@ -2,8 +2,9 @@
 
 import asyncio
 import hmac
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
+from uuid import uuid4
 
 from tokenizers import Tokenizer
 
@@ -14,6 +15,7 @@ from app.implementations.serving.http_server import Request, Response
 from app.implementations.serving.messages import Ready, Sampling
 from app.implementations.serving.ticket import CoreFailure, Ticket
 from app.implementations.serving.wire import (
+    ClassifyBody,
     CompletionBody,
     LoadAdapterBody,
     UnloadAdapterBody,
@@ -42,6 +44,7 @@ class Front:
         self._metrics = EngineMetrics(base_model, link)
         self._routes: Mapping[tuple[str, str], Route] = {
             ("POST", "/v1/completions"): self._complete,
+            ("POST", "/classify"): self._classify,
             ("GET", "/v1/models"): self._models,
             ("POST", "/v1/load_lora_adapter"): self._load_adapter,
             ("POST", "/v1/unload_lora_adapter"): self._unload_adapter,
@@ -53,7 +56,7 @@ class Front:
             response = await self._dispatch(request)
         except WireError as error:
             response = error.response()
-            if request.path == "/v1/completions":
+            if request.path in ("/v1/completions", "/classify"):
                 self._metrics.refused(error.code or "")
         except CoreFailure as failure:
             wait = 1 if failure.status == 503 else None
@@ -79,7 +82,8 @@ class Front:
         return "ok" if self._link.ready else "loading"
 
     def _health(self) -> Response:
-        body = {"status": self._state(), "model": self._base_model}
+        told = {"active": self._link.active, "idle_seconds": round(self._link.idle_seconds, 1)}
+        body = {"status": self._state(), "model": self._base_model, **told}
         return Response(200 if body["status"] == "ok" else 503, to_json(body))
 
     def _authenticate(self, request: Request) -> None:
@@ -91,13 +95,15 @@ class Front:
 
     async def _complete(self, request: Request, ready: Ready) -> Response:
         body = parse(CompletionBody, _json_of(request))
+        if ready.labels:
+            message = f"{self._base_model} tells labels and writes no text: POST /classify"
+            raise WireError(400, message, code="not_generative", param="model")
         adapter = self._adapter_named(body.model)
         if body.structured_outputs and not ready.end_ids:
             message = "structured_outputs: the base model has no token that ends an answer"
             raise WireError(400, message, code="invalid_request", param="structured_outputs")
         prompt_ids = await self._prompt_ids(body.prompt, ready)
-        if self._link.active + body.n > self._most_requests:
-            raise WireError(429, "too many requests wait already", code="queue_full", retry_after=1)
+        self._check_room(body.n)
         samplings = [_sampling(body, index, len(prompt_ids), ready) for index in range(body.n)]
         ticket = self._link.submit(prompt_ids, samplings, adapter, body.cache_salt or "", body.timeout)
         with_logprobs = body.logprobs is not None
@@ -123,6 +129,40 @@ class Front:
         stream = events(completion, ticket, first, include_usage)
         return Response(200, stream, "text/event-stream; charset=utf-8", [("cache-control", "no-store")], close)
 
+    async def _classify(self, request: Request, ready: Ready) -> Response:
+        """vLLM's answer, and the names of all ``labels`` in the order of ``probs``."""
+        body = parse(ClassifyBody, _json_of(request))
+        if not ready.labels:
+            message = f"{self._base_model} has no label head: POST /v1/completions"
+            raise WireError(400, message, code="no_label_head", param="model")
+        if self._adapter_named(body.model) is not None:
+            raise WireError(404, f"the model {body.model!r} does not exist", code="model_not_found", param="model")
+        for text in body.texts:
+            _check_ids(text, ready, "input", ready.context + 1)
+        self._check_room(len(body.texts))
+        tokens = sum(map(len, body.texts))
+        outcome = "cancelled"
+        try:
+            # One after the other: behind a batch of many, another's single text need not wait for all of them.
+            shares = [await self._link.classify(text) for text in body.texts]
+            outcome = "label"
+        except CoreFailure as failure:
+            outcome = failure.code
+            raise
+        finally:
+            self._metrics.classified(outcome, tokens)
+        data = [
+            {"index": n, "label": ready.labels[probs.index(max(probs))], "probs": probs, "num_classes": len(probs)}
+            for n, probs in enumerate(map(list, shares))
+        ]
+        head = {"id": f"classify-{uuid4().hex}", "object": "list", "model": body.model, "labels": ready.labels}
+        usage = {"prompt_tokens": tokens, "completion_tokens": 0, "total_tokens": tokens}
+        return Response(200, to_json({**head, "data": data, "usage": usage}))
+
+    def _check_room(self, more: int) -> None:
+        if self._link.active + more > self._most_requests:
+            raise WireError(429, "too many requests wait already", code="queue_full", retry_after=1)
+
     def _adapter_named(self, model: str) -> str | None:
         if model == self._base_model:
             return None
@@ -137,16 +177,7 @@ class Front:
             else:
                 encoding = self._tokenizer.encode(prompt)
             prompt = encoding.ids
-        if not prompt:
-            raise WireError(400, "the prompt has no tokens", code="invalid_request", param="prompt")
-        if max(prompt) >= ready.vocabulary:
-            message = f"prompt: ids must be below {ready.vocabulary}, the size of the vocabulary"
-            raise WireError(400, message, code="invalid_request", param="prompt")
-        if len(prompt) >= ready.context:
-            message = (
-                f"the prompt has {len(prompt)} tokens; the model's context is {ready.context}, answer included"
-            )
-            raise WireError(400, message, code="context_length_exceeded", param="prompt")
+        _check_ids(prompt, ready, "prompt", ready.context)
         return prompt
 
     async def _models(self, request: Request, ready: Ready) -> Response:
@@ -184,6 +215,19 @@ class Front:
 
     async def _show_metrics(self, request: Request, ready: Ready) -> Response:
         return Response(200, self._metrics.exposition(), "text/plain; version=0.0.4; charset=utf-8")
+
+
+def _check_ids(ids: Sequence[int], ready: Ready, param: str, below: int) -> None:
+    """``below``: so many tokens are too many."""
+    if not ids:
+        raise WireError(400, f"the {param} has no tokens", code="invalid_request", param=param)
+    if max(ids) >= ready.vocabulary:
+        message = f"{param}: ids must be below {ready.vocabulary}, the size of the vocabulary"
+        raise WireError(400, message, code="invalid_request", param=param)
+    if len(ids) >= below:
+        room = f"the model's context is {ready.context}{'' if ready.labels else ', answer included'}"
+        message = f"the {param} has {len(ids)} tokens; {room}"
+        raise WireError(400, message, code="context_length_exceeded", param=param)
 
 
 def _sampling(body: CompletionBody, index: int, prompt_tokens: int, ready: Ready) -> Sampling:

@@ -72,12 +72,29 @@ class Detach:
 
 
 @dataclass(frozen=True, slots=True)
+class Classify:
+    """front → core with a label head: read one text; answered by ``Classified``."""
+
+    id: int
+    ids: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
 class Ready:
     """core → front, once: the model is loaded."""
 
     context: int  # the most tokens of prompt and answer together
     vocabulary: int  # ids are below this
     end_ids: Sequence[int]
+    labels: Sequence[str] = ()  # of a label head, which writes no text
+
+
+@dataclass(frozen=True, slots=True)
+class Classified:
+    """core → front: each label's share, in the order of ``Ready.labels``."""
+
+    id: int
+    shares: Sequence[float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +154,11 @@ class Evicted:
     name: str
 
 
-Message = Submit | Cancel | Attach | Detach | Ready | Turn | Failed | Answer | Evicted
-_KINDS = {kind.__name__: kind for kind in (Submit, Cancel, Attach, Detach, Ready, Turn, Failed, Answer, Evicted)}
+Message = Submit | Cancel | Attach | Detach | Classify | Ready | Turn | Classified | Failed | Answer | Evicted
+_KINDS = {
+    kind.__name__: kind
+    for kind in (Submit, Cancel, Attach, Detach, Classify, Ready, Turn, Classified, Failed, Answer, Evicted)
+}
 
 
 def encode(message: Message) -> bytes:

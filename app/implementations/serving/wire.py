@@ -76,6 +76,19 @@ class CompletionBody(_Body):
         return [self.stop] if isinstance(self.stop, str) else self.stop or []
 
 
+class ClassifyBody(_Body):
+    """Token ids of a text, or of several, each for itself."""
+
+    model: str = Field(min_length=1, max_length=256)
+    input: TokenIds | Annotated[list[TokenIds], Field(max_length=MOST_RUNNING)] = Field(min_length=1)
+
+    @property
+    def texts(self) -> Sequence[Sequence[int]]:
+        return [one for one in self.input if isinstance(one, list)] or [
+            [i for i in self.input if isinstance(i, int)]
+        ]
+
+
 class LoadAdapterBody(_Body):
     lora_name: str = Field(min_length=1, max_length=256)
     lora_path: str = Field(min_length=1, max_length=4096)

@@ -6,11 +6,17 @@ from pathlib import Path
 import pytest
 import yaml
 
-from app.core.entities.inference import AnswerOptions
+from app.core.entities.datasets import Message
+from app.core.entities.engines import EngineName
+from app.core.entities.inference import ChatRequest
 from app.core.entities.jobs import JobState
 from app.core.errors import Invalid
+from app.implementations.serving.label_config import head_labels
+from app.implementations.serving.label_head import load_label_head
+from app.processes.engine_folders import engine_folders
 from tests.running_service import ROOT, Developer, MakeService, Service
 
+QUESTION: list[Message] = [{"role": "user", "content": "Where is my parcel?"}]
 CATALOGUE = {
     "tiny-random": {"source": "random", "location": "llama"},
     "tiny-encoder": {"source": "random", "location": "bert"},
@@ -49,10 +55,14 @@ def test_tickets_are_learnt_and_the_version_tells_labels_only(service: Service) 
         assert job.metrics["trained_tokens"] == 2 * 168
         version = service.services.models.version(str(job.model_version_id))
         assert (version.base_model, version.generates) == (base, False)
+        engine = EngineName(base, version.artifacts)
+        folder, base_folder = engine_folders(service.settings, engine)
+        shares = load_label_head(folder, base_folder, head_labels(folder), "fp32").shares([5, 6, 7])
+        assert (len(shares), sum(shares)) == (6, pytest.approx(1))
 
     for model in ("tickets:1", "tickets:2", "tiny-encoder"):
         with pytest.raises(Invalid) as caught:
-            service.services.inference.predict(Developer, ["Where is my parcel?"], AnswerOptions(), model)
+            service.services.inference.chat(Developer, ChatRequest(QUESTION, model))
         assert caught.value.code == "not_generative"
         with pytest.raises(Invalid) as caught:
             service.services.evaluation.evaluate(model, str(ROOT / "data" / "raw" / "sample_data.json"))

@@ -22,6 +22,7 @@ from app.implementations.serving.engine import MOST_WAITING
 from app.implementations.serving.engine_admin import HttpEngineAdmin
 from app.implementations.serving.engine_client import HttpEngineClient
 from app.implementations.serving.messages import MOST_RUNNING
+from app.implementations.serving.places import EnginePlaces
 from tests.running_engine import BASE, SECRET, Engine, parts, running, start
 from tests.serving_models import CONTEXT
 
@@ -346,7 +347,7 @@ def test_the_front_has_no_torch(engine: Engine) -> None:
 
 
 def test_the_client_of_the_gateway(engine: Engine, models_dir: Path) -> None:
-    client = HttpEngineClient({BASE: engine.url}, SECRET, 30)
+    client = HttpEngineClient(EnginePlaces({BASE: engine.url}, SECRET), 30)
     short = AnswerOptions(max_tokens=12)
     assert client.resident() == [BASE]
     request = GenerationRequest(BASE, [5, 6, 7], short, adapter=Adapter("v:1", str(models_dir / "two")))
@@ -364,7 +365,7 @@ def test_the_client_of_the_gateway(engine: Engine, models_dir: Path) -> None:
 
 
 def test_the_operators_client(engine: Engine, models_dir: Path) -> None:
-    admin = HttpEngineAdmin({BASE: engine.url}, SECRET, 60)
+    admin = HttpEngineAdmin(EnginePlaces({BASE: engine.url}, SECRET), 60)
     adapter = Adapter("v:2", str(models_dir / "two"), pinned=True)
     assert admin.kind(BASE) is EngineKind.OURS
     admin.load(BASE, adapter)
@@ -378,7 +379,7 @@ def test_the_operators_client(engine: Engine, models_dir: Path) -> None:
     assert admin.unload(BASE, "v:2") is True
     assert told() is None
     # As after a restart of the engine: the next request brings the pin along.
-    client = HttpEngineClient({BASE: engine.url}, SECRET, 60)
+    client = HttpEngineClient(EnginePlaces({BASE: engine.url}, SECRET), 60)
     client.generate(GenerationRequest(BASE, [5, 6, 7], AnswerOptions(max_tokens=2), adapter=adapter))
     assert told() == (True, True)
     with pytest.raises(Invalid, match="cannot be read"):

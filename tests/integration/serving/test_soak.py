@@ -20,6 +20,7 @@ import pytest
 from app.core.entities.inference import Adapter
 from app.core.errors import TooMany, Unavailable
 from app.implementations.serving.engine_client import HttpEngineClient
+from app.implementations.serving.places import EnginePlaces
 from tests.running_engine import BASE, SECRET, Engine, asked, free_port, parts, running
 from tests.serving_models import write_adapter
 
@@ -41,7 +42,7 @@ class Traffic:
         self.down = threading.Event()
         self.over = threading.Event()
         self._adapters = adapters
-        self._client = HttpEngineClient({BASE: f"http://127.0.0.1:{port}"}, SECRET, 30)
+        self._client = HttpEngineClient(EnginePlaces({BASE: f"http://127.0.0.1:{port}"}, SECRET), 30)
         self._engine = Engine(None, port)  # type: ignore[arg-type]
 
     def run(self, number: int) -> None:

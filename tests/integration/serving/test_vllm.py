@@ -24,6 +24,7 @@ from app.core.entities.inference import Adapter
 from app.core.errors import Invalid, Unavailable
 from app.implementations.queue.process_tree import kill_session
 from app.implementations.serving.engine_client import HttpEngineClient
+from app.implementations.serving.places import EnginePlaces
 from benchmarks.environments import ready
 from benchmarks.processes import ROOT
 from tests.running_engine import BASE, SECRET, Engine, asked, free_port, parts, running
@@ -93,7 +94,7 @@ def server(request: pytest.FixtureRequest, house: Path) -> Iterator[Engine]:
 
 @pytest.fixture(scope="module")
 def client(server: Engine) -> HttpEngineClient:
-    return HttpEngineClient({BASE: server.url}, SECRET, 60)
+    return HttpEngineClient(EnginePlaces({BASE: server.url}, SECRET), 60)
 
 
 def reference(house: Path, adapter: str | None) -> str:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.core.entities.engines import EngineKind, not_servable
+from app.core.entities.engines import EngineKind, needs_own_engine, not_servable
 from app.core.entities.training_config import TrainingConfig
 
 OURS, VLLM, OTHER = EngineKind
@@ -24,10 +24,16 @@ def test_dora_is_ours_alone():
     assert "use_dora" in not_servable(config(use_dora=True), VLLM)
 
 
-@pytest.mark.parametrize("engine", list(EngineKind))
-def test_what_is_no_adapter_of_a_generative_base_is_served_by_none(engine):
-    assert "adaptation: full" in not_servable(config(adaptation="full"), engine)
-    assert "label head" in not_servable(config(objective="classification"), engine)
+@pytest.mark.parametrize("engine", [VLLM, OTHER])
+def test_what_is_no_adapter_of_a_generative_base_is_ours_alone(engine):
+    for changes, why in (
+        ({"adaptation": "full"}, "adaptation: full"),
+        ({"objective": "classification"}, "label head"),
+    ):
+        assert needs_own_engine(config(**changes))
+        assert not_servable(config(**changes), OURS) is None
+        assert why in not_servable(config(**changes), engine)
+    assert not needs_own_engine(config())
 
 
 def test_versions_of_earlier_days_lack_keys():

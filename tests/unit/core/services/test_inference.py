@@ -1,6 +1,6 @@
 """Which model answers, with which template, over in-memory twins."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.core.entities.datasets import Message, TokenizedRow
+from app.core.entities.engines import EngineName
 from app.core.entities.identity import Principal, Role
 from app.core.entities.inference import (
     Adapter,
@@ -18,6 +19,8 @@ from app.core.entities.inference import (
     Choice,
     Generation,
     GenerationRequest,
+    LabelPrediction,
+    LabelRequest,
     Piece,
     Prediction,
     TokenCounts,
@@ -54,7 +57,8 @@ class LetterTokenizer(ChatTokenizer):
         raise AssertionError("serving does not train")
 
     def encode_plain(self, text: str, max_length: int | None) -> TokenizedRow:
-        raise AssertionError("text is generated from prompts")
+        ids = [ord(c) for c in text][:max_length]
+        return TokenizedRow(0, ids, [])
 
     def token_texts(self, ids: Sequence[int]) -> list[str]:
         raise AssertionError("serving shows no tokens")
@@ -111,6 +115,7 @@ class MemoryEngines(EngineClient):
         self.bases = bases
         self.text = text
         self.asked: list[GenerationRequest] = []
+        self.classified: list[LabelRequest] = []
         self.ended = 0  # streams
 
     def resident(self) -> Sequence[str]:
@@ -124,6 +129,10 @@ class MemoryEngines(EngineClient):
             raise Unavailable("nobody knows", code="engine_unavailable")
         choices = [Choice(self.text, "stop") for _ in range(request.options.n)]
         return Generation(choices, TokenCounts(len(request.prompt_ids), 3))
+
+    def classify(self, request: LabelRequest) -> Sequence[Mapping[str, float]]:
+        self.classified.append(request)
+        return [{"delivery": 0.25, "defect": 0.75} for _ in request.texts]
 
     def stream(self, request: GenerationRequest) -> Generator[Piece]:
         generation = self.generate(request)
@@ -258,16 +267,6 @@ def test_a_model_that_the_project_does_not_have(
     assert caught.value.code == "model_not_found"
 
 
-def test_a_label_head_writes_no_text(
-    service: InferenceService, versions: MemoryModelVersionRepository, engines: MemoryEngines
-) -> None:
-    versions.publish(version("tickets", config={"objective": "classification"}))
-    with pytest.raises(Invalid, match="tickets:1") as caught:
-        ask(service, "tickets")
-    assert caught.value.code == "not_generative"
-    assert engines.asked == []
-
-
 def test_an_encoder_writes_no_text(service: InferenceService, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LetterTokenizer, "generates", False)
     with pytest.raises(Invalid, match="big") as caught:
@@ -284,14 +283,54 @@ def test_another_projects_model_does_not_exist(
     assert engines.asked == []
 
 
-def test_a_whole_model_is_no_adapter(
-    service: InferenceService, versions: MemoryModelVersionRepository, engines: MemoryEngines
+def test_a_whole_model_is_asked_through_its_own_engine(
+    service: InferenceService,
+    versions: MemoryModelVersionRepository,
+    engines: MemoryEngines,
+    usage: KeptUsage,
 ) -> None:
     versions.publish(version("support", config={"adaptation": "full"}))
-    with pytest.raises(Invalid, match=r"models/registry/folder-support.*adaptation: lora") as caught:
-        ask(service, "support")
-    assert caught.value.code == "not_servable"
-    assert engines.asked == []
+    assert ask(service, "support").model == "support:1"
+    (asked,) = engines.asked
+    assert (asked.engine, asked.adapter) == (EngineName("tiny", "folder-support"), None)
+    assert str(asked.engine) == "folder-support"
+    assert [(row.base_model, row.version_id) for row in usage.rows] == [("tiny", "id-support")]
+
+
+def test_a_label_head_tells_each_texts_label(
+    service: InferenceService,
+    versions: MemoryModelVersionRepository,
+    engines: MemoryEngines,
+    usage: KeptUsage,
+) -> None:
+    versions.publish(version("tickets", config={"objective": "classification", "max_length": 16}))
+    told = service.predict(
+        ASKER, ["late", "broken" * 9], AnswerOptions(max_tokens=9, deadline_seconds=3), "tickets"
+    )
+    scores = {"delivery": 0.25, "defect": 0.75}
+    assert told == [LabelPrediction("defect", scores, "tickets:1", tokens) for tokens in (4, 16)]
+    (asked,) = engines.classified
+    assert asked.engine == EngineName("tiny", "folder-tickets")
+    assert asked.texts == [list(map(ord, text)) for text in ("late", ("broken" * 9)[:16])]
+    assert asked.deadline_seconds == 3
+    assert [(row.prompt_tokens, row.completion_tokens, row.error) for row in usage.rows] == [(20, 0, None)]
+
+
+def test_a_label_head_names_what_it_does_not_take(
+    service: InferenceService, versions: MemoryModelVersionRepository, engines: MemoryEngines
+) -> None:
+    versions.publish(version("tickets", config={"objective": "classification"}))
+    with pytest.raises(Invalid) as caught:
+        service.predict(ASKER, ["late"], AnswerOptions(temperature=1, stop=["x"]), "tickets")
+    assert [fault.where for fault in caught.value.faults] == ["temperature", "stop"]
+    with pytest.raises(Invalid) as caught:
+        service.predict(ASKER, ["late", "", "gone"], AnswerOptions(), "tickets")
+    assert [(fault.where, fault.code) for fault in caught.value.faults] == [("texts.1", "no_token")]
+    for chat in (service.chat, service.stream):
+        with pytest.raises(Invalid, match="tickets:1 reads text and writes none") as caught:
+            chat(ASKER, ChatRequest([{"role": "user", "content": "hi"}], "tickets"))
+        assert caught.value.code == "not_generative"
+    assert engines.asked == engines.classified == []
 
 
 def test_what_is_no_reference_is_refused(service: InferenceService) -> None:

@@ -13,6 +13,7 @@ from app.core.entities.engines import EngineKind, EngineState, LoadedAdapter
 from app.core.entities.inference import Adapter
 from app.core.errors import Invalid, Unavailable
 from app.implementations.serving.engine_admin import HttpEngineAdmin
+from app.implementations.serving.places import EnginePlaces
 
 ADAPTER = Adapter("version-1", "/models/registry/version-1")
 PINNED = replace(ADAPTER, pinned=True)
@@ -83,7 +84,7 @@ def engine(request: pytest.FixtureRequest) -> Iterator[FakeEngine]:
 
 @pytest.fixture
 def admin(engine: FakeEngine) -> HttpEngineAdmin:
-    return HttpEngineAdmin({"tiny": engine.url + "/"}, "secret", 5.0)
+    return HttpEngineAdmin(EnginePlaces({"tiny": engine.url + "/"}, "secret"), 5.0)
 
 
 def ours_and(*others: str) -> pytest.MarkDecorator:
@@ -157,7 +158,7 @@ def test_an_engine_that_does_not_answer(admin: HttpEngineAdmin, engine: FakeEngi
 
 
 def test_a_base_without_an_engine(admin: HttpEngineAdmin) -> None:
-    for ask in (lambda: admin.load("big", ADAPTER), lambda: admin.unload("big", "x")):
-        with pytest.raises(Unavailable, match="big") as refused:
-            ask()
-        assert refused.value.code == "base_not_resident"
+    with pytest.raises(Unavailable, match="big") as refused:
+        admin.load("big", ADAPTER)
+    assert refused.value.code == "base_not_resident"
+    assert admin.unload("big", "x") is False  # it holds nothing

@@ -23,6 +23,7 @@ from app.core.entities.inference import (
 )
 from app.core.errors import AppError, Invalid, TooMany, Unavailable
 from app.implementations.serving.engine_client import HttpEngineClient
+from app.implementations.serving.places import EnginePlaces
 from app.implementations.serving.wire import CompletionBody
 
 ADAPTER = Adapter("version-1", "/models/registry/version-1")
@@ -156,7 +157,7 @@ def engine() -> Iterator[FakeEngine]:
 
 @pytest.fixture
 def client(engine: FakeEngine) -> HttpEngineClient:
-    return HttpEngineClient({"tiny": engine.url + "/"}, "secret", 5.0)
+    return HttpEngineClient(EnginePlaces({"tiny": engine.url + "/"}, "secret"), 5.0)
 
 
 def request(base: str = "tiny", adapter: Adapter | None = None, **options: Any) -> GenerationRequest:
@@ -307,16 +308,16 @@ def test_an_adapter_that_the_engine_refuses(
 def test_a_base_that_nobody_serves_names_those_that_are(client: HttpEngineClient, engine: FakeEngine) -> None:
     error = error_of(lambda: client.generate(request("big")))
     assert (error.status, error.code) == (503, "base_not_resident")
-    assert "resident: tiny" in error.message
+    assert "there are: tiny" in error.message
     assert engine.asked("/v1/completions") == []
-    error = error_of(lambda: HttpEngineClient({"big": engine.url}, None, 5).generate(request("big")))
+    error = error_of(lambda: HttpEngineClient(EnginePlaces({"big": engine.url}, None), 5).generate(request("big")))
     assert error.code == "base_not_resident"  # an engine of another base model
 
 
 def test_an_engine_that_is_not_there() -> None:
     gone = FakeEngine()
     gone.close()
-    client = HttpEngineClient({"tiny": gone.url}, None, 5)
+    client = HttpEngineClient(EnginePlaces({"tiny": gone.url}, None), 5)
     error = error_of(lambda: client.generate(request()))
     assert (error.status, error.code, error.retry_after) == (503, "engine_unavailable", 2)
     assert gone.url not in error.message
@@ -355,7 +356,7 @@ def test_a_generation_that_takes_too_long(
         engine.release.wait(30)
 
     engine.reply = hang
-    client = HttpEngineClient({"tiny": engine.url}, None, limit)
+    client = HttpEngineClient(EnginePlaces({"tiny": engine.url}, None), limit)
     error = error_of(lambda: text_of(client, request(**options), way))
     assert (error.status, error.code) == (503, "engine_timeout")
 
@@ -384,5 +385,7 @@ def test_health_is_asked_once_a_second_at_most(
 
 
 def test_resident_bases_come_in_the_order_of_configuration(engine: FakeEngine) -> None:
-    client = HttpEngineClient({"b": engine.url, "down": "http://127.0.0.1:9", "a": engine.url}, None, 5)
+    client = HttpEngineClient(
+        EnginePlaces({"b": engine.url, "down": "http://127.0.0.1:9", "a": engine.url}, None), 5
+    )
     assert client.resident() == ["b", "a"]
