@@ -39,6 +39,8 @@ TENANT_DATA = [
     "datasets",
     "dataset_versions",
     "dataset_tags",
+    "api_keys",
+    "sessions",
 ]
 MIGRATE = """
 import sys
@@ -102,7 +104,7 @@ def test_flask_db_upgrades_and_downgrades(app, empty_engine):
     assert schema_fault(empty_engine) is None
 
 
-@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004"])
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004", "0005"])
 def test_jobs_of_an_earlier_schema_are_kept(app, empty_engine, make_job, revision):
     upgrade(revision=revision)
     job = make_job()
@@ -197,8 +199,8 @@ def test_another_schema_is_named_with_what_mends_it(empty_engine, revision, says
 
 def test_an_older_schema_asks_for_the_upgrade(empty_engine, monkeypatch):
     migrate_empty(empty_engine)
-    monkeypatch.setattr("app.repositories.database._revisions", lambda: ("9999", "0005"))
-    assert "(0005) is older than this code (9999): run `flask --app run db upgrade`" in schema_fault(empty_engine)
+    monkeypatch.setattr("app.repositories.database._revisions", lambda: ("9999", "0006"))
+    assert "(0006) is older than this code (9999): run `flask --app run db upgrade`" in schema_fault(empty_engine)
 
 
 def test_a_database_that_is_away_is_unavailable(tmp_path):
