@@ -32,7 +32,7 @@ class UserRow(Base):
 
     id: Mapped[Id]
     username: Mapped[Str] = mapped_column(unique=True)
-    password_hash: Mapped[Str | None]  # None: a service account's
+    password_hash: Mapped[Str]  # empty: a service account's
     created_at: Mapped[Time]
     is_operator: Mapped[bool] = mapped_column(default=False)
     is_service: Mapped[bool] = mapped_column(default=False)

@@ -1,8 +1,8 @@
 """API keys: how they look, and what is known of one.
 
-A key is ``llmft_``, 40 random letters and digits (238 bits), and six that are their CRC-32: a scanner that finds one
-in a repository knows what it is, and a mistyped one is refused without a look into the database. It is random, so
-SHA-256 is hash enough: there is nothing to guess.
+A key is ``llmft_``, 40 random letters and digits (238 bits), and six that are their CRC-32: a scanner that finds
+one in a repository knows what it is, and a mistyped one is refused without a look into the database. It is random,
+so SHA-256 is hash enough: there is nothing to guess.
 """
 
 import re

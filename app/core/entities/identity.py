@@ -47,11 +47,14 @@ class Project:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A person, or a service account of one project, ``name@project``, which has keys and no password."""
+    """A person, or a service account of one project, ``name@project``, which has keys and no password.
+
+    Its ``password_hash`` is empty then: no password matches that.
+    """
 
     id: str
     username: str
-    password_hash: str | None
+    password_hash: str
     created_at: datetime
     is_operator: bool = False
     is_service: bool = False

@@ -51,10 +51,9 @@ class IdentityService:
         """
         decoy = self._decoy
         user = self._users.by_username(username) if USERNAME.fullmatch(username) else None
-        password_hash = user.password_hash if user else None
-        matches = self._passwords.matches(password, password_hash or decoy)
+        matches = self._passwords.matches(password, user.password_hash if user else decoy)
         memberships = self._users.memberships(user.id) if user and matches else ()
-        if user is None or password_hash is None or not memberships:
+        if user is None or not memberships:
             raise Unauthorized("the username or the password is wrong", code="invalid_credentials")
         project = project_id or memberships[0].project_id
         if project not in {membership.project_id for membership in memberships}:

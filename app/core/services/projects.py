@@ -75,7 +75,7 @@ class ProjectService:
         user = User(
             id=str(uuid.uuid4()),
             username=f"{name}@{principal.project_id}",
-            password_hash=None,
+            password_hash="",
             created_at=datetime.now(UTC),
             is_service=True,
         )
