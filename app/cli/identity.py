@@ -95,7 +95,11 @@ def remove_member(project_id: str, username: str) -> None:
     "--role", type=_MEMBER_ROLE, default="developer", show_default=True, help="Of an account that is made for it."
 )
 @click.option(
-    "--scope", "scopes", type=click.Choice(list(Scope)), multiple=True, help="May be repeated; else all."
+    "--scope",
+    "scopes",
+    type=click.Choice([scope.value for scope in Scope]),
+    multiple=True,
+    help="May be repeated; else all.",
 )
 @click.option("--days", type=click.IntRange(1), help="That it is good for; else until it is revoked.")
 def create_key(

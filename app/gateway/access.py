@@ -1,9 +1,9 @@
 """The matrix of roles and routes: the one place where it is written down.
 
 Each route that wants a caller stands here once, by the part of the service that it belongs to (its scope: what an
-API key may be held to) and the least role that may call it. The routes' own ``require`` is checked against it, and so
-are the OpenAPI document and every role (tests/unit/api/test_access.py). A route that is missing is refused to every
-key that has scopes.
+API key may be held to) and the least role that may call it. The routes' own ``require``, the OpenAPI document and
+every role are checked against it (tests/unit/api/test_access.py). A route that is missing is refused to every key
+that has scopes.
 """
 
 from collections.abc import Mapping, Sequence
