@@ -16,8 +16,8 @@ TOKEN=$(curl -s http://127.0.0.1:5000/api/v1/auth/token \\
 
 A token lives for half an hour, and `POST /api/v1/auth/refresh` gets the next one. A **viewer** may read and
 predict, a **developer** may train, cancel and set aliases as well, an **admin** manages the project's members and
-keys, and an **operator** what is the host's: engines, files under `data/raw`, users, projects. A key may be held to
-**scopes**: `datasets`, `train`, `infer`, `models`, `engines`, `usage`, `access`.
+keys, and an **operator** what is the host's: engines, files under `data/raw`, users, projects. A key may be held
+to **scopes**: `datasets`, `train`, `infer`, `models`, `engines`, `usage`, `access`.
 Users are made on the host, `flask users create NAME --role developer --password-stdin`, or by an operator.
 
 ## Upload, train, watch, ask
