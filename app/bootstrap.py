@@ -126,6 +126,8 @@ REPOSITORIES = ComponentFactory[Any](
         "jobs": "app.repositories.jobs:SqlJobRepository",
         "versions": "app.repositories.model_versions:SqlModelVersionRepository",
         "users": "app.repositories.users:SqlUserRepository",
+        "api_keys": "app.repositories.api_keys:SqlKeyRepository",
+        "sessions": "app.repositories.sessions:SqlSessionRepository",
         "datasets": "app.repositories.datasets:SqlDatasetRepository",
         "usage": "app.repositories.usage:SqlUsageRepository",
         "health": "app.repositories.database:SqlDatabaseHealth",
@@ -217,7 +219,7 @@ def prepare_instance(app: Flask) -> str | None:
         if problem := services.monitoring.database_problem():
             raise SettingsError(problem)
         password = settings.admin_password
-        return services.identity.ensure_admin(password.get_secret_value() if password else None)
+        return services.accounts.ensure_admin(password.get_secret_value() if password else None)
 
 
 def write_histogram(target: Path, lengths: Sequence[int], unit: str, percentiles: Mapping[int, int]) -> None:
@@ -278,6 +280,9 @@ def build_celery(settings: Settings) -> Any:
 
 def build_services(settings: Settings, engine: Engine, *, inline: bool = False) -> Services:
     """Wire everything. ``inline`` is the foreground: jobs wait for no worker."""
+    from app.core.services.accounts import AccountService
+    from app.core.services.api_keys import ApiKeyService
+    from app.core.services.callers import RecentCallers
     from app.core.services.data_preparation import DataPreparationService
     from app.core.services.dataset_versions import DatasetVersionService
     from app.core.services.datasets import DatasetService
@@ -290,6 +295,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
     from app.core.services.lab import LabService
     from app.core.services.model_management import ModelManagementService
     from app.core.services.monitoring import MonitoringService
+    from app.core.services.projects import ProjectService
     from app.core.services.targets import Targets
     from app.core.services.training import TrainingService
     from app.core.services.usage import UsageService
@@ -339,6 +345,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
         "tokens",
         secret_key=settings.secret_key.get_secret_value() if settings.secret_key else None,
         key_file=settings.instance_dir / "secret_key",
+        old_secret_keys=[key.get_secret_value() for key in settings.old_secret_keys],
     )
     defaults = load_training_config(settings.train_config_file)
     if settings.default_base_model:
@@ -352,16 +359,24 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
         threads=trainer_threads,
     )
 
+    callers, passwords = RecentCallers(), COMPONENTS.create("passwords")
     limits = Limits(settings.project_max_running, settings.project_max_queued)
     files = DatasetService(datasets=datasets, bases=bases)
     dataset_versions = DatasetVersionService(repository=repository("datasets"), library=library)
     return Services(
         identity=IdentityService(
             users=repository("users"),
-            passwords=COMPONENTS.create("passwords"),
+            keys=repository("api_keys"),
+            sessions=repository("sessions"),
+            passwords=passwords,
             tokens=tokens,
+            callers=callers,
             token_seconds=settings.token_seconds,
+            session_seconds=settings.session_seconds,
         ),
+        accounts=AccountService(repository("users"), repository("sessions"), passwords, callers),
+        projects=ProjectService(repository("users"), callers),
+        api_keys=ApiKeyService(repository("api_keys"), repository("users"), callers, tokens),
         datasets=files,
         dataset_versions=dataset_versions,
         data_preparation=DataPreparationService(

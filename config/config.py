@@ -89,7 +89,9 @@ class Settings(BaseSettings):
     data_max_depth: int = Field(32, ge=4, le=100)  # of lists and objects in a row
 
     secret_key: SecretStr | None = None  # signs access tokens; None: made at the first start in instance_dir
-    token_seconds: int = Field(3600, ge=60, le=86_400)
+    old_secret_keys: list[SecretStr] = []  # that still verify while tokens live that they signed
+    token_seconds: int = Field(1800, ge=60, le=86_400)
+    session_seconds: int = Field(14 * 86_400, ge=60)  # from a log-in on, however often it is refreshed
     admin_password: SecretStr | None = None
     metrics_token: SecretStr | None = None
     rate_limit: str = "600 per minute"  # a user, every route
@@ -99,11 +101,12 @@ class Settings(BaseSettings):
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
-    @field_validator("secret_key")
+    @field_validator("secret_key", "old_secret_keys")
     @classmethod
-    def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
+    def _long_enough(cls, value: SecretStr | list[SecretStr] | None) -> SecretStr | list[SecretStr] | None:
         # RFC 7518 § 3.2: a key at least as long as HS256's output.
-        if value is not None and len(value.get_secret_value().encode()) < 32:
+        keys = value if isinstance(value, list) else [value] if value else []
+        if any(len(key.get_secret_value().encode()) < 32 for key in keys):
             raise ValueError("must have at least 32 bytes")
         return value
 

@@ -37,7 +37,7 @@ CHATML = (
 CELERY = ("-m", "celery", "-A", "run", "worker", "--without-mingle")
 WAIT_SECONDS = 60.0
 
-Developer = Principal("user-1", "dev", DEFAULT_PROJECT_ID, Role.DEVELOPER)
+Developer = Principal("user-1", "dev", DEFAULT_PROJECT_ID, Role.OPERATOR)
 
 
 def make_base(folder: Path) -> None:

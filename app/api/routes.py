@@ -8,14 +8,21 @@ from app.api.docs.description import DESCRIPTION
 from app.api.docs.routes import blueprint as docs
 from app.api.engines.routes import blueprint as engines
 from app.api.infer.routes import blueprint as infer
+from app.api.keys.routes import blueprint as keys
 from app.api.models.routes import blueprint as models
 from app.api.monitor.routes import blueprint as monitor
+from app.api.projects.routes import members, projects
 from app.api.train.routes import blueprint as train
 from app.api.train.schemas import document_training_config
 from app.api.usage.routes import blueprint as usage
+from app.api.users.routes import blueprint as users
 from app.gateway.openapi import Api
 
 LOGIN_ENDPOINT = "auth.token"
+BEARER = (
+    "An access token (JWT) from `POST /api/v1/auth/token`, or an API key (`llmft_…`) from `POST /api/v1/keys` or "
+    "`flask keys create`. An operation's requirement names the least role that it wants."
+)
 
 
 def init_api(app: Flask, *, rate_limit: str, login_rate_limit: str) -> None:
@@ -28,8 +35,11 @@ def init_api(app: Flask, *, rate_limit: str, login_rate_limit: str) -> None:
         "API_SPEC_OPTIONS": {"info": {"description": description}},
     }
     api = Api(app)
-    api.spec.components.security_scheme("bearer", {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"})
+    api.spec.components.security_scheme("bearer", {"type": "http", "scheme": "bearer", "description": BEARER})
     document_training_config(api)
-    for blueprint in (auth, datasets, train, infer, models, engines, usage, monitor):
+    for blueprint in (
+        *(auth, keys, members, projects, users),
+        *(datasets, train, infer, models, engines, usage, monitor),
+    ):
         api.register_blueprint(blueprint)
     app.register_blueprint(docs)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Any
@@ -14,10 +13,10 @@ from flask.cli import with_appcontext
 from app.cli.base import OPERATOR, Command, Commands, services
 from app.cli.chat import chat
 from app.cli.data import data
+from app.cli.identity import keys, projects, users
 from app.cli.jobs import jobs
 from app.cli.models import models
 from app.core.entities.forecasts import in_minutes
-from app.core.entities.identity import Role
 from app.core.entities.inference import AnswerOptions, LabelPrediction, Sampling
 from app.core.entities.jobs import DEFAULT_QUEUE, PRIORITIES
 
@@ -27,39 +26,15 @@ if TYPE_CHECKING:
 _LAB_MODEL = "A base model or a version (name, name:3, name@alias), of Llama's architecture."
 
 
-users = Commands("users", help="People who may call the service.")
 train = Commands("train", help="Ask for fine-tuning jobs; `flask jobs` says what becomes of them.")
 lab = Commands("lab", help="To learn from: small things to try, on this machine.")
 
 
 def init_cli(app: Flask) -> None:
-    for group in (users, data, train, jobs, models, lab):
+    for group in (users, projects, keys, data, train, jobs, models, lab):
         app.cli.add_command(group)
     app.cli.add_command(predict)
     app.cli.add_command(chat)
-
-
-@users.command("create")
-@click.argument("name")
-@click.option("--role", type=click.Choice([role.value for role in Role]), required=True)
-@click.option("--password-stdin", is_flag=True, help="Read the password from the first line of standard input.")
-def create_user(name: str, role: str, password_stdin: bool) -> None:
-    """Make a user NAME. Without --password-stdin it asks for the password."""
-    identity = services().identity
-    if password_stdin:
-        password = sys.stdin.readline().rstrip("\r\n")
-    else:
-        password = click.prompt("Password", hide_input=True, confirmation_prompt=True)
-    user = identity.create_user(name, password, Role(role))
-    click.echo(f"created {user.username} ({role})")
-
-
-@users.command("list")
-def list_users() -> None:
-    """List users and their roles."""
-    for user, memberships in services().identity.users():
-        roles = ", ".join(f"{m.role.value} of {m.project_id}" for m in memberships)
-        click.echo(f"{user.username:24} {roles:32} {user.created_at:%Y-%m-%d %H:%M}")
 
 
 def _job_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -15,7 +15,7 @@ from app.extensions import current_services
 if TYPE_CHECKING:
     from app.core.services import Services
 
-OPERATOR = Principal(user_id="operator", username="operator", project_id=DEFAULT_PROJECT_ID, role=Role.ADMIN)
+OPERATOR = Principal(user_id="operator", username="operator", project_id=DEFAULT_PROJECT_ID, role=Role.OPERATOR)
 
 
 class Command(click.Command):

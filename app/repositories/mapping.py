@@ -4,19 +4,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
+from app.core.entities.api_keys import ApiKey
 from app.core.entities.dataset_versions import Dataset, DatasetVersion
-from app.core.entities.identity import User
+from app.core.entities.identity import Scope, Session, User
 from app.core.entities.jobs import FineTuningJob, JobError, JobEvent, JobState, Progress
 from app.core.entities.models import ModelAlias, ModelVersion
 from app.core.entities.usage import Usage
 from app.core.errors import Fault
 from app.repositories.tables import (
+    ApiKeyRow,
     DatasetRow,
     DatasetVersionRow,
     JobEventRow,
     JobRow,
     ModelAliasRow,
     ModelVersionRow,
+    SessionRow,
     UserRow,
 )
 
@@ -92,6 +95,22 @@ def user_row(user: User) -> UserRow:
 
 def user_entity(row: UserRow) -> User:
     return User(**_columns(User, row))
+
+
+def key_row(key: ApiKey) -> ApiKeyRow:
+    return ApiKeyRow(**_values(key))
+
+
+def key_entity(row: ApiKeyRow) -> ApiKey:
+    return ApiKey(**{**_columns(ApiKey, row), "scopes": tuple(map(Scope, row.scopes))})
+
+
+def session_row(session: Session) -> SessionRow:
+    return SessionRow(**_values(session))
+
+
+def session_entity(row: SessionRow) -> Session:
+    return Session(**_columns(Session, row))
 
 
 def error_json(error: JobError) -> dict[str, Any]:

@@ -9,15 +9,12 @@ from threading import RLock
 from typing import Any, Literal, TypeVar, cast
 
 from app.core.entities.dataset_versions import Dataset, DatasetSummary, DatasetVersion
-from app.core.entities.identity import DEFAULT_PROJECT_ID, Membership, Role, User
 from app.core.entities.models import ModelAlias, ModelSummary, ModelVersion
 from app.core.entities.usage import Usage, UsageSum
-from app.core.errors import Conflict, NotFound
 from app.core.interfaces.storage import (
     DatasetRepository,
     ModelVersionRepository,
     UsageRepository,
-    UserRepository,
 )
 from app.repositories import dataset_rules, version_rules
 
@@ -226,33 +223,3 @@ def _summed(key: str, rows: Sequence[Usage]) -> UsageSum:
         mean_seconds=fmean(row.seconds for row in rows),
         mean_first_token_seconds=fmean(waits) if waits else None,
     )
-
-
-class MemoryUserRepository(UserRepository):
-    def __init__(self, projects: Sequence[str] = (DEFAULT_PROJECT_ID,)) -> None:
-        self._projects = projects
-        self._users: dict[str, User] = {}
-        self._memberships: list[Membership] = []
-
-    @locked
-    def add(self, user: User, project_id: str, role: Role) -> None:
-        if project_id not in self._projects:
-            raise NotFound(f"there is no project {project_id}")
-        if user.username in self._users:
-            raise Conflict(f"the username {user.username} is taken", code="username_taken")
-        self._users[user.username] = user
-        self._memberships.append(Membership(user.id, project_id, role))
-
-    def by_username(self, username: str) -> User | None:
-        return self._users.get(username)
-
-    @locked
-    def memberships(self, user_id: str) -> Sequence[Membership]:
-        return [membership for membership in self._memberships if membership.user_id == user_id]
-
-    @locked
-    def list(self) -> Sequence[User]:
-        return [user for _, user in sorted(self._users.items())]
-
-    def any(self) -> bool:
-        return bool(self._users)

@@ -32,8 +32,10 @@ class UserRow(Base):
 
     id: Mapped[Id]
     username: Mapped[Str] = mapped_column(unique=True)
-    password_hash: Mapped[Str]
+    password_hash: Mapped[Str]  # empty: a service account's
     created_at: Mapped[Time]
+    is_operator: Mapped[bool] = mapped_column(default=False)
+    is_service: Mapped[bool] = mapped_column(default=False)
 
 
 class MembershipRow(Base):
@@ -43,6 +45,37 @@ class MembershipRow(Base):
     project_id: Mapped[Str] = mapped_column(ForeignKey("projects.id"), primary_key=True, index=True)
     role: Mapped[Str]
     created_at: Mapped[Time]
+
+
+class ApiKeyRow(Base):
+    __tablename__ = "api_keys"
+    __table_args__ = (Index(None, "project_id", "created_at", "id"),)  # list
+
+    id: Mapped[Id]
+    project_id: Mapped[Str] = mapped_column(ForeignKey("projects.id"))
+    user_id: Mapped[Str] = mapped_column(ForeignKey("users.id"))
+    name: Mapped[Str]
+    hash: Mapped[Str] = mapped_column(unique=True)
+    hint: Mapped[Str]
+    scopes: Mapped[list[Any]] = mapped_column(Json)
+    created_by: Mapped[Str]
+    created_at: Mapped[Time]
+    expires_at: Mapped[Time | None]
+    last_used_at: Mapped[Time | None]
+    revoked_at: Mapped[Time | None]
+
+
+class SessionRow(Base):
+    __tablename__ = "sessions"
+
+    id: Mapped[Id]
+    project_id: Mapped[Str] = mapped_column(ForeignKey("projects.id"), index=True)
+    user_id: Mapped[Str] = mapped_column(ForeignKey("users.id"), index=True)
+    handle_hash: Mapped[Str] = mapped_column(unique=True)
+    secret_hash: Mapped[Str]
+    created_at: Mapped[Time]
+    expires_at: Mapped[Time]
+    revoked_at: Mapped[Time | None]
 
 
 class DatasetRow(Base):

@@ -1,17 +1,18 @@
-"""Users and memberships, in a SQL database."""
+"""Users, projects and memberships, in a SQL database."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from sqlalchemy import Engine, select
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
-from app.core.entities.identity import Membership, Role, User
-from app.core.errors import Conflict, NotFound
-from app.core.interfaces.storage import UserRepository
+from app.core.entities.identity import Member, Membership, Project, Role, User
+from app.core.interfaces.identity import UserRepository
 from app.repositories.database import Database
 from app.repositories.mapping import user_entity, user_row
 from app.repositories.tables import MembershipRow, ProjectRow, UserRow
+from app.repositories.user_rules import keep_an_admin, no_project, project_taken, username_taken
 
 
 class SqlUserRepository(UserRepository):
@@ -21,14 +22,13 @@ class SqlUserRepository(UserRepository):
     def add(self, user: User, project_id: str, role: Role) -> None:
         with self._database.write() as session:
             if session.get(ProjectRow, project_id) is None:
-                raise NotFound(f"there is no project {project_id}")
+                raise no_project(project_id)
             session.add(user_row(user))
             try:
                 session.flush()
             except IntegrityError:
-                raise Conflict(f"the username {user.username} is taken", code="username_taken") from None
-            now = datetime.now(UTC)
-            session.add(MembershipRow(user_id=user.id, project_id=project_id, role=role.value, created_at=now))
+                raise username_taken(user.username) from None
+            session.add(_membership(user.id, project_id, role))
 
     def by_username(self, username: str) -> User | None:
         with self._database.read() as session:
@@ -48,3 +48,71 @@ class SqlUserRepository(UserRepository):
     def any(self) -> bool:
         with self._database.read() as session:
             return session.scalar(select(UserRow.id).limit(1)) is not None
+
+    def member(self, user_id: str, project_id: str) -> Member | None:
+        query = (
+            select(UserRow, MembershipRow.role)
+            .join(MembershipRow, MembershipRow.user_id == UserRow.id)
+            .where(UserRow.id == user_id, MembershipRow.project_id == project_id)
+        )
+        with self._database.read() as session:
+            found = session.execute(query).one_or_none()
+            return None if found is None else Member(user_entity(found[0]), Role(found[1]))
+
+    def members(self, project_id: str) -> Sequence[Member]:
+        query = (
+            select(UserRow, MembershipRow.role)
+            .join(MembershipRow, MembershipRow.user_id == UserRow.id)
+            .where(MembershipRow.project_id == project_id)
+        )
+        with self._database.read() as session:
+            found = [Member(user_entity(row), Role(role)) for row, role in session.execute(query)]
+            return sorted(found, key=lambda member: member.user.username)
+
+    def set_role(self, user_id: str, project_id: str, role: Role) -> None:
+        with self._database.write() as session:
+            rows = _locked(session, project_id)
+            keep_an_admin(_roles(rows), user_id, role)
+            if user_id in rows:
+                rows[user_id].role = role.value
+            else:
+                session.add(_membership(user_id, project_id, role))
+
+    def remove_member(self, user_id: str, project_id: str) -> bool:
+        with self._database.write() as session:
+            rows = _locked(session, project_id)
+            keep_an_admin(_roles(rows), user_id, None)
+            if user_id in rows:
+                session.delete(rows[user_id])
+            return user_id in rows
+
+    def add_project(self, project: Project) -> None:
+        with self._database.write() as session:
+            session.add(ProjectRow(id=project.id, name=project.id, created_at=project.created_at))
+            try:
+                session.flush()
+            except IntegrityError:
+                raise project_taken(project.id) from None
+
+    def projects(self) -> Sequence[Project]:
+        with self._database.read() as session:
+            rows = session.scalars(select(ProjectRow).order_by(ProjectRow.id))
+            return [Project(row.id, row.created_at) for row in rows]
+
+
+def _locked(session: Session, project_id: str) -> dict[str, MembershipRow]:
+    """The project's memberships by user, which nobody else changes until the transaction ends: of two admins who
+    remove each other at once, one stays."""
+    if session.get(ProjectRow, project_id, with_for_update=True) is None:
+        raise no_project(project_id)
+    rows = session.scalars(select(MembershipRow).where(MembershipRow.project_id == project_id))
+    return {row.user_id: row for row in rows}
+
+
+def _roles(rows: dict[str, MembershipRow]) -> dict[str, Role]:
+    return {user_id: Role(row.role) for user_id, row in rows.items()}
+
+
+def _membership(user_id: str, project_id: str, role: Role) -> MembershipRow:
+    now = datetime.now(UTC)
+    return MembershipRow(user_id=user_id, project_id=project_id, role=role.value, created_at=now)

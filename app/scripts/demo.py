@@ -124,8 +124,8 @@ def demo_user(settings: Settings, services: Services) -> str:
     if not place.is_file():
         write_whole(place, secrets.token_urlsafe(16))
     password = place.read_text("utf-8")
-    if USER not in {user.username for user, _ in services.identity.users()}:
-        services.identity.create_user(USER, password, Role.DEVELOPER)
+    if USER not in {user.username for user, _ in services.accounts.users()}:
+        services.accounts.create_user(USER, password, Role.DEVELOPER)
     return password
 
 

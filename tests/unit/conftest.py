@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +15,7 @@ from app.bootstrap import BASE_MODEL_SOURCES, DATA_FORMATS, Settings, load_setti
 from app.core.entities.data_pipeline import PipelineConfig
 from app.core.entities.datasets import DataLimits
 from app.core.entities.engines import EngineKind, EngineState, LoadedAdapter
-from app.core.entities.identity import DEFAULT_PROJECT_ID, Principal, Role, User
+from app.core.entities.identity import DEFAULT_PROJECT_ID, MEMBER_ROLES, Principal, Role, Session, User
 from app.core.entities.inference import (
     Adapter,
     Answer,
@@ -33,7 +33,10 @@ from app.core.interfaces.components import ArtifactStore, ChatTokenizer
 from app.core.interfaces.operations import EngineAdmin, JobQueue
 from app.core.interfaces.storage import DatabaseHealth
 from app.core.services import Services
+from app.core.services.accounts import AccountService
 from app.core.services.answer_stream import AnswerStream
+from app.core.services.api_keys import ApiKeyService
+from app.core.services.callers import RecentCallers
 from app.core.services.data_preparation import DataPreparationService
 from app.core.services.dataset_versions import DatasetVersionService
 from app.core.services.datasets import DatasetService
@@ -42,6 +45,7 @@ from app.core.services.forecasting import Forecasts
 from app.core.services.identity import IdentityService
 from app.core.services.model_management import ModelManagementService
 from app.core.services.monitoring import MonitoringService
+from app.core.services.projects import ProjectService
 from app.core.services.targets import Targets
 from app.core.services.training import TrainingService
 from app.core.services.usage import UsageService
@@ -58,8 +62,8 @@ from app.repositories.memory import (
     MemoryDatasetRepository,
     MemoryModelVersionRepository,
     MemoryUsageRepository,
-    MemoryUserRepository,
 )
+from app.repositories.memory_identity import MemoryKeyRepository, MemorySessionRepository, MemoryUserRepository
 from app.repositories.memory_jobs import MemoryJobRepository
 
 QUIET = "version: 1\ndisable_existing_loggers: false\n"
@@ -194,6 +198,8 @@ class Twins:
     users: MemoryUserRepository = field(
         default_factory=lambda: MemoryUserRepository([DEFAULT_PROJECT_ID, OTHER_PROJECT])
     )
+    keys: MemoryKeyRepository = field(default_factory=MemoryKeyRepository)
+    sessions: MemorySessionRepository = field(default_factory=MemorySessionRepository)
     versions: MemoryModelVersionRepository = field(default_factory=MemoryModelVersionRepository)
     datasets: MemoryDatasetRepository = field(default_factory=MemoryDatasetRepository)
     usage: MemoryUsageRepository = field(default_factory=MemoryUsageRepository)
@@ -243,11 +249,24 @@ def services(quiet_settings: Settings, twins: Twins, tokens: JwtIssuer) -> Servi
         ProcessTrainerLauncher("double-forecast"), settings.instance_dir / "forecasts", lambda device: 10**9, 1
     )
     files = DatasetService(datasets, bases)
+    callers, passwords = RecentCallers(), Argon2Hasher()
     dataset_versions = DatasetVersionService(
         twins.datasets, FolderDatasetLibrary(settings.data_dir, formats, DataLimits())
     )
     return Services(
-        identity=IdentityService(twins.users, Argon2Hasher(), tokens, settings.token_seconds),
+        identity=IdentityService(
+            twins.users,
+            twins.keys,
+            twins.sessions,
+            passwords,
+            tokens,
+            callers,
+            settings.token_seconds,
+            settings.session_seconds,
+        ),
+        accounts=AccountService(twins.users, twins.sessions, passwords, callers),
+        projects=ProjectService(twins.users, callers),
+        api_keys=ApiKeyService(twins.keys, twins.users, callers, tokens),
         datasets=files,
         training=TrainingService(
             twins.jobs,
@@ -303,13 +322,16 @@ def client(app: Flask) -> FlaskClient:
 
 @pytest.fixture
 def bearer(twins: Twins, tokens: JwtIssuer) -> Callable[..., dict[str, str]]:
-    """The header of a new member of a project, without the cost of a password."""
+    """The header of a new member of a project, or of an operator, without the cost of a password."""
 
-    def make(role: Role = Role.ADMIN, project: str = DEFAULT_PROJECT_ID) -> dict[str, str]:
-        number = len(twins.users.list())
-        user = User(f"user-{number}", f"user{number}", "no password", datetime.now(UTC))
-        twins.users.add(user, project, role)
-        claims = {"sub": user.id, "username": user.username, "project": project}
+    def make(role: Role = Role.OPERATOR, project: str = DEFAULT_PROJECT_ID) -> dict[str, str]:
+        number, now = len(twins.users.list()), datetime.now(UTC)
+        is_operator = role is Role.OPERATOR
+        user = User(f"user-{number}", f"user{number}", "no password", now, is_operator=is_operator)
+        twins.users.add(user, project, role if role in MEMBER_ROLES else Role.ADMIN)
+        session = Session(f"session-{number}", user.id, project, f"h{number}", "s", now, now + timedelta(hours=1))
+        twins.sessions.add(session)
+        claims = {"sub": user.id, "project": project, "sid": session.id}
         return {"Authorization": f"Bearer {tokens.issue(claims, 600)}"}
 
     return make
@@ -317,7 +339,7 @@ def bearer(twins: Twins, tokens: JwtIssuer) -> Callable[..., dict[str, str]]:
 
 @pytest.fixture
 def caller(client: FlaskClient, bearer: Callable[..., dict[str, str]]) -> Callable[..., Any]:
-    """``caller(method, path, …)`` as an admin of the default project."""
+    """``caller(method, path, …)`` as an operator in the default project."""
     headers = bearer()
 
     def call(method: str, path: str, **arguments: Any) -> Any:

@@ -11,9 +11,33 @@ class CredentialsSchema(ma.Schema):
     password = ma.fields.String(
         required=True, validate=ma.validate.Length(1, 1024), metadata={"format": "password"}
     )
+    project = ma.fields.String(
+        load_default=None,
+        validate=ma.validate.Length(1, 63),
+        metadata={"description": "the project that the token is for; without it, your first"},
+    )
+
+
+class RefreshSchema(ma.Schema):
+    class Meta:
+        unknown = ma.RAISE
+
+    refresh_token = ma.fields.String(required=True, validate=ma.validate.Length(1, 100))
 
 
 class TokenSchema(ma.Schema):
     access_token = ma.fields.String(attribute="token")
     token_type = ma.fields.Constant("Bearer")
-    expires_in = ma.fields.Integer(metadata={"description": "seconds", "example": 3600})
+    expires_in = ma.fields.Integer(metadata={"description": "seconds", "example": 1800})
+    refresh_token = ma.fields.String(metadata={"description": "for the next access token; good once"})
+
+
+class CallerSchema(ma.Schema):
+    user_id = ma.fields.String()
+    username = ma.fields.String(metadata={"example": "alice"})
+    project_id = ma.fields.String(metadata={"example": "default"})
+    role = ma.fields.String(metadata={"example": "developer"})
+    scopes = ma.fields.List(
+        ma.fields.String(), allow_none=True, metadata={"description": "of the API key; null: all"}
+    )
+    key_id = ma.fields.String(allow_none=True, metadata={"description": "of the API key; null: a log-in"})

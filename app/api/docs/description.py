@@ -5,7 +5,8 @@ Fine-tune open language models on your own conversations, and ask the result.
 
 ## Authenticate
 
-Get a token, and send it with every request. Here, press **Authorize** and paste it.
+Get a token, or an API key (`flask keys create --name laptop`), and send it with every request. Here, press
+**Authorize** and paste it.
 
 ```sh
 TOKEN=$(curl -s http://127.0.0.1:5000/api/v1/auth/token \\
@@ -13,15 +14,17 @@ TOKEN=$(curl -s http://127.0.0.1:5000/api/v1/auth/token \\
   -d '{{"username": "admin", "password": "…"}}' | sed 's/.*"access_token":"\\([^"]*\\)".*/\\1/')
 ```
 
-A **viewer** may read and predict, a **developer** may train, cancel and set aliases as well, an **admin** may do
-all, load and pin adapters too.
-Users are made on the host: `flask users create NAME --role developer --password-stdin`.
+A token lives for half an hour, and `POST /api/v1/auth/refresh` gets the next one. A **viewer** may read and
+predict, a **developer** may train, cancel and set aliases as well, an **admin** manages the project's members and
+keys, and an **operator** what is the host's: engines, files under `data/raw`, users, projects. A key may be held
+to **scopes**: `datasets`, `train`, `infer`, `models`, `engines`, `usage`, `access`.
+Users are made on the host, `flask users create NAME --role developer --password-stdin`, or by an operator.
 
 ## Upload, train, watch, ask
 
 A file of rows (json, jsonl, csv or parquet) becomes a dataset with versions that never change. `ds-…` means the
-newest, `ds-…:3` the third, `ds-…@tag` the one that the tag names. `dataset_path` names a file under `data/raw`
-instead.
+newest, `ds-…:3` the third, `ds-…@tag` the one that the tag names. An operator may name a file under `data/raw`
+instead (`dataset_path`).
 
 ```sh
 curl "http://127.0.0.1:5000/api/v1/datasets?name=support" -H "Authorization: Bearer $TOKEN" -F file=@rows.jsonl
@@ -48,11 +51,14 @@ also in the header `X-Request-ID` and in the service's log.
 | status | code | what to do |
 | --- | --- | --- |
 | 400 | `malformed_json`, `json_too_deep`, `duplicate_key`, `invalid_text` | send one JSON object in UTF-8 |
-| 401 | `unauthorized`, `token_invalid`, `token_expired`, `invalid_credentials` | get a new token |
+| 401 | `unauthorized`, `token_invalid`, `token_expired`, `invalid_credentials`, `not_a_member` | get a new token |
+| 401 | `refresh_token_invalid` | log in again |
+| 401 | `key_invalid`, `key_expired` | make another key |
 | 403 | `forbidden` | ask an admin for the role |
+| 403 | `scope_missing`, `needs_log_in` | use a key with that scope; log in to make keys |
 | 404 | `not_found`, `job_not_found`, `model_not_found` | look at the id: another project's are not found either |
 | 405 | `method_not_allowed` | the header `Allow` lists the methods |
-| 409 | `conflict`, `job_is_final` | the thing has moved on: read it again |
+| 409 | `conflict`, `job_is_final`, `last_admin` | the thing has moved on: read it again |
 | 413 | `body_too_large` | send less |
 | 415 | `unsupported_media_type` | send `Content-Type: application/json` |
 | 422 | `invalid_request` | mend what `errors` lists |

@@ -23,7 +23,7 @@ ENGINE = {
 
 
 @blueprint.get("")
-@require(Role.ADMIN)
+@require(Role.OPERATOR)
 @blueprint.response(200, EngineListSchema, example={"data": [ENGINE]})
 @blueprint.errors(503)
 def list_engines() -> dict[str, Any]:
@@ -35,7 +35,7 @@ def list_engines() -> dict[str, Any]:
 
 
 @blueprint.put("/<base_model>/adapters/<reference>")
-@require(Role.ADMIN)
+@require(Role.OPERATOR)
 @blueprint.arguments(AdapterBodySchema, example={"pinned": True})
 @blueprint.response(200, LoadedAdapterSchema, example={"reference": "support-assistant:1", "pinned": True})
 @blueprint.errors(400, 404, 503)
@@ -50,7 +50,7 @@ def load_adapter(body: dict[str, Any], base_model: str, reference: str) -> Model
 
 
 @blueprint.delete("/<base_model>/adapters/<reference>")
-@require(Role.ADMIN)
+@require(Role.OPERATOR)
 @blueprint.response(204)
 @blueprint.errors(404, 503)
 def unload_adapter(base_model: str, reference: str) -> None:

@@ -1,5 +1,6 @@
 """Users, projects and who is asking."""
 
+from collections.abc import Set
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -8,23 +9,55 @@ DEFAULT_PROJECT_ID = "default"
 
 
 class Role(StrEnum):
-    """What a member may do in a project; each includes the ones before it."""
+    """What a caller may do in a project; each includes the ones before it.
+
+    ``OPERATOR`` is the platform's: a user has it, in every project of theirs, and no membership names it.
+    """
 
     VIEWER = "viewer"
     DEVELOPER = "developer"
     ADMIN = "admin"
+    OPERATOR = "operator"
 
     def covers(self, other: "Role") -> bool:
         order = list(Role)
         return order.index(self) >= order.index(other)
 
 
+MEMBER_ROLES = (Role.VIEWER, Role.DEVELOPER, Role.ADMIN)
+
+
+class Scope(StrEnum):
+    """The part of the service that a route belongs to: an API key may be held to some of them."""
+
+    DATASETS = "datasets"
+    TRAIN = "train"
+    INFER = "infer"
+    MODELS = "models"
+    ENGINES = "engines"
+    USAGE = "usage"
+    ACCESS = "access"  # projects, members, users, keys
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    id: str
+    created_at: datetime
+
+
 @dataclass(frozen=True, slots=True)
 class User:
+    """A person, or a service account of one project, ``name@project``, which has keys and no password.
+
+    Its ``password_hash`` is empty then: no password matches that.
+    """
+
     id: str
     username: str
     password_hash: str
     created_at: datetime
+    is_operator: bool = False
+    is_service: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +68,56 @@ class Membership:
 
 
 @dataclass(frozen=True, slots=True)
+class Member:
+    """A user in one project."""
+
+    user: User
+    role: Role
+
+    @property
+    def reach(self) -> Role:
+        """What they may do there."""
+        return Role.OPERATOR if self.user.is_operator else self.role
+
+
+@dataclass(frozen=True, slots=True)
 class Principal:
-    """The authenticated caller of one request, in one project."""
+    """The authenticated caller of one request, in one project.
+
+    ``scopes`` are those of the API key, None: all. A log-in has a ``session_id``, an API key a ``key_id``.
+    """
 
     user_id: str
     username: str
     project_id: str
     role: Role
+    scopes: Set[Scope] | None = None
+    session_id: str | None = None
+    key_id: str | None = None
+
+    def may_use(self, scope: Scope | None) -> bool:
+        return self.scopes is None or scope in self.scopes
 
 
 @dataclass(frozen=True, slots=True)
 class AccessToken:
     token: str
     expires_in: int  # seconds
+    refresh_token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A log-in and all that was refreshed from it: a family, of whose refresh tokens one is good at a time."""
+
+    id: str
+    user_id: str
+    project_id: str
+    handle_hash: str  # of the part that its refresh tokens share
+    secret_hash: str  # of the part that the newest alone has
+    created_at: datetime
+    expires_at: datetime
+    revoked_at: datetime | None = None
+
+    def is_live(self, now: datetime) -> bool:
+        return self.revoked_at is None and now < self.expires_at

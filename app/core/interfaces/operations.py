@@ -102,6 +102,13 @@ class TokenIssuer(ABC):
     def verify(self, token: str) -> Mapping[str, Any]:
         """``Unauthorized`` with code token_expired or token_invalid."""
 
+    @abstractmethod
+    def rotate(self) -> str:
+        """Sign with a new key from now on, and answer its id; what the old one signed is good until it expires.
+
+        ``Conflict`` (key_is_configured) where the key is a setting.
+        """
+
 
 class PasswordHasher(ABC):
     @abstractmethod

@@ -6,7 +6,6 @@ from datetime import date
 from typing import Literal
 
 from app.core.entities.dataset_versions import Dataset, DatasetSummary, DatasetVersion
-from app.core.entities.identity import Membership, Role, User
 from app.core.entities.jobs import (
     Claim,
     FineTuningJob,
@@ -275,27 +274,6 @@ class UsageRepository(ABC):
         model: str | None = None,
     ) -> Sequence[UsageSum]:
         """Of the days from ``first`` to ``last``, in any order; ``model`` alone, if it is named."""
-
-
-class UserRepository(ABC):
-    """Users and memberships: global, not a project's."""
-
-    @abstractmethod
-    def add(self, user: User, project_id: str, role: Role) -> None:
-        """With its first membership. ``Conflict`` if the username is taken, ``NotFound`` without the project."""
-
-    @abstractmethod
-    def by_username(self, username: str) -> User | None: ...
-
-    @abstractmethod
-    def memberships(self, user_id: str) -> Sequence[Membership]:
-        """Oldest first; the first is the default project."""
-
-    @abstractmethod
-    def list(self) -> Sequence[User]: ...
-
-    @abstractmethod
-    def any(self) -> bool: ...
 
 
 class DatabaseHealth(ABC):

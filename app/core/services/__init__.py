@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from app.core.services.accounts import AccountService
+    from app.core.services.api_keys import ApiKeyService
     from app.core.services.data_preparation import DataPreparationService
     from app.core.services.dataset_versions import DatasetVersionService
     from app.core.services.datasets import DatasetService
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from app.core.services.lab import LabService
     from app.core.services.model_management import ModelManagementService
     from app.core.services.monitoring import MonitoringService
+    from app.core.services.projects import ProjectService
     from app.core.services.training import TrainingService
     from app.core.services.usage import UsageService
 
@@ -26,6 +29,9 @@ class Services:
     """All of them, built by ``bootstrap.build_services``."""
 
     identity: IdentityService
+    accounts: AccountService
+    projects: ProjectService
+    api_keys: ApiKeyService
     datasets: DatasetService
     dataset_versions: DatasetVersionService
     data_preparation: DataPreparationService

@@ -1,90 +1,158 @@
-"""Who is asking: log-ins, tokens, users."""
+"""Who is asking: log-ins, their tokens, and API keys."""
 
+import logging
 import re
 import secrets
+import time
 import uuid
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 
-from app.core.entities.identity import (
-    DEFAULT_PROJECT_ID,
-    AccessToken,
-    Membership,
-    Principal,
-    Role,
-    User,
-)
-from app.core.errors import Conflict, Fault, Invalid, Unauthorized
+from app.core.entities.api_keys import PREFIX, ApiKey, digest_of, is_key_text, random_text
+from app.core.entities.identity import AccessToken, Member, Principal, Session
+from app.core.errors import Unauthorized, Unavailable
+from app.core.interfaces.identity import KeyRepository, SessionRepository, UserRepository
 from app.core.interfaces.operations import PasswordHasher, TokenIssuer
-from app.core.interfaces.storage import UserRepository
+from app.core.services.callers import RecentCallers
+
+log = logging.getLogger(__name__)
 
 USERNAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-PASSWORD_LENGTHS = range(12, 1025)
+REFRESH_TOKEN = re.compile(r"llmftr_([0-9A-Za-z]{32})([0-9A-Za-z]{32})", re.ASCII)
+USED_EVERY = timedelta(minutes=1)  # that a key's last use is written down
 
 
 class IdentityService:
     def __init__(
-        self, users: UserRepository, passwords: PasswordHasher, tokens: TokenIssuer, token_seconds: int
+        self,
+        users: UserRepository,
+        keys: KeyRepository,
+        sessions: SessionRepository,
+        passwords: PasswordHasher,
+        tokens: TokenIssuer,
+        callers: RecentCallers,
+        token_seconds: int,
+        session_seconds: int,
     ) -> None:
         self._users = users
+        self._keys = keys
+        self._sessions = sessions
         self._passwords = passwords
         self._tokens = tokens
+        self._callers = callers
         self._token_seconds = token_seconds
+        self._session_seconds = session_seconds
 
-    def login(self, username: str, password: str) -> AccessToken:
-        """``Unauthorized`` (invalid_credentials), after the same work whether or not there is such a user."""
+    def login(self, username: str, password: str, project_id: str | None = None) -> AccessToken:
+        """In that project, else in the user's first.
+
+        ``Unauthorized`` (invalid_credentials), after the same work whether or not there is such a user; once the
+        password is known to be right, not_a_member.
+        """
         decoy = self._decoy
         user = self._users.by_username(username) if USERNAME.fullmatch(username) else None
         matches = self._passwords.matches(password, user.password_hash if user else decoy)
         memberships = self._users.memberships(user.id) if user and matches else ()
         if user is None or not memberships:
             raise Unauthorized("the username or the password is wrong", code="invalid_credentials")
-        claims = {"sub": user.id, "username": user.username, "project": memberships[0].project_id}
-        return AccessToken(self._tokens.issue(claims, self._token_seconds), self._token_seconds)
+        project = project_id or memberships[0].project_id
+        if project not in {membership.project_id for membership in memberships}:
+            raise Unauthorized(f"{username} is no member of a project {project[:80]}", code="not_a_member")
+        handle, secret, now = random_text(32), random_text(32), datetime.now(UTC)
+        session = Session(
+            id=str(uuid.uuid4()),
+            user_id=user.id,
+            project_id=project,
+            handle_hash=digest_of(handle),
+            secret_hash=digest_of(secret),
+            created_at=now,
+            expires_at=now + timedelta(seconds=self._session_seconds),
+        )
+        self._sessions.add(session)
+        return self._access(session, handle, secret)
+
+    def refresh(self, refresh_token: str) -> AccessToken:
+        """A new access token and a new refresh token; the one given is used up.
+
+        ``Unauthorized`` (refresh_token_invalid) for one that is unknown, expired or revoked. One that was used
+        before revokes the session: somebody else may have it.
+        """
+        match = REFRESH_TOKEN.fullmatch(refresh_token)
+        refused = Unauthorized("the refresh token is not valid: log in again", code="refresh_token_invalid")
+        if match is None:
+            raise refused
+        secret, now = random_text(32), datetime.now(UTC)
+        session = self._sessions.rotate(digest_of(match[1]), digest_of(match[2]), digest_of(secret), now)
+        if session is None or not session.is_live(now):
+            if session is not None and session.revoked_at == now:
+                log.warning("a used refresh token came again: session %s is revoked", session.id)
+                self._callers.forget()
+            raise refused
+        return self._access(session, match[1], secret)
+
+    def logout(self, principal: Principal) -> None:
+        """Revokes the session: its access tokens and its refresh token. An API key has none."""
+        if principal.session_id is not None:
+            self._sessions.revoke(principal.session_id, datetime.now(UTC))
+            self._callers.forget()
 
     def authenticate(self, token: str) -> Principal:
-        """Who holds the token. The role is today's, so that a change or a removal acts at once.
+        """Who holds the access token or the API key, with the role that they have now.
 
-        ``Unauthorized`` with code token_expired or token_invalid.
+        ``Unauthorized`` with code token_expired, token_invalid, key_expired or key_invalid.
         """
+        digest = digest_of(token)
+        known = self._callers.get(digest)
+        if known is None:
+            now = time.monotonic()
+            known = self._of_key(token, digest) if token.startswith(PREFIX) else self._of_access_token(token)
+            self._callers.keep(digest, known, now)
+        return known
+
+    def _of_access_token(self, token: str) -> Principal:
         claims = self._tokens.verify(token)
-        user_id, project_id = claims["sub"], claims.get("project")
-        for membership in self._users.memberships(user_id):
-            if membership.project_id == project_id:
-                return Principal(user_id, str(claims.get("username")), project_id, membership.role)
-        raise Unauthorized("the access token's user has left the project", code="token_invalid")
+        user_id, project_id, session_id = claims["sub"], claims.get("project"), claims.get("sid")
+        refused = Unauthorized("the access token is not valid: log in again", code="token_invalid")
+        if not isinstance(project_id, str) or not isinstance(session_id, str):
+            raise refused
+        session = self._sessions.get(session_id)
+        if session is None or not session.is_live(datetime.now(UTC)) or session.user_id != user_id:
+            raise refused
+        member = self._users.member(user_id, project_id) if session.project_id == project_id else None
+        if member is None:
+            raise Unauthorized("the access token's user has left the project", code="token_invalid")
+        return _principal(member, project_id, session_id=session_id)
 
-    def create_user(self, username: str, password: str, role: Role, project_id: str = DEFAULT_PROJECT_ID) -> User:
-        """``Invalid`` with every fault; ``Conflict`` if the username is taken."""
-        faults = []
-        if not USERNAME.fullmatch(username):
-            faults.append(
-                Fault("username", "invalid_username", "1 to 64 letters, digits, dots, dashes or underscores")
-            )
-        if len(password) not in PASSWORD_LENGTHS:
-            wanted = f"{PASSWORD_LENGTHS.start} to {PASSWORD_LENGTHS.stop - 1} characters"
-            faults.append(Fault("password", "invalid_password", f"must have {wanted}"))
-        if faults:
-            raise Invalid("the user has faults", faults=faults)
-        user = User(str(uuid.uuid4()), username, self._passwords.hash(password), datetime.now(UTC))
-        self._users.add(user, project_id, role)
-        return user
+    def _of_key(self, text: str, digest: str) -> Principal:
+        now = datetime.now(UTC)
+        key = self._keys.by_hash(digest) if is_key_text(text) else None
+        if key is None or key.revoked_at is not None:
+            raise Unauthorized("the API key is not valid", code="key_invalid")
+        if not key.is_live(now):
+            raise Unauthorized(f"the API key {key.hint} has expired: make a new one", code="key_expired")
+        member = self._users.member(key.user_id, key.project_id)
+        if member is None:
+            raise Unauthorized("the API key's owner has left the project", code="key_invalid")
+        self._write_down_use(key, now)
+        scopes = frozenset(key.scopes) if key.scopes else None
+        return _principal(member, key.project_id, scopes=scopes, key_id=key.id)
 
-    def ensure_admin(self, password: str | None) -> str | None:
-        """With no user yet, make ``admin``; the answer is its password if a random one had to be made."""
-        if self._users.any():
-            return None
-        chosen = password or secrets.token_urlsafe(18)
-        try:
-            self.create_user("admin", chosen, Role.ADMIN)
-        except Conflict:  # another process was first
-            return None
-        return None if password else chosen
+    def _write_down_use(self, key: ApiKey, now: datetime) -> None:
+        if key.last_used_at is None or now - key.last_used_at >= USED_EVERY:
+            try:
+                self._keys.used(key.id, now)
+            except Unavailable:  # a full disk keeps nobody from reading
+                log.warning("the last use of key %s could not be written", key.id)
 
-    def users(self) -> Sequence[tuple[User, Sequence[Membership]]]:
-        return [(user, self._users.memberships(user.id)) for user in self._users.list()]
+    def _access(self, session: Session, handle: str, secret: str) -> AccessToken:
+        claims = {"sub": session.user_id, "project": session.project_id, "sid": session.id}
+        token = self._tokens.issue(claims, self._token_seconds)
+        return AccessToken(token, self._token_seconds, f"llmftr_{handle}{secret}")
 
     @cached_property
     def _decoy(self) -> str:
         return self._passwords.hash(secrets.token_hex(16))
+
+
+def _principal(member: Member, project_id: str, **how: object) -> Principal:
+    return Principal(member.user.id, member.user.username, project_id, member.reach, **how)  # type: ignore[arg-type]

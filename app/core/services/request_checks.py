@@ -5,7 +5,7 @@ from typing import Any
 
 from app.core.entities.dataset_versions import DatasetReference
 from app.core.entities.datasets import DatasetCheck
-from app.core.entities.identity import DEFAULT_PROJECT_ID, Principal
+from app.core.entities.identity import DEFAULT_PROJECT_ID, Principal, Role
 from app.core.entities.training_config import flattened
 from app.core.errors import Fault, Invalid
 from app.core.interfaces.components import BaseModelStore, DatasetStore
@@ -36,6 +36,9 @@ class RequestChecks:
         if config.get("dataset_id") is not None:
             check, dataset_faults = self._version(principal, config["dataset_id"])
             faults.extend(dataset_faults)
+        elif isinstance(dataset_path, str) and principal and not principal.role.covers(Role.OPERATOR):
+            message = "files of the host are the operator's: upload the rows as a dataset and send its dataset_id"
+            faults.append(Fault("dataset_path", "not_allowed", message))
         elif isinstance(dataset_path, str):
             try:
                 check = self._datasets.check(dataset_path, trusted=principal is None)

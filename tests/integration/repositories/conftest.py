@@ -14,13 +14,14 @@ from sqlalchemy import Engine, create_engine
 from app.core.entities.jobs import FineTuningJob, JobState
 from app.core.entities.metrics import MetricCurve, MetricPoint
 from app.core.entities.models import ModelVersion
+from app.core.interfaces.identity import KeyRepository, SessionRepository, UserRepository
 from app.core.interfaces.storage import (
     DatasetRepository,
     JobRepository,
     ModelVersionRepository,
     UsageRepository,
-    UserRepository,
 )
+from app.repositories.api_keys import SqlKeyRepository
 from app.repositories.database import Database, configure_engine, migrate_empty
 from app.repositories.datasets import SqlDatasetRepository
 from app.repositories.jobs import SqlJobRepository
@@ -28,10 +29,11 @@ from app.repositories.memory import (
     MemoryDatasetRepository,
     MemoryModelVersionRepository,
     MemoryUsageRepository,
-    MemoryUserRepository,
 )
+from app.repositories.memory_identity import MemoryKeyRepository, MemorySessionRepository, MemoryUserRepository
 from app.repositories.memory_jobs import MemoryJobRepository
 from app.repositories.model_versions import SqlModelVersionRepository
+from app.repositories.sessions import SqlSessionRepository
 from app.repositories.tables import ProjectRow
 from app.repositories.usage import SqlUsageRepository
 from app.repositories.users import SqlUserRepository
@@ -47,6 +49,8 @@ class Repositories:
     users: UserRepository
     datasets: DatasetRepository
     usage: UsageRepository
+    keys: KeyRepository
+    sessions: SessionRepository
 
     def claim(self, job_id: str | None = None) -> int:
         """The fence of a claim that must succeed."""
@@ -104,6 +108,8 @@ def repositories(request: pytest.FixtureRequest, open_engine: Callable[[str], En
             users,
             datasets,
             MemoryUsageRepository(),
+            MemoryKeyRepository(),
+            MemorySessionRepository(),
         )
     return _over_sql(open_engine(request.param))
 
@@ -118,6 +124,8 @@ def _over_sql(engine: Engine) -> Repositories:
         SqlUserRepository(engine),
         SqlDatasetRepository(engine),
         SqlUsageRepository(engine),
+        SqlKeyRepository(engine),
+        SqlSessionRepository(engine),
     )
 
 

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -12,7 +13,7 @@ from flask_migrate import downgrade, upgrade
 from sqlalchemy import column, create_engine, func, inspect, select, table, text
 from sqlalchemy.exc import IntegrityError
 
-from app.core.entities.identity import DEFAULT_PROJECT_ID
+from app.core.entities.identity import DEFAULT_PROJECT_ID, Role, User
 from app.core.entities.models import ModelAlias
 from app.core.errors import Unavailable
 from app.extensions import Base, db, migrate
@@ -28,6 +29,7 @@ from app.repositories.jobs import SqlJobRepository
 from app.repositories.mapping import job_row, version_row
 from app.repositories.model_versions import SqlModelVersionRepository
 from app.repositories.tables import JobRow, ModelVersionRow, ProjectRow
+from app.repositories.users import SqlUserRepository
 
 TENANT_DATA = [
     "jobs",
@@ -39,6 +41,8 @@ TENANT_DATA = [
     "datasets",
     "dataset_versions",
     "dataset_tags",
+    "api_keys",
+    "sessions",
 ]
 MIGRATE = """
 import sys
@@ -102,7 +106,7 @@ def test_flask_db_upgrades_and_downgrades(app, empty_engine):
     assert schema_fault(empty_engine) is None
 
 
-@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004"])
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004", "0005"])
 def test_jobs_of_an_earlier_schema_are_kept(app, empty_engine, make_job, revision):
     upgrade(revision=revision)
     job = make_job()
@@ -146,6 +150,37 @@ def test_versions_of_an_earlier_schema_are_kept(app, empty_engine, make_job, mak
     assert {c["name"] for c in inspect(empty_engine).get_columns("model_versions")} == columns
     with empty_engine.connect() as connection:
         assert connection.scalar(select(func.count()).select_from(rows)) == 1
+
+
+def test_admins_of_the_first_project_become_operators(app, empty_engine):
+    upgrade(revision="0005")
+    with empty_engine.begin() as connection:
+        connection.execute(text("INSERT INTO projects (id, name, created_at) VALUES ('b', 'b', '2026-01-01')"))
+        for name, role, project in (
+            ("zoe", "admin", "default"),
+            ("amy", "developer", "default"),
+            ("bob", "admin", "b"),
+        ):
+            values = {"name": name, "role": role, "project": project}
+            user = "INSERT INTO users (id, username, password_hash, created_at) VALUES (:n, :n, 'h', '2026-01-01')"
+            connection.execute(text(user), {"n": name})
+            connection.execute(
+                text("INSERT INTO memberships VALUES (:name, :project, :role, '2026-01-01')"), values
+            )
+    upgrade()
+    users = SqlUserRepository(empty_engine)
+    assert [(user.username, user.is_operator, user.is_service) for user in users.list()] == [
+        ("amy", False, False),
+        ("bob", False, False),
+        ("zoe", True, False),
+    ]
+    users.add(User("u9", "ci@b", "", datetime.now(UTC), is_service=True), "b", Role.VIEWER)
+    downgrade(revision="0005")
+    assert {c["name"] for c in inspect(empty_engine).get_columns("users")} == {
+        *("id", "username", "password_hash", "created_at")
+    }
+    with empty_engine.connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM users")) == 4
 
 
 def test_flask_db_prints_sql(app, capsys):
@@ -197,8 +232,8 @@ def test_another_schema_is_named_with_what_mends_it(empty_engine, revision, says
 
 def test_an_older_schema_asks_for_the_upgrade(empty_engine, monkeypatch):
     migrate_empty(empty_engine)
-    monkeypatch.setattr("app.repositories.database._revisions", lambda: ("9999", "0005"))
-    assert "(0005) is older than this code (9999): run `flask --app run db upgrade`" in schema_fault(empty_engine)
+    monkeypatch.setattr("app.repositories.database._revisions", lambda: ("9999", "0006"))
+    assert "(0006) is older than this code (9999): run `flask --app run db upgrade`" in schema_fault(empty_engine)
 
 
 def test_a_database_that_is_away_is_unavailable(tmp_path):

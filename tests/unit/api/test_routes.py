@@ -18,11 +18,11 @@ NOBODY = "ftjob-" + "0" * 24
 
 
 def test_a_token_opens_the_routes(client, services):
-    services.identity.create_user("alice", "correct horse battery", Role.VIEWER)
+    services.accounts.create_user("alice", "correct horse battery", Role.VIEWER)
     answer = client.post("/api/v1/auth/token", json={"username": "alice", "password": "correct horse battery"})
     assert answer.status_code == 200
-    assert answer.json.keys() == {"access_token", "token_type", "expires_in"}
-    assert (answer.json["token_type"], answer.json["expires_in"]) == ("Bearer", 3600)
+    assert answer.json.keys() == {"access_token", "token_type", "expires_in", "refresh_token"}
+    assert (answer.json["token_type"], answer.json["expires_in"]) == ("Bearer", 1800)
     assert answer.headers["Cache-Control"] == "no-store"
     headers = {"Authorization": f"Bearer {answer.json['access_token']}"}
     assert client.get("/api/v1/models", headers=headers).status_code == 200
@@ -30,7 +30,7 @@ def test_a_token_opens_the_routes(client, services):
 
 @pytest.mark.parametrize("username", ["alice", "nobody", "no such\nname"])
 def test_a_wrong_log_in_looks_the_same_for_everyone(client, services, username):
-    services.identity.create_user("alice", "correct horse battery", Role.VIEWER)
+    services.accounts.create_user("alice", "correct horse battery", Role.VIEWER)
     answer = client.post("/api/v1/auth/token", json={"username": username, "password": "wrong"})
     assert (answer.status_code, answer.json["code"]) == (401, "invalid_credentials")
     assert answer.json["detail"] == "the username or the password is wrong"

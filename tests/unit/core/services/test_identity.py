@@ -1,10 +1,14 @@
 """Log-ins, tokens, users."""
 
+from datetime import UTC, datetime
+
 import pytest
 
 from app.core.entities.identity import DEFAULT_PROJECT_ID, Role
-from app.core.errors import Conflict, Invalid, Unauthorized
+from app.core.errors import Conflict, Invalid, NotFound, Unauthorized
 from app.core.interfaces.operations import PasswordHasher
+from app.core.services.accounts import AccountService
+from app.core.services.callers import RecentCallers
 from app.core.services.identity import IdentityService
 
 PASSWORD = "correct horse battery"
@@ -30,12 +34,22 @@ def hasher():
 
 
 @pytest.fixture
-def identity(twins, tokens, hasher):
-    return IdentityService(twins.users, hasher, tokens, 600)
+def callers():
+    return RecentCallers()
 
 
-def test_a_log_in_makes_a_principal(identity):
-    user = identity.create_user("alice", PASSWORD, Role.DEVELOPER)
+@pytest.fixture
+def identity(twins, tokens, hasher, callers):
+    return IdentityService(twins.users, twins.keys, twins.sessions, hasher, tokens, callers, 600, 3600)
+
+
+@pytest.fixture
+def accounts(twins, hasher, callers):
+    return AccountService(twins.users, twins.sessions, hasher, callers)
+
+
+def test_a_log_in_makes_a_principal(identity, accounts):
+    user = accounts.create_user("alice", PASSWORD, Role.DEVELOPER)
     token = identity.login("alice", PASSWORD)
     assert token.expires_in == 600
     principal = identity.authenticate(token.token)
@@ -44,8 +58,8 @@ def test_a_log_in_makes_a_principal(identity):
 
 
 @pytest.mark.parametrize("username", ["alice", "nobody", "no name at all", "\ud800"])
-def test_every_refusal_costs_one_check_of_a_hash(identity, hasher, username):
-    identity.create_user("alice", PASSWORD, Role.VIEWER)
+def test_every_refusal_costs_one_check_of_a_hash(identity, accounts, hasher, username):
+    accounts.create_user("alice", PASSWORD, Role.VIEWER)
     with pytest.raises(Unauthorized) as refused:
         identity.login(username, "wrong password")
     assert refused.value.code == "invalid_credentials"
@@ -59,63 +73,128 @@ def test_a_stranger_cannot_log_in_with_the_decoys_password(identity, hasher):
         identity.login("nobody", hasher.checked[0].removeprefix("hash of "))
 
 
-def test_a_changed_role_acts_at_once(identity, twins):
-    user = identity.create_user("alice", PASSWORD, Role.VIEWER)
+def test_a_changed_role_acts_at_once(identity, accounts, twins):
+    user = accounts.create_user("alice", PASSWORD, Role.VIEWER)
     token = identity.login("alice", PASSWORD).token
-    (membership,) = twins.users.memberships(user.id)
-    twins.users._memberships.remove(membership)
+    accounts.create_user("bob", PASSWORD, Role.ADMIN)
+    assert twins.users.remove_member(user.id, DEFAULT_PROJECT_ID)
     with pytest.raises(Unauthorized) as refused:
         identity.authenticate(token)
     assert refused.value.code == "token_invalid"
 
 
 @pytest.mark.parametrize("username", ["", "-a", "a b", "a" * 65, "a\n", "ø", "../a"])
-def test_a_user_with_faults_is_not_made(identity, twins, username):
+def test_a_user_with_faults_is_not_made(accounts, twins, username):
     with pytest.raises(Invalid) as refused:
-        identity.create_user(username, "too short", Role.VIEWER)
+        accounts.create_user(username, "too short", Role.VIEWER)
     assert [fault.where for fault in refused.value.faults] == ["username", "password"]
     assert not twins.users.any()
 
 
 @pytest.mark.parametrize(("length", "sound"), [(11, False), (12, True), (1024, True), (1025, False)])
-def test_how_long_a_password_is(identity, twins, length, sound):
+def test_how_long_a_password_is(accounts, twins, length, sound):
     if not sound:
         with pytest.raises(Invalid):
-            identity.create_user("alice", "p" * length, Role.VIEWER)
+            accounts.create_user("alice", "p" * length, Role.VIEWER)
     else:
-        identity.create_user("alice", "p" * length, Role.VIEWER)
+        accounts.create_user("alice", "p" * length, Role.VIEWER)
     assert twins.users.any() == sound
 
 
-def test_a_username_is_taken_once(identity):
-    identity.create_user("alice", PASSWORD, Role.VIEWER)
+def test_a_username_is_taken_once(accounts):
+    accounts.create_user("alice", PASSWORD, Role.VIEWER)
     with pytest.raises(Conflict):
-        identity.create_user("alice", PASSWORD, Role.ADMIN)
+        accounts.create_user("alice", PASSWORD, Role.ADMIN)
 
 
-def test_the_first_start_makes_an_admin_with_a_random_password(identity):
-    password = identity.ensure_admin(None)
-    assert identity.authenticate(identity.login("admin", password).token).role is Role.ADMIN
-    assert identity.ensure_admin(None) is None
-    assert identity.ensure_admin(PASSWORD) is None
+def test_the_first_start_makes_an_admin_with_a_random_password(identity, accounts):
+    password = accounts.ensure_admin(None)
+    assert identity.authenticate(identity.login("admin", password).token).role is Role.OPERATOR
+    assert accounts.ensure_admin(None) is None
+    assert accounts.ensure_admin(PASSWORD) is None
     identity.login("admin", password)
 
 
-def test_the_first_start_takes_the_password_it_is_given(identity):
-    assert identity.ensure_admin(PASSWORD) is None
+def test_the_first_start_takes_the_password_it_is_given(identity, accounts):
+    assert accounts.ensure_admin(PASSWORD) is None
     identity.login("admin", PASSWORD)
 
 
-def test_another_process_was_first(identity, twins, monkeypatch):
-    identity.ensure_admin(PASSWORD)
+def test_another_process_was_first(accounts, twins, monkeypatch):
+    accounts.ensure_admin(PASSWORD)
     monkeypatch.setattr(twins.users, "any", lambda: False)
-    assert identity.ensure_admin(None) is None
+    assert accounts.ensure_admin(None) is None
 
 
-def test_users_and_what_they_are(identity):
-    identity.create_user("bob", PASSWORD, Role.VIEWER)
-    identity.create_user("alice", PASSWORD, Role.ADMIN)
-    assert [(user.username, [m.role for m in members]) for user, members in identity.users()] == [
+def test_users_and_what_they_are(accounts):
+    accounts.create_user("bob", PASSWORD, Role.VIEWER)
+    accounts.create_user("alice", PASSWORD, Role.ADMIN)
+    assert [(user.username, [m.role for m in members]) for user, members in accounts.users()] == [
         ("alice", [Role.ADMIN]),
         ("bob", [Role.VIEWER]),
     ]
+
+
+def test_a_token_is_for_the_project_that_the_log_in_names(identity, accounts, twins):
+    user = accounts.create_user("alice", PASSWORD, Role.VIEWER)
+    twins.users.set_role(user.id, "other", Role.ADMIN)
+    principal = identity.authenticate(identity.login("alice", PASSWORD, "other").token)
+    assert (principal.project_id, principal.role) == ("other", Role.ADMIN)
+    with pytest.raises(Unauthorized) as refused:
+        identity.login("alice", PASSWORD, "nowhere")
+    assert refused.value.code == "not_a_member"
+    with pytest.raises(Unauthorized) as refused:
+        identity.login("alice", "wrong password", "nowhere")
+    assert refused.value.code == "invalid_credentials"
+
+
+def test_an_operator_is_one_in_every_project_of_theirs(identity, accounts, twins):
+    user = accounts.create_user("root", PASSWORD, Role.OPERATOR)
+    twins.users.set_role(user.id, "other", Role.VIEWER)
+    assert identity.authenticate(identity.login("root", PASSWORD, "other").token).role is Role.OPERATOR
+
+
+def test_a_busy_caller_is_looked_up_once_until_something_changes(identity, accounts, twins, monkeypatch):
+    accounts.create_user("alice", PASSWORD, Role.VIEWER)
+    token = identity.login("alice", PASSWORD).token
+    looks = []
+    look = twins.sessions.get
+    monkeypatch.setattr(twins.sessions, "get", lambda session_id: looks.append(1) or look(session_id))
+    for _ in range(5):
+        identity.authenticate(token)
+    assert len(looks) == 1
+    assert accounts.sign_out("alice") == 1
+    with pytest.raises(Unauthorized):
+        identity.authenticate(token)
+    assert len(looks) == 2
+
+
+def test_what_another_process_revokes_is_seen_within_a_second(identity, accounts, twins, monkeypatch):
+    accounts.create_user("alice", PASSWORD, Role.VIEWER)
+    token = identity.login("alice", PASSWORD).token
+    now = 1000.0
+    monkeypatch.setattr("app.core.services.callers.time.monotonic", lambda: now)
+    identity.authenticate(token)
+    (session,) = twins.sessions._sessions.values()
+    twins.sessions.revoke(session.id, datetime.now(UTC))
+    now += 0.49
+    identity.authenticate(token)
+    now += 0.02
+    with pytest.raises(Unauthorized):
+        identity.authenticate(token)
+
+
+def test_a_session_ends_however_often_it_is_refreshed(twins, tokens, hasher, accounts):
+    short = IdentityService(twins.users, twins.keys, twins.sessions, hasher, tokens, RecentCallers(), 600, 0)
+    accounts.create_user("alice", PASSWORD, Role.VIEWER)
+    first = short.login("alice", PASSWORD)
+    with pytest.raises(Unauthorized) as refused:
+        short.refresh(first.refresh_token)
+    assert refused.value.code == "refresh_token_invalid"
+    with pytest.raises(Unauthorized):
+        short.authenticate(first.token)
+
+
+def test_nobody_unknown_is_signed_out(accounts):
+    with pytest.raises(NotFound):
+        accounts.sign_out("nobody")

@@ -11,7 +11,7 @@ from app.core.entities.training_config import TrainingConfig
 from app.core.errors import Invalid
 
 OTHER = "other"
-CLIENT = Principal("user-1", "alice", OTHER, Role.DEVELOPER)
+CLIENT = Principal("user-1", "alice", OTHER, Role.OPERATOR)
 SOUND = {"dataset_path": "data/raw/sound.json"}
 SHAPE = {"r": 4, "lora_alpha": 8.0, "target_modules": ["q_proj", "v_proj"], "use_rslora": True}
 

@@ -13,7 +13,7 @@ from app.core.errors import Conflict, Invalid
 from app.core.services.resuming import latest_checkpoint, run_to_resume
 from app.utils.folders import locked, seal
 
-CLIENT = Principal("user-1", "alice", "default", Role.DEVELOPER)
+CLIENT = Principal("user-1", "alice", "default", Role.OPERATOR)
 SOUND = {"dataset_path": "data/raw/sound.json"}
 
 

@@ -8,7 +8,7 @@ from app.core.entities.identity import Principal, Role
 from app.core.entities.jobs import JobState
 from app.core.errors import Invalid, NotFound
 
-CLIENT = Principal("user-1", "alice", "other", Role.DEVELOPER)
+CLIENT = Principal("user-1", "alice", "other", Role.OPERATOR)
 SOUND = {"dataset_path": "data/raw/sound.json"}
 
 

@@ -1,12 +1,15 @@
 """The key: made once, whole, private. (What it signs and refuses: tests/unit/api/test_authentication.py.)"""
 
+import os
 import stat
 import subprocess
 import sys
+import time
 
+import jwt
 import pytest
 
-from app.core.errors import Unauthorized, Unavailable
+from app.core.errors import Conflict, Unauthorized, Unavailable
 from app.implementations.identity.tokens import JwtIssuer
 
 START = """
@@ -84,3 +87,36 @@ def test_processes_that_start_at_once_share_one_key(key_file):
             process.wait()
     issuer = JwtIssuer(None, key_file)
     assert [issuer.verify(token)["sub"] for token in tokens] == ["someone"] * 4
+
+
+def test_what_was_signed_before_a_rotation_is_good_and_another_process_follows(key_file):
+    issuer, other = JwtIssuer(None, key_file), JwtIssuer(None, key_file)
+    before = issuer.issue({"sub": "someone"}, 60)
+    assert issuer.rotate() != jwt.get_unverified_header(before)["kid"]
+    after = issuer.issue({"sub": "someone"}, 60)
+    for one in (issuer, other, JwtIssuer(None, key_file)):
+        assert one.verify(before)["sub"] == one.verify(after)["sub"] == "someone"
+        assert jwt.get_unverified_header(one.issue({"sub": "x"}, 60)) == jwt.get_unverified_header(after)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in key_file.parent.iterdir()} == {0o600}
+
+
+def test_a_key_that_was_retired_a_day_ago_verifies_no_more(key_file):
+    issuer = JwtIssuer(None, key_file)
+    before = issuer.issue({"sub": "someone"}, 10**6)
+    issuer.rotate()
+    (retired,) = key_file.parent.glob("secret_key.*")
+    day_old = time.time() - 86_401
+    os.utime(retired, (day_old, day_old))
+    with pytest.raises(Unauthorized):
+        JwtIssuer(None, key_file).verify(before)
+    issuer.rotate()
+    assert not retired.exists()
+
+
+def test_a_configured_key_is_rotated_by_the_configuration(key_file):
+    before = JwtIssuer("k" * 32, key_file).issue({"sub": "someone"}, 60)
+    now = JwtIssuer("l" * 32, key_file, ["k" * 32])
+    assert now.verify(before)["sub"] == "someone"
+    assert JwtIssuer("l" * 32, key_file).verify(now.issue({"sub": "x"}, 60))
+    with pytest.raises(Conflict, match="OLD_SECRET_KEYS"):
+        now.rotate()

@@ -1,0 +1,96 @@
+"""Projects, their members and service accounts."""
+
+from typing import Any
+
+from app.api.projects.schemas import (
+    MemberListSchema,
+    MemberSchema,
+    NewProjectSchema,
+    ProjectListSchema,
+    ProjectSchema,
+    RoleSchema,
+    ServiceAccountSchema,
+)
+from app.core.entities.identity import Member, Project, Role
+from app.extensions import current_services
+from app.gateway.authentication import current_principal, require
+from app.gateway.openapi import Blueprint
+
+projects = Blueprint("projects", __name__, url_prefix="/api/v1/projects", description="Projects")
+members = Blueprint("members", __name__, url_prefix="/api/v1", description="Who works in the project")
+
+PROJECT = {"id": "support", "created_at": "2026-11-24T09:30:00+00:00"}
+MEMBER = {"username": "alice", "user_id": "user-0123", "role": "developer", "is_service": False}
+SERVICE = {"username": "ci@support", "user_id": "user-0124", "role": "developer", "is_service": True}
+
+
+@projects.get("")
+@require(Role.VIEWER)
+@projects.response(200, ProjectListSchema, example={"data": [PROJECT]})
+@projects.errors()
+def list_projects() -> dict[str, Any]:
+    """List the projects that you are a member of
+
+    An operator sees all. A token is for one: name it where you log in.
+    """
+    return {"data": current_services().projects.projects(current_principal())}
+
+
+@projects.post("")
+@require(Role.OPERATOR)
+@projects.arguments(NewProjectSchema, example={"id": "support", "admin": "alice"})
+@projects.response(201, ProjectSchema, example=PROJECT)
+@projects.errors(400, 404, 409)
+def create_project(body: dict[str, Any]) -> Project:
+    """Make a project, with its first admin"""
+    return current_services().projects.create(body["id"], body["admin"])
+
+
+@members.get("/members")
+@require(Role.DEVELOPER)
+@members.response(200, MemberListSchema, example={"data": [MEMBER, SERVICE]})
+@members.errors()
+def list_members() -> dict[str, Any]:
+    """List the project's members and service accounts, by name"""
+    return {"data": current_services().projects.members(current_principal())}
+
+
+@members.put("/members/<username>")
+@require(Role.ADMIN)
+@members.arguments(RoleSchema, example={"role": "developer"})
+@members.response(200, MemberSchema, example=MEMBER)
+@members.errors(400, 404, 409)
+def set_role(body: dict[str, Any], username: str) -> Member:
+    """Give a user a role in the project
+
+    One who is no member becomes it. It holds at once, for tokens and keys that are out too. 409 `last_admin`: a
+    project keeps one.
+    """
+    return current_services().projects.set_role(current_principal(), username, Role(body["role"]))
+
+
+@members.delete("/members/<username>")
+@require(Role.ADMIN)
+@members.response(204)
+@members.errors(404, 409)
+def remove_member(username: str) -> None:
+    """Take a user out of the project
+
+    Their tokens and keys for it end at once; what they made stays.
+    """
+    current_services().projects.remove(current_principal(), username)
+
+
+@members.post("/service-accounts")
+@require(Role.ADMIN)
+@members.arguments(ServiceAccountSchema, example={"name": "ci", "role": "developer"})
+@members.response(201, MemberSchema, example=SERVICE)
+@members.errors(400, 409)
+def create_service_account(body: dict[str, Any]) -> Member:
+    """Make a service account: a member for a program
+
+    It is `name@project`, has no password, and belongs to this project alone. `POST /api/v1/keys` makes its keys.
+    """
+    return current_services().projects.create_service_account(
+        current_principal(), body["name"], Role(body["role"])
+    )

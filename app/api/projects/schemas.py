@@ -1,0 +1,60 @@
+"""Bodies of /api/v1/projects, /api/v1/members and /api/v1/service-accounts."""
+
+import marshmallow as ma
+
+from app.core.entities.identity import MEMBER_ROLES
+
+ROLES = [role.value for role in MEMBER_ROLES]
+
+
+class ProjectSchema(ma.Schema):
+    id = ma.fields.String(metadata={"example": "support"})
+    created_at = ma.fields.AwareDateTime()
+
+
+class ProjectListSchema(ma.Schema):
+    data = ma.fields.List(ma.fields.Nested(ProjectSchema))
+
+
+class NewProjectSchema(ma.Schema):
+    class Meta:
+        unknown = ma.RAISE
+
+    id = ma.fields.String(
+        required=True,
+        validate=ma.validate.Length(1, 63),
+        metadata={"description": "small letters, digits and dashes; it stays", "example": "support"},
+    )
+    admin = ma.fields.String(
+        required=True,
+        validate=ma.validate.Length(1, 64),
+        metadata={"description": "a user's name, who becomes its first admin", "example": "alice"},
+    )
+
+
+class MemberSchema(ma.Schema):
+    username = ma.fields.String(attribute="user.username", metadata={"example": "alice"})
+    user_id = ma.fields.String(attribute="user.id")
+    role = ma.fields.String(metadata={"example": "developer"})
+    is_service = ma.fields.Boolean(
+        attribute="user.is_service", metadata={"description": "a service account: keys, no password"}
+    )
+
+
+class MemberListSchema(ma.Schema):
+    data = ma.fields.List(ma.fields.Nested(MemberSchema))
+
+
+class RoleSchema(ma.Schema):
+    class Meta:
+        unknown = ma.RAISE
+
+    role = ma.fields.String(required=True, validate=ma.validate.OneOf(ROLES))
+
+
+class ServiceAccountSchema(RoleSchema):
+    name = ma.fields.String(
+        required=True,
+        validate=ma.validate.Length(1, 63),
+        metadata={"description": "small letters, digits, dots, dashes and underscores", "example": "ci"},
+    )

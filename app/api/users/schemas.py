@@ -1,0 +1,42 @@
+"""Bodies of /api/v1/users."""
+
+import marshmallow as ma
+
+from app.core.entities.identity import DEFAULT_PROJECT_ID, Role
+
+
+class NewUserSchema(ma.Schema):
+    class Meta:
+        unknown = ma.RAISE
+
+    username = ma.fields.String(required=True, validate=ma.validate.Length(1, 64), metadata={"example": "alice"})
+    password = ma.fields.String(
+        required=True, validate=ma.validate.Length(1, 1024), metadata={"format": "password"}
+    )
+    role = ma.fields.String(
+        required=True,
+        validate=ma.validate.OneOf([role.value for role in Role]),
+        metadata={"description": "in the project; an operator is its admin, and an operator in every other"},
+    )
+    project = ma.fields.String(load_default=DEFAULT_PROJECT_ID, validate=ma.validate.Length(1, 63))
+
+
+class MembershipSchema(ma.Schema):
+    project_id = ma.fields.String()
+    role = ma.fields.String()
+
+
+class UserSchema(ma.Schema):
+    id = ma.fields.String()
+    username = ma.fields.String()
+    is_operator = ma.fields.Boolean()
+    is_service = ma.fields.Boolean()
+    created_at = ma.fields.AwareDateTime()
+
+
+class ListedUserSchema(UserSchema):
+    memberships = ma.fields.List(ma.fields.Nested(MembershipSchema))
+
+
+class UserListSchema(ma.Schema):
+    data = ma.fields.List(ma.fields.Nested(ListedUserSchema))

@@ -1,0 +1,65 @@
+"""The matrix of roles and routes: the one place where it is written down.
+
+Each route that wants a caller stands here once, by the part of the service that it belongs to (its scope: what an
+API key may be held to) and the least role that may call it. The routes' own ``require``, the OpenAPI document and
+every role are checked against it (tests/unit/api/test_access.py). A route that is missing is refused to every key
+that has scopes.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from app.core.entities.identity import Role, Scope
+
+ROUTES: Mapping[Scope, Mapping[Role, Sequence[str]]] = {
+    Scope.DATASETS: {
+        Role.VIEWER: (
+            *("datasets.list_datasets", "datasets.show", "datasets.list_versions", "datasets.stats"),
+            *("datasets.validate", "datasets.preview", "datasets.diff"),
+        ),
+        Role.DEVELOPER: (
+            *("datasets.upload", "datasets.upload_version", "datasets.delete", "datasets.restore"),
+            *("datasets.set_tag", "datasets.remove_tag"),
+        ),
+    },
+    Scope.TRAIN: {
+        Role.VIEWER: (
+            *("train.list_jobs", "train.status", "train.limits", "train.events", "train.event_stream"),
+            "train.metrics",
+        ),
+        Role.DEVELOPER: (
+            *("train.submit", "train.estimate", "train.cancel", "train.pause", "train.resume", "train.retry"),
+        ),
+    },
+    Scope.INFER: {Role.VIEWER: ("infer.predict", "infer.chat")},
+    Scope.MODELS: {
+        Role.VIEWER: ("models.list_models", "models.show_model", "models.list_versions", "models.list_aliases"),
+        Role.DEVELOPER: ("models.set_alias", "models.remove_alias"),
+    },
+    Scope.ENGINES: {
+        Role.OPERATOR: ("engines.list_engines", "engines.load_adapter", "engines.unload_adapter"),
+    },
+    Scope.USAGE: {Role.DEVELOPER: ("usage.sums",)},
+    Scope.ACCESS: {
+        Role.VIEWER: (
+            *("auth.whoami", "auth.logout", "projects.list_projects"),
+            *("keys.list_keys", "keys.create_key", "keys.revoke_key"),
+        ),
+        Role.DEVELOPER: ("members.list_members",),
+        Role.ADMIN: ("members.set_role", "members.remove_member", "members.create_service_account"),
+        Role.OPERATOR: ("projects.create_project", "users.list_users", "users.create_user"),
+    },
+}
+
+# These want no caller: log-ins, probes, the API page, and /metrics, which has a token of its own.
+OPEN = frozenset(
+    {"auth.token", "auth.refresh", "monitor.health", "monitor.ready", "docs.docs"}
+    | {"api-docs.openapi_json", "static", "metrics"}
+)
+
+_SCOPES = {
+    endpoint: scope for scope, roles in ROUTES.items() for endpoints in roles.values() for endpoint in endpoints
+}
+
+
+def scope_of(endpoint: str | None) -> Scope | None:
+    return _SCOPES.get(endpoint or "")

@@ -1,0 +1,26 @@
+"""What the repository of users refuses, over SQL and in memory alike."""
+
+from collections.abc import Mapping
+
+from app.core.entities.identity import Role
+from app.core.errors import Conflict, NotFound
+
+
+def username_taken(username: str) -> Conflict:
+    return Conflict(f"the username {username} is taken", code="username_taken")
+
+
+def project_taken(project_id: str) -> Conflict:
+    return Conflict(f"there is a project {project_id} already", code="project_taken")
+
+
+def no_project(project_id: str) -> NotFound:
+    return NotFound(f"there is no project {project_id[:80]}", code="project_not_found")
+
+
+def keep_an_admin(roles: Mapping[str, Role], user_id: str, role: Role | None) -> None:
+    """``roles`` are the members' by user; None: the user leaves."""
+    others = [other for other, held in roles.items() if held is Role.ADMIN and other != user_id]
+    if roles.get(user_id) is Role.ADMIN and role is not Role.ADMIN and not others:
+        message = "this is the project's only admin: make another member one first"
+        raise Conflict(message, code="last_admin")
