@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,3 +92,56 @@ def test_a_core_that_is_lost_fails_who_waits_for_it(tmp_path: Path, link: CoreLi
     assert link.idle.is_set()
     response = ask(front, "POST", "/v1/load_lora_adapter", {"lora_name": "a", "lora_path": "/a"})
     assert (response.status, code_of(response)) == (503, "engine_failed")
+
+
+class LabelLink(CoreLink):
+    """Of a core with a label head; a text of the token 9 fails."""
+
+    async def classify(self, ids: Sequence[int]) -> Sequence[float]:
+        if list(ids) == [9]:
+            raise CoreFailure(500, "failed", "engine_failed")
+        return [0.25, 0.75]
+
+
+@pytest.fixture
+def labels(tmp_path: Path) -> Front:
+    link = LabelLink()
+    link.ready = Ready(4, 512, [], ["delivery", "defect"])
+    return Front("v1", write_random_tokenizer("llama", tmp_path), link, None, most_requests=2)
+
+
+@pytest.mark.parametrize(("texts", "count", "tokens"), [([1, 2], 1, 2), ([[1, 2], [3]], 2, 3)])
+def test_labels_as_vllm_tells_them(labels: Front, texts: Any, count: int, tokens: int) -> None:
+    response = ask(labels, "POST", "/classify", {"model": "v1", "input": texts})
+    assert response.status == 200
+    assert isinstance(response.body, bytes)
+    told = json.loads(response.body)
+    one = {"label": "defect", "probs": [0.25, 0.75], "num_classes": 2}
+    assert told["data"] == [{"index": place, **one} for place in range(count)]
+    assert told["labels"] == ["delivery", "defect"]
+    assert told["usage"]["prompt_tokens"] == tokens
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        ({"input": [[1], []]}, 400, "invalid_request"),
+        ({"input": []}, 400, "invalid_request"),
+        ({"input": [512]}, 400, "invalid_request"),
+        ({"input": [1, 2, 3, 4, 5]}, 400, "context_length_exceeded"),
+        ({"input": [[1], [2], [3]]}, 429, "queue_full"),
+        ({"input": [1], "model": "another"}, 404, "model_not_found"),
+        ({"input": [9]}, 500, "engine_failed"),
+        ({"input": [1], "temperature": 1}, 400, "invalid_request"),
+    ],
+)
+def test_texts_that_are_not_classified(labels: Front, body: Any, status: int, code: str) -> None:
+    response = ask(labels, "POST", "/classify", {"model": "v1", **body})
+    assert (response.status, code_of(response)) == (status, code)
+
+
+def test_a_label_head_writes_nothing_and_what_writes_has_no_labels(front: Front, labels: Front) -> None:
+    refused = ask(labels, "POST", "/v1/completions", {**COMPLETION, "model": "v1"})
+    assert (refused.status, code_of(refused)) == (400, "not_generative")
+    refused = ask(front, "POST", "/classify", {"model": "tiny", "input": [1]})
+    assert (refused.status, code_of(refused)) == (400, "no_label_head")

@@ -34,6 +34,7 @@ TEXT = [5, 6, 7, 8]
 
 @pytest.fixture(params=["llama", "bert"])
 def base(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    (tmp_path / "base").mkdir()
     write_random_model(request.param, tmp_path / "base")
     return tmp_path / "base"
 
@@ -79,6 +80,7 @@ def test_a_whole_model_with_a_head(base: Path, tmp_path: Path) -> None:
 
 
 def test_the_last_token_is_read_be_it_the_one_that_pads(tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
     write_random_model("llama", tmp_path / "base")
     torch.manual_seed(3)
     model = load_classifier(tmp_path / "base", torch.float32, LABELS).eval()
