@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from app.core.services import Services
 
 OPERATOR = Principal(user_id="operator", username="operator", project_id=DEFAULT_PROJECT_ID, role=Role.OPERATOR)
+PROJECT = click.option("--project", default=DEFAULT_PROJECT_ID, show_default=True, help="Its id.")
 
 
 class Command(click.Command):
@@ -37,3 +38,8 @@ def services() -> Services:
     found = current_services()
     found.monitoring.require_database()
     return found
+
+
+def operator_in(project_id: str) -> Principal:
+    """``NotFound`` (project_not_found)."""
+    return services().projects.acting_in(OPERATOR, project_id)

@@ -6,21 +6,20 @@ import sys
 
 import click
 
-from app.cli.base import OPERATOR, Commands, services
-from app.core.entities.identity import DEFAULT_PROJECT_ID, MEMBER_ROLES, Principal, Role, Scope
+from app.cli.base import OPERATOR, PROJECT, Commands, operator_in, services
+from app.core.entities.identity import MEMBER_ROLES, Role, Scope
 
 users = Commands("users", help="People who may call the service.")
 projects = Commands("projects", help="Projects, and who works in them.")
 keys = Commands("keys", help="API keys.")
 
-_PROJECT = click.option("--project", default=DEFAULT_PROJECT_ID, show_default=True, help="Its id.")
 _MEMBER_ROLE = click.Choice([role.value for role in MEMBER_ROLES])
 
 
 @users.command("create")
 @click.argument("name")
 @click.option("--role", type=click.Choice([role.value for role in Role]), required=True)
-@_PROJECT
+@PROJECT
 @click.option("--password-stdin", is_flag=True, help="Read the password from the first line of standard input.")
 def create_user(name: str, role: str, project: str, password_stdin: bool) -> None:
     """Make a user NAME. Without --password-stdin it asks for the password.
@@ -65,7 +64,7 @@ def list_projects() -> None:
     """List projects and their members."""
     found = services().projects
     for project in found.projects(OPERATOR):
-        members = found.members(_in(project.id))
+        members = found.members(operator_in(project.id))
         roles = ", ".join(f"{member.user.username} ({member.role.value})" for member in members)
         click.echo(f"{project.id:24} {roles}")
 
@@ -76,7 +75,7 @@ def list_projects() -> None:
 @click.argument("role", type=_MEMBER_ROLE)
 def set_role(project_id: str, username: str, role: str) -> None:
     """Give USERNAME a role in the project ID; one who is no member becomes it."""
-    services().projects.set_role(_in(project_id), username, Role(role))
+    services().projects.set_role(operator_in(project_id), username, Role(role))
 
 
 @projects.command("remove-member")
@@ -84,11 +83,11 @@ def set_role(project_id: str, username: str, role: str) -> None:
 @click.argument("username")
 def remove_member(project_id: str, username: str) -> None:
     """Take USERNAME out of the project ID."""
-    services().projects.remove(_in(project_id), username)
+    services().projects.remove(operator_in(project_id), username)
 
 
 @keys.command("create")
-@_PROJECT
+@PROJECT
 @click.option("--name", required=True, help="To know it by: ci, grafana …")
 @click.option("--account", help="Of this service account; without it, of the one that is called as the key is.")
 @click.option(
@@ -106,7 +105,7 @@ def create_key(
     project: str, name: str, account: str | None, role: str, scopes: tuple[str, ...], days: int | None
 ) -> None:
     """Make an API key of a service account, and print it. An account that is not there is made."""
-    found, operator = services(), _in(project)
+    found, operator = services(), operator_in(project)
     username = f"{account or name}@{project}"
     if username not in {member.user.username for member in found.projects.members(operator)}:
         found.projects.create_service_account(operator, account or name, Role(role))
@@ -117,10 +116,10 @@ def create_key(
 
 
 @keys.command("list")
-@_PROJECT
+@PROJECT
 def list_keys(project: str) -> None:
     """List the project's keys, newest first."""
-    found, operator = services(), _in(project)
+    found, operator = services(), operator_in(project)
     names = {member.user.id: member.user.username for member in found.projects.members(operator)}
     for key in found.api_keys.keys(operator):
         state = "revoked" if key.revoked_at else f"until {key.expires_at:%Y-%m-%d}" if key.expires_at else "good"
@@ -131,18 +130,14 @@ def list_keys(project: str) -> None:
 
 
 @keys.command("revoke")
-@_PROJECT
+@PROJECT
 @click.argument("key_id")
 def revoke_key(project: str, key_id: str) -> None:
     """Revoke the key KEY_ID: within a second it opens nothing."""
-    services().api_keys.revoke(_in(project), key_id)
+    services().api_keys.revoke(operator_in(project), key_id)
 
 
 @keys.command("rotate-signing")
 def rotate_signing() -> None:
     """Sign access tokens with a new key. Those that are out stay good until they expire."""
     click.echo(services().api_keys.rotate_signing_key())
-
-
-def _in(project_id: str) -> Principal:
-    return services().projects.acting_in(OPERATOR, project_id)

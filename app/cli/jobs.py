@@ -9,7 +9,7 @@ from itertools import chain
 import click
 from flask import current_app
 
-from app.cli.base import OPERATOR, Commands, services
+from app.cli.base import OPERATOR, PROJECT, Commands, operator_in, services
 from app.core.entities.jobs import FineTuningJob, JobState
 from app.utils.csv_cells import csv_safe
 
@@ -132,14 +132,15 @@ def retry(task_id: str) -> None:
 
 
 @jobs.command("limits")
+@PROJECT
 @click.option("--running", type=click.IntRange(0), help=_LIMIT.format("train"))
 @click.option("--queued", type=click.IntRange(0), help=_LIMIT.format("wait"))
-def limits(running: int | None, queued: int | None) -> None:
+def limits(project: str, running: int | None, queued: int | None) -> None:
     """Show the limits of the project, or change them."""
-    training = services().training
+    training, operator = services().training, operator_in(project)
     given = {"running": running, "queued": queued}
-    training.change_limits(OPERATOR, {name: value or None for name, value in given.items() if value is not None})
-    found = training.limits(OPERATOR)
+    training.change_limits(operator, {name: value or None for name, value in given.items() if value is not None})
+    found = training.limits(operator)
     for name, value in (("running", found.running), ("queued", found.queued)):
         click.echo(f"{name:8} {'any number' if value is None else value}")
 

@@ -237,6 +237,9 @@ def test_limits(flask, twins):
     assert flask("jobs", "limits", "--running", "2", "--queued", "5")[1] == "running  2\nqueued   5\n"
     assert twins.jobs.limits(DEFAULT_PROJECT_ID) == Limits(2, 5)
     assert flask("jobs", "limits", "--running", "0")[1] == "running  any number\nqueued   5\n"
+    flask("jobs", "limits", "--project", "other", "--running", "3")
+    assert (twins.jobs.limits("other").running, twins.jobs.limits(DEFAULT_PROJECT_ID).running) == (3, None)
+    assert flask("jobs", "limits", "--project", "nowhere", "--running", "3")[0] == 1
 
 
 @pytest.mark.parametrize(
