@@ -10,6 +10,8 @@ from app.api.engines.routes import blueprint as engines
 from app.api.infer.routes import blueprint as infer
 from app.api.models.routes import blueprint as models
 from app.api.monitor.routes import blueprint as monitor
+from app.api.openai.answer_routes import blueprint as openai_answers
+from app.api.openai.model_routes import blueprint as openai_models
 from app.api.train.routes import blueprint as train
 from app.api.train.schemas import document_training_config
 from app.api.usage.routes import blueprint as usage
@@ -30,6 +32,17 @@ def init_api(app: Flask, *, rate_limit: str, login_rate_limit: str) -> None:
     api = Api(app)
     api.spec.components.security_scheme("bearer", {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"})
     document_training_config(api)
-    for blueprint in (auth, datasets, train, infer, models, engines, usage, monitor):
+    for blueprint in (
+        auth,
+        datasets,
+        train,
+        infer,
+        models,
+        engines,
+        usage,
+        monitor,
+        openai_answers,
+        openai_models,
+    ):
         api.register_blueprint(blueprint)
     app.register_blueprint(docs)

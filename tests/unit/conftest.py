@@ -21,6 +21,7 @@ from app.core.entities.inference import (
     Answer,
     AnswerOptions,
     ChatRequest,
+    CompletionRequest,
     Piece,
     Prediction,
     TokenCounts,
@@ -42,6 +43,7 @@ from app.core.services.forecasting import Forecasts
 from app.core.services.identity import IdentityService
 from app.core.services.model_management import ModelManagementService
 from app.core.services.monitoring import MonitoringService
+from app.core.services.served_models import ServedModelService
 from app.core.services.targets import Targets
 from app.core.services.training import TrainingService
 from app.core.services.usage import UsageService
@@ -168,6 +170,16 @@ class TwinInference:
         said = self.chat(principal, request)
         return AnswerStream(said.model, False, self._pieces(said))
 
+    def complete(self, principal: Principal, request: CompletionRequest) -> Sequence[Prediction]:
+        self.asked.append((principal.project_id, request))
+        if self.error:
+            raise self.error
+        return [self._said_back(text, request.options, request.model) for text in request.prompts]
+
+    def stream_completion(self, principal: Principal, request: CompletionRequest) -> AnswerStream:
+        [said] = self.complete(principal, request)
+        return AnswerStream(said.model, None, self._pieces(said))
+
     def _said_back(self, text: str, options: AnswerOptions, model: str | None) -> Prediction:
         logprobs = None if options.logprobs is None else (TokenLogprob("a", -0.5, {"a": -0.5}),)
         answers = [Answer(text[::-1], None, "stop", logprobs)] * options.n
@@ -267,6 +279,11 @@ def services(quiet_settings: Settings, twins: Twins, tokens: JwtIssuer) -> Servi
         ),
         execution=unused,
         models=ModelManagementService(twins.versions, bases),
+        served_models=ServedModelService(
+            twins.versions,
+            cast("Any", TwinEngines()),
+            {"gpt-4o-mini": "support", "acme/old": "smollm2-135m-instruct"},
+        ),
         inference=cast("Any", twins.inference),
         engines=EngineService(twins.versions, Targets(twins.versions, bases, TwinArtifacts()), twins.engines),
         usage=UsageService(twins.usage),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from app.core.services.lab import LabService
     from app.core.services.model_management import ModelManagementService
     from app.core.services.monitoring import MonitoringService
+    from app.core.services.served_models import ServedModelService
     from app.core.services.training import TrainingService
     from app.core.services.usage import UsageService
 
@@ -32,6 +33,7 @@ class Services:
     training: TrainingService
     execution: ExecutionService
     models: ModelManagementService
+    served_models: ServedModelService
     inference: InferenceService
     engines: EngineService
     usage: UsageService
