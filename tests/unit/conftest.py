@@ -1,5 +1,6 @@
 """The web application over in-memory twins, and callers of each role."""
 
+import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -151,6 +152,9 @@ class TwinInference:
         self.error: Exception | None = None
         self.failure: BaseException | None = None  # of a stream, on the way
         self.ended = 0  # streams
+        self.stream_ended = threading.Event()
+        self.reasoning: str | None = None
+        self.streams: str | None = None  # instead of what was asked
 
     def predict(
         self, principal: Principal, texts: Sequence[str], options: AnswerOptions, model: str | None = None
@@ -182,13 +186,13 @@ class TwinInference:
 
     def _said_back(self, text: str, options: AnswerOptions, model: str | None) -> Prediction:
         logprobs = None if options.logprobs is None else (TokenLogprob("a", -0.5, {"a": -0.5}),)
-        answers = [Answer(text[::-1], None, "stop", logprobs)] * options.n
+        answers = [Answer(text[::-1], self.reasoning, "stop", logprobs)] * options.n
         return Prediction(answers, model or "smollm2-135m-instruct", TokenCounts(len(text), len(text)))
 
     def _pieces(self, said: Prediction) -> Generator[Piece]:
         """A letter each. ``failure`` comes after the first."""
         try:
-            for letter in said.first.text:
+            for letter in self.streams or said.first.text:
                 yield Piece(letter, said.first.logprobs or ())
                 if self.failure:
                     raise self.failure
@@ -196,6 +200,7 @@ class TwinInference:
             yield Piece(tokens=said.tokens)
         finally:
             self.ended += 1
+            self.stream_ended.set()
 
 
 @dataclass
