@@ -152,7 +152,7 @@ def test_every_fault_is_told_at_once(openai, twins):
             extra_body={"temprature": 1},
         )
     assert (caught.value.status_code, caught.value.code) == (400, "invalid_request")
-    named = {line.partition(":")[0] for line in caught.value.message.splitlines()[1:]}
+    named = {line.partition(":")[0] for line in caught.value.body["message"].splitlines()[1:]}
     assert named == {
         *("messages.0.role", "messages.0.tool_call_id", "messages.1.content.0", "temperature"),
         *("top_logprobs", "tools", "logit_bias", "temprature"),

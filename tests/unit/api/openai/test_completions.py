@@ -56,6 +56,6 @@ def test_a_text_has_no_reasoning(openai, twins):
 def test_what_is_not_here_is_refused(openai, twins):
     with pytest.raises(wire.BadRequestError) as caught:
         ask(openai, ["a", "b"], stream=True, echo=True, suffix="x", best_of=2)
-    named = {line.partition(":")[0] for line in caught.value.message.splitlines()[1:]}
+    named = {line.partition(":")[0] for line in caught.value.body["message"].splitlines()[1:]}
     assert named == {"prompt", "echo", "suffix", "best_of"}
     assert not twins.inference.asked
