@@ -296,6 +296,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
     from app.core.services.model_management import ModelManagementService
     from app.core.services.monitoring import MonitoringService
     from app.core.services.projects import ProjectService
+    from app.core.services.served_models import ServedModelService
     from app.core.services.targets import Targets
     from app.core.services.training import TrainingService
     from app.core.services.usage import UsageService
@@ -421,6 +422,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
             limits=limits,
         ),
         models=ModelManagementService(versions=repository("versions"), bases=bases),
+        served_models=ServedModelService(repository("versions"), engines, settings.model_redirects),
         inference=InferenceService(
             targets, engines, COMPONENTS.create("usage_log", repository=repository("usage"))
         ),

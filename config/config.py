@@ -66,6 +66,7 @@ class Settings(BaseSettings):
     engines: dict[str, str] = {}  # base model → URL of an engine that somebody else runs (vLLM)
     engine_secret: SecretStr | None = None  # None: run.py makes one for its own engine
     engine_timeout: float = Field(120, gt=0)  # seconds a generation may take
+    model_redirects: dict[str, str] = {}  # under /v1: a name that clients send → the reference that answers to it
 
     worker_slots: int = Field(1, ge=1, le=64)  # jobs that a worker trains at once, where it has no worker_gpus
     worker_gpus: list[GpuSlot] = []  # a slot each: "0", or "0,1" for jobs of two processes

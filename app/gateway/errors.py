@@ -70,12 +70,16 @@ def _answer(
     if len(faults) > MOST_FAULTS:
         message = f"{message} (the first {MOST_FAULTS} of {len(faults)} faults are shown)"
     openai = request.path == "/v1" or request.path.startswith("/v1/")
-    body = _envelope(status, code, message, shown) if openai else _problem(status, code, message, shown)
+    if openai and status == 422:
+        status = 400  # as OpenAI answers
+    body = envelope(status, code, message, shown) if openai else _problem(status, code, message, shown)
     response = jsonify(body)
     response.status_code = status
     response.headers.update(headers or {})
     if not openai:
         response.content_type = "application/problem+json"
+    elif status == 409:
+        response.headers["X-Should-Retry"] = "false"  # OpenAI's client would ask again, twice
     return response
 
 
@@ -91,8 +95,9 @@ def _problem(status: int, code: str, message: str, faults: Sequence[Mapping[str,
     }
 
 
-def _envelope(status: int, code: str, message: str, faults: Sequence[Mapping[str, str]]) -> dict[str, Any]:
-    kind = "invalid_request_error" if status < 500 else "server_error"
+def envelope(status: int, code: str, message: str, faults: Sequence[Mapping[str, str]] = ()) -> dict[str, Any]:
+    """OpenAI's."""
+    kind = "rate_limit_error" if status == 429 else "invalid_request_error" if status < 500 else "server_error"
     lines = [message, *(f"{fault['where']}: {fault['message']}" for fault in faults)]
     param = faults[0]["where"] if faults else None
     return {"error": {"message": "\n".join(lines), "type": kind, "param": param, "code": code}}

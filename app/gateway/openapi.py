@@ -9,6 +9,8 @@ from flask_smorest.utils import prepare_response
 
 from app.gateway.json_bodies import RequestParser
 
+ENVELOPED = "OPENAI_"  # before the name of an error's response: under /v1
+
 
 class FaultSchema(ma.Schema):
     where = ma.fields.String(metadata={"description": "a field, or a row of the data"})
@@ -28,6 +30,19 @@ class ProblemSchema(ma.Schema):
     errors = ma.fields.List(ma.fields.Nested(FaultSchema), metadata={"description": "every fault at once"})
 
 
+class OpenAIErrorSchema(ma.Schema):
+    message = ma.fields.String(metadata={"description": "every fault at once, a line each"})
+    type = ma.fields.String(metadata={"enum": ["invalid_request_error", "rate_limit_error", "server_error"]})
+    param = ma.fields.String(allow_none=True, metadata={"description": "the first field with a fault"})
+    code = ma.fields.String(metadata={"description": "stable, for programs", "example": "model_not_found"})
+
+
+class EnvelopeSchema(ma.Schema):
+    """OpenAI's."""
+
+    error = ma.fields.Nested(OpenAIErrorSchema)
+
+
 class Blueprint(flask_smorest.Blueprint):
     """Its bodies are read by ``RequestParser``."""
 
@@ -39,6 +54,24 @@ class Blueprint(flask_smorest.Blueprint):
         return cls.doc(responses={status: http.HTTPStatus(status).name for status in (*statuses, 429)})
 
 
+class OpenAIBlueprint(Blueprint):
+    """Of /v1: its errors come in OpenAI's envelope, and 422 is 400."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._prepare_doc_cbks.append(self._prepare_envelopes)
+
+    def _prepare_envelopes(self, doc: dict[str, Any], info: dict[str, Any], **_: Any) -> dict[str, Any]:
+        for responses in (doc.get("responses", {}), info.get("manual_doc", {}).get("responses", {})):
+            for status, answer in list(responses.items()):
+                if isinstance(answer, str):
+                    responses[status] = ENVELOPED + answer
+            for status in [status for status in responses if str(status) == "422"]:
+                del responses[status]
+                responses["400"] = ENVELOPED + http.HTTPStatus.BAD_REQUEST.name
+        return doc
+
+
 class Api(flask_smorest.Api):
     """The document alone: errors are app.gateway.errors' (of two Apis in one app, the last handler would win)."""
 
@@ -48,10 +81,14 @@ class Api(flask_smorest.Api):
     def _register_responses(self) -> None:
         for status in http.HTTPStatus:
             if status >= 400:
-                self._register_problem(status.name, status.phrase)
-        self._register_problem("DEFAULT_ERROR", "Any other error")
+                self._register_error(status.name, status.phrase)
+        self._register_error("DEFAULT_ERROR", "Any other error")
 
-    def _register_problem(self, name: str, description: str) -> None:
-        response: dict[str, Any] = {"description": description, "schema": ProblemSchema}
-        prepare_response(response, self.spec, "application/problem+json")
-        self.spec.components.response(name, response, lazy=True)
+    def _register_error(self, name: str, description: str) -> None:
+        for prefix, schema, media in (
+            ("", ProblemSchema, "application/problem+json"),
+            (ENVELOPED, EnvelopeSchema, "application/json"),
+        ):
+            response: dict[str, Any] = {"description": description, "schema": schema}
+            prepare_response(response, self.spec, media)
+            self.spec.components.response(prefix + name, response, lazy=True)

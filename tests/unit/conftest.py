@@ -1,5 +1,6 @@
 """The web application over in-memory twins, and callers of each role."""
 
+import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -21,6 +22,7 @@ from app.core.entities.inference import (
     Answer,
     AnswerOptions,
     ChatRequest,
+    CompletionRequest,
     Piece,
     Prediction,
     TokenCounts,
@@ -46,6 +48,7 @@ from app.core.services.identity import IdentityService
 from app.core.services.model_management import ModelManagementService
 from app.core.services.monitoring import MonitoringService
 from app.core.services.projects import ProjectService
+from app.core.services.served_models import ServedModelService
 from app.core.services.targets import Targets
 from app.core.services.training import TrainingService
 from app.core.services.usage import UsageService
@@ -153,6 +156,9 @@ class TwinInference:
         self.error: Exception | None = None
         self.failure: BaseException | None = None  # of a stream, on the way
         self.ended = 0  # streams
+        self.stream_ended = threading.Event()
+        self.reasoning: str | None = None
+        self.streams: str | None = None  # instead of what was asked
 
     def predict(
         self, principal: Principal, texts: Sequence[str], options: AnswerOptions, model: str | None = None
@@ -172,16 +178,26 @@ class TwinInference:
         said = self._said_back(request.messages[-1]["content"], request.options, request.model)
         return AnswerStream(said.model, False, self._pieces(said))
 
+    def complete(self, principal: Principal, request: CompletionRequest) -> Sequence[Prediction]:
+        self.asked.append((principal.project_id, request))
+        if self.error:
+            raise self.error
+        return [self._said_back(text, request.options, request.model) for text in request.prompts]
+
+    def stream_completion(self, principal: Principal, request: CompletionRequest) -> AnswerStream:
+        [said] = self.complete(principal, request)
+        return AnswerStream(said.model, None, self._pieces(said))
+
     def _said_back(self, text: str, options: AnswerOptions, model: str | None) -> Prediction:
         logprobs = None if options.logprobs is None else (TokenLogprob("a", -0.5, {"a": -0.5}),)
-        answers = [Answer(text[::-1], None, "stop", logprobs)] * options.n
+        answers = [Answer(text[::-1], self.reasoning, "stop", logprobs)] * options.n
         return Prediction(answers, model or "smollm2-135m-instruct", TokenCounts(len(text), len(text)))
 
     def _pieces(self, said: Prediction) -> Generator[Piece]:
         """A letter each. ``failure`` comes after the first."""
         try:
             for choice, answer in enumerate(said.answers):
-                for letter in answer.text:
+                for letter in self.streams or answer.text:
                     yield Piece(letter, answer.logprobs or (), choice=choice)
                     if self.failure:
                         raise self.failure
@@ -189,6 +205,7 @@ class TwinInference:
             yield Piece(tokens=said.tokens)
         finally:
             self.ended += 1
+            self.stream_ended.set()
 
 
 @dataclass
@@ -287,6 +304,11 @@ def services(quiet_settings: Settings, twins: Twins, tokens: JwtIssuer) -> Servi
         ),
         execution=unused,
         models=ModelManagementService(twins.versions, bases),
+        served_models=ServedModelService(
+            twins.versions,
+            cast("Any", TwinEngines()),
+            {"gpt-4o-mini": "support", "acme/old": "smollm2-135m-instruct"},
+        ),
         inference=cast("Any", twins.inference),
         engines=EngineService(twins.versions, Targets(twins.versions, bases, TwinArtifacts()), twins.engines),
         usage=UsageService(twins.usage),

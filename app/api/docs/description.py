@@ -43,6 +43,11 @@ curl -N http://127.0.0.1:5000/api/v1/chat -H "Authorization: Bearer $TOKEN" \\
 A model's name is its alias `champion`, else its newest version; `name:3` is the third, `name@alias` what the alias
 says: a version, or several by weight.
 
+## OpenAI's clients
+
+The official `openai` client works with `base_url` set to `http://127.0.0.1:5000/v1` and `api_key` to the token.
+Under `/v1` errors come in OpenAI's envelope, and what is 422 elsewhere is 400.
+
 ## Errors
 
 `application/problem+json` (RFC 9457), with every fault at once in `errors`. `code` is stable; `request_id` is

@@ -78,6 +78,15 @@ class ChatRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class CompletionRequest:
+    """Texts to go on with as they are, each for itself: no template, no turns. ``model`` as in ChatRequest."""
+
+    prompts: Sequence[str]
+    model: str | None = None
+    options: AnswerOptions = field(default_factory=AnswerOptions)
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationRequest:
     base_model: str
     prompt_ids: Sequence[int]

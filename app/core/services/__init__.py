@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from app.core.services.model_management import ModelManagementService
     from app.core.services.monitoring import MonitoringService
     from app.core.services.projects import ProjectService
+    from app.core.services.served_models import ServedModelService
     from app.core.services.training import TrainingService
     from app.core.services.usage import UsageService
 
@@ -38,6 +39,7 @@ class Services:
     training: TrainingService
     execution: ExecutionService
     models: ModelManagementService
+    served_models: ServedModelService
     inference: InferenceService
     engines: EngineService
     usage: UsageService

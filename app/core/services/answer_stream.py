@@ -12,11 +12,13 @@ from app.core.errors import Unavailable
 class AnswerStream:
     """Its pieces, reasoning told from the rest; the last has the counts. Close it, and the engine stops.
 
+    ``opens_thinking``: whether the prompt ends with ``<think>``; None: a text that goes on has no reasoning.
+
     It is made once the engine has begun to answer: what hinders that is raised here. ``Unavailable`` for what
     fails on the way.
     """
 
-    def __init__(self, model: str, opens_thinking: bool, pieces: Generator[Piece]) -> None:
+    def __init__(self, model: str, opens_thinking: bool | None, pieces: Generator[Piece]) -> None:
         self.model = model  # the reference that answers, or the base model's name
         self._opens_thinking = opens_thinking
         self._pieces = pieces
@@ -27,6 +29,9 @@ class AnswerStream:
         for piece in chain([self._first], self._pieces):
             if piece.tokens:
                 yield AnswerPiece(tokens=piece.tokens)
+                continue
+            if self._opens_thinking is None:
+                yield AnswerPiece(piece.text, "", piece.logprobs, piece.finish_reason, piece.choice)
                 continue
             text = self._texts.setdefault(piece.choice, ReasoningStream(self._opens_thinking))
             reasoning, answer = text.push(piece.text)

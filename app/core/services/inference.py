@@ -14,6 +14,7 @@ from app.core.entities.inference import (
     Answer,
     AnswerOptions,
     ChatRequest,
+    CompletionRequest,
     Generation,
     GenerationRequest,
     LabelPrediction,
@@ -54,10 +55,8 @@ class InferenceService:
         target = self._target(principal, model)
         if target.label_length is not None:
             return self._labels(principal, target, texts, options)
-        requests = _each(
-            len(texts), lambda place: self._request(principal, target, [_user(texts[place])], options)
-        )
-        generations = self._together(principal, target, requests)
+        prompts = _each("texts", len(texts), lambda place: _prompt(target, [_user(texts[place])]))
+        generations = self._together("texts", principal, target, _requests(principal, target, prompts, options))
         return [_prediction(target, generation) for generation in generations]
 
     def chat(
@@ -68,9 +67,25 @@ class InferenceService:
 
     def stream(self, principal: Principal, request: ChatRequest) -> AnswerStream:
         """The same as it comes. What ``chat`` raises it raises at once, but for what fails on the way."""
-        target = self._chatting(principal, request)
-        asked = self._request(principal, target, request.messages, request.options)
+        target = self._writing(principal, request.model, request.conversation)
+        [asked] = _requests(principal, target, [_prompt(target, request.messages)], request.options)
         return AnswerStream(target.name, target.tokenizer.opens_thinking, self._pieces(principal, target, asked))
+
+    def complete(self, principal: Principal, request: CompletionRequest) -> Sequence[Prediction]:
+        """What each text goes on with, as the model says it: thoughts are not told from the rest. Where one fails,
+        all do."""
+        target = self._writing(principal, request.model)
+        prompts = _each("prompt", len(request.prompts), lambda place: _beginning(target, request.prompts[place]))
+        asked = _requests(principal, target, prompts, request.options)
+        generations = self._together("prompt", principal, target, asked)
+        return [_continuation(target, generation) for generation in generations]
+
+    def stream_completion(self, principal: Principal, request: CompletionRequest) -> AnswerStream:
+        """The same as it comes, of the one text that ``request`` has."""
+        target = self._writing(principal, request.model)
+        [prompt] = request.prompts
+        [asked] = _requests(principal, target, [_beginning(target, prompt)], request.options)
+        return AnswerStream(target.name, None, self._pieces(principal, target, asked))
 
     def _target(self, principal: Principal, model: str | None, conversation: str | None = None) -> Target:
         """Without ``model``, the first resident base."""
@@ -81,8 +96,8 @@ class InferenceService:
             raise Unavailable("no engine answers: no base model is resident", code="base_not_resident")
         return self._targets.base(resident[0])
 
-    def _chatting(self, principal: Principal, request: ChatRequest) -> Target:
-        target = self._target(principal, request.model, request.conversation)
+    def _writing(self, principal: Principal, model: str | None, conversation: str | None = None) -> Target:
+        target = self._target(principal, model, conversation)
         if target.label_length is not None:
             raise not_generative(target.name)
         return target
@@ -91,7 +106,7 @@ class InferenceService:
         self, principal: Principal, target: Target, texts: Sequence[str], options: AnswerOptions
     ) -> Sequence[LabelPrediction]:
         _check_nothing_drawn(target, options)
-        rows = _each(len(texts), lambda place: _plain(target, texts[place]))
+        rows = _each("texts", len(texts), lambda place: _plain(target, texts[place]))
         engine = EngineName(target.base_model, target.own_engine)
         with metered(self._usage, principal, target) as meter:
             meter.prompt_tokens = sum(map(len, rows))
@@ -100,19 +115,6 @@ class InferenceService:
             LabelPrediction(max(shares, key=lambda label: shares[label]), shares, target.name, len(row))
             for row, shares in zip(rows, scores, strict=True)
         ]
-
-    def _request(
-        self, principal: Principal, target: Target, messages: Sequence[Message], options: AnswerOptions
-    ) -> GenerationRequest:
-        return GenerationRequest(
-            base_model=target.base_model,
-            prompt_ids=target.tokenizer.encode_prompt(messages),
-            options=options,
-            stop_token_ids=() if options.ignore_eos else target.tokenizer.stop_token_ids,
-            adapter=target.adapter,
-            sharing=principal.project_id,
-            version=target.own_engine,
-        )
 
     def _generate(self, principal: Principal, target: Target, request: GenerationRequest) -> Generation:
         with metered(self._usage, principal, target) as meter:
@@ -135,7 +137,7 @@ class InferenceService:
                 yield piece
 
     def _together(
-        self, principal: Principal, target: Target, requests: Sequence[GenerationRequest]
+        self, field: str, principal: Principal, target: Target, requests: Sequence[GenerationRequest]
     ) -> Sequence[Generation]:
         """In order. The deadline is that of all, the wait for a thread included."""
         if len(requests) == 1:
@@ -154,14 +156,39 @@ class InferenceService:
 
         futures = [self._pool.submit(ask, request) for request in requests]
         try:
-            return _each(len(futures), lambda place: futures[place].result())
+            return _each(field, len(futures), lambda place: futures[place].result())
         finally:
             for future in futures:
                 future.cancel()  # what has not begun, where another has failed
 
 
-def _each(count: int, one: Callable[[int], T]) -> list[T]:
-    """Of each text. ``Invalid`` with the faults of all, where there is more than one text."""
+def _requests(
+    principal: Principal, target: Target, prompts: Sequence[Sequence[int]], options: AnswerOptions
+) -> Sequence[GenerationRequest]:
+    return [
+        GenerationRequest(
+            base_model=target.base_model,
+            prompt_ids=prompt,
+            options=options,
+            stop_token_ids=() if options.ignore_eos else target.tokenizer.stop_token_ids,
+            adapter=target.adapter,
+            sharing=principal.project_id,
+            version=target.own_engine,
+        )
+        for prompt in prompts
+    ]
+
+
+def _prompt(target: Target, messages: Sequence[Message]) -> Sequence[int]:
+    return target.tokenizer.encode_prompt(messages)
+
+
+def _beginning(target: Target, text: str) -> Sequence[int]:
+    return target.tokenizer.encode_text(text)[:-1]  # it goes on
+
+
+def _each(field: str, count: int, one: Callable[[int], T]) -> list[T]:
+    """Of each text of ``field``. ``Invalid`` with the faults of all, where there is more than one text."""
     done: list[T] = []
     faults: list[Fault] = []
     for place in range(count):
@@ -170,7 +197,7 @@ def _each(count: int, one: Callable[[int], T]) -> list[T]:
         except Invalid as error:
             if count == 1:
                 raise
-            faults.append(Fault(f"texts.{place}", error.code, error.message))
+            faults.append(Fault(f"{field}.{place}", error.code, error.message))
     if faults:
         raise Invalid("the request has faults", faults=faults)
     return done
@@ -202,4 +229,9 @@ def _prediction(target: Target, generation: Generation) -> Prediction:
     for choice in generation.choices:
         reasoning, text = target.tokenizer.split_reasoning(choice.text)
         answers.append(Answer(text, reasoning, choice.finish_reason, choice.logprobs))
+    return Prediction(answers, target.name, generation.tokens)
+
+
+def _continuation(target: Target, generation: Generation) -> Prediction:
+    answers = [Answer(choice.text, None, choice.finish_reason, choice.logprobs) for choice in generation.choices]
     return Prediction(answers, target.name, generation.tokens)

@@ -28,9 +28,9 @@ def test_it_is_valid_openapi_3_1(document):
 
 def test_it_has_every_route_and_no_other(app, document):
     routed = {
-        (re.sub(r"<(\w+)>", r"{\1}", rule.rule), method.lower())
+        (re.sub(r"<(?:path:)?(\w+)>", r"{\1}", rule.rule), method.lower())
         for rule in app.url_map.iter_rules()
-        if rule.rule.startswith("/api/")
+        if rule.rule.startswith(("/api/", "/v1/"))
         for method in rule.methods - {"OPTIONS", "HEAD"}
     }
     assert {(path, verb) for path, verb, _ in operations(document)} == routed
@@ -47,7 +47,8 @@ def test_each_operation_explains_itself(document):
         content = operation.get("requestBody", {}).get("content", {})
         if "application/json" in content:
             assert "example" in content["application/json"], where
-            assert {"400", "422", "429"} <= operation["responses"].keys(), where
+            refusals = {"400", "429"} if path.startswith("/v1/") else {"400", "422", "429"}
+            assert refusals <= operation["responses"].keys(), where
 
 
 def test_each_guarded_operation_says_so(client, document):
@@ -61,7 +62,17 @@ def test_each_guarded_operation_says_so(client, document):
 
 def test_errors_are_problems(document):
     for name, answer in document["components"]["responses"].items():
-        assert list(answer["content"]) == ["application/problem+json"], name
+        media = "application/json" if name.startswith("OPENAI_") else "application/problem+json"
+        assert list(answer["content"]) == [media], name
+
+
+def test_under_v1_they_are_openais(document):
+    found = [(path, operation) for path, _, operation in operations(document) if path.startswith("/v1/")]
+    assert found
+    for path, operation in found:
+        refused = {status: answer for status, answer in operation["responses"].items() if status[0] != "2"}
+        assert "422" not in refused, path
+        assert all("/OPENAI_" in answer["$ref"] for answer in refused.values()), path
 
 
 def test_the_training_config_is_a_component(document):
@@ -82,7 +93,7 @@ def test_the_examples_of_requests_are_accepted(caller, document, settings):
     (settings.data_dir / "raw" / "sample_data.json").write_bytes(
         (settings.data_dir / "raw" / "sound.json").read_bytes()
     )
-    for path in ("/api/v1/train", "/api/v1/predict", "/api/v1/chat"):
+    for path in ("/api/v1/train", "/api/v1/predict", "/api/v1/chat", "/v1/chat/completions", "/v1/completions"):
         body = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["example"]
         answer = caller("POST", path, json=body)
         assert answer.status_code in (200, 202), answer.json

@@ -17,6 +17,7 @@ from app.core.entities.inference import (
     AnswerPiece,
     ChatRequest,
     Choice,
+    CompletionRequest,
     Generation,
     GenerationRequest,
     LabelPrediction,
@@ -54,7 +55,7 @@ class LetterTokenizer(ChatTokenizer):
         raise AssertionError("serving does not train")
 
     def encode_text(self, text: str) -> list[int]:
-        raise AssertionError("serving does not train")
+        return [*map(ord, text), ord(self._mark)]
 
     def encode_plain(self, text: str, max_length: int | None) -> TokenizedRow:
         ids = [ord(c) for c in text][:max_length]
@@ -487,3 +488,20 @@ def test_what_no_model_was_found_for_leaves_none(service: InferenceService, usag
     with pytest.raises(NotFound):
         ask(service, "nobody")
     assert usage.rows == []
+
+
+def test_texts_go_on_as_they_are(service: InferenceService, engines: MemoryEngines) -> None:
+    engines.text = "<think>hm</think>yes"
+    said = service.complete(ASKER, CompletionRequest(["ab", "c"], "tiny", SHORT))
+    assert [one.first for one in said] == [Answer("<think>hm</think>yes", None, "stop")] * 2
+    assert sorted(request.prompt_ids for request in engines.asked) == [[97, 98], [99]]
+    assert all(request.stop_token_ids == (ord("T"),) for request in engines.asked)
+    pieces = list(service.stream_completion(ASKER, CompletionRequest(["ab"], "tiny", SHORT)))
+    assert "".join(piece.text for piece in pieces) == "<think>hm</think>yes"
+    assert pieces[-1].tokens == TokenCounts(2, 3)
+
+
+def test_of_texts_each_fault_is_named(service: InferenceService) -> None:
+    with pytest.raises(Invalid) as caught:
+        service.complete(ASKER, CompletionRequest(["x" * 21, "fine", "y" * 21], "tiny", SHORT))
+    assert [fault.where for fault in caught.value.faults] == ["prompt.0", "prompt.2"]
