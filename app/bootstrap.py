@@ -376,7 +376,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
             session_seconds=settings.session_seconds,
         ),
         accounts=AccountService(repository("users"), repository("sessions"), passwords, callers),
-        projects=ProjectService(repository("users"), callers),
+        projects=ProjectService(repository("users"), repository("api_keys"), callers),
         api_keys=ApiKeyService(repository("api_keys"), repository("users"), callers, tokens),
         datasets=files,
         dataset_versions=dataset_versions,

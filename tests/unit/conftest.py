@@ -282,7 +282,7 @@ def services(quiet_settings: Settings, twins: Twins, tokens: JwtIssuer) -> Servi
             settings.session_seconds,
         ),
         accounts=AccountService(twins.users, twins.sessions, passwords, callers),
-        projects=ProjectService(twins.users, callers),
+        projects=ProjectService(twins.users, twins.keys, callers),
         api_keys=ApiKeyService(twins.keys, twins.users, callers, tokens),
         datasets=files,
         training=TrainingService(

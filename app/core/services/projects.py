@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from app.core.entities.identity import MEMBER_ROLES, Member, Principal, Project, Role, User
 from app.core.errors import Conflict, Fault, Invalid, NotFound
-from app.core.interfaces.identity import UserRepository
+from app.core.interfaces.identity import KeyRepository, UserRepository
 from app.core.services.accounts import no_user
 from app.core.services.callers import RecentCallers
 
@@ -18,8 +18,9 @@ SERVICE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}", re.ASCII)
 class ProjectService:
     """What it changes in a project it changes in the principal's own."""
 
-    def __init__(self, users: UserRepository, callers: RecentCallers) -> None:
+    def __init__(self, users: UserRepository, keys: KeyRepository, callers: RecentCallers) -> None:
         self._users = users
+        self._keys = keys
         self._callers = callers
 
     def projects(self, principal: Principal) -> Sequence[Project]:
@@ -57,13 +58,15 @@ class ProjectService:
         return Member(user, role)
 
     def remove(self, principal: Principal, username: str) -> None:
-        """What they made stays; their tokens and keys for this project end.
+        """What they made stays. Their keys for this project are revoked, and stay so if they come back.
 
         ``NotFound`` (member_not_found), ``Conflict`` (last_admin).
         """
         user = self._users.by_username(username)
         if user is None or not self._users.remove_member(user.id, principal.project_id):
             raise NotFound(f"no member {username[:80]!r} in this project", code="member_not_found")
+        for key in self._keys.list(principal.project_id, user.id):
+            self._keys.revoke(principal.project_id, key.id, datetime.now(UTC))
         self._callers.forget()
 
     def create_service_account(self, principal: Principal, name: str, role: Role) -> Member:
@@ -72,9 +75,14 @@ class ProjectService:
         if not SERVICE_NAME.fullmatch(name):
             wanted = "1 to 63 small letters, digits, dots, dashes and underscores, a letter or a digit first"
             raise Invalid("the account has faults", faults=[Fault("name", "invalid_name", wanted)])
+        username = f"{name}@{principal.project_id}"
+        earlier = self._users.by_username(username)
+        if earlier is not None and self._users.member(earlier.id, principal.project_id) is None:
+            self._users.set_role(earlier.id, principal.project_id, role)  # it was removed, and its keys with it
+            return Member(earlier, role)
         user = User(
             id=str(uuid.uuid4()),
-            username=f"{name}@{principal.project_id}",
+            username=username,
             password_hash="",
             created_at=datetime.now(UTC),
             is_service=True,

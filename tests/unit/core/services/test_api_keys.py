@@ -112,6 +112,22 @@ def test_who_leaves_takes_their_keys_along(services, member):
         services.identity.authenticate(text)
 
 
+def test_who_comes_back_finds_their_keys_revoked(services, member):
+    admin, alice = member("root", Role.ADMIN), member("alice")
+    services.projects.create_service_account(admin, "ci", Role.VIEWER)
+    keys = [
+        services.api_keys.create(alice, "x")[1],
+        services.api_keys.create(admin, "x", username="ci@default")[1],
+    ]
+    for username in ("alice", "ci@default"):
+        services.projects.remove(admin, username)
+    services.projects.set_role(admin, "alice", Role.DEVELOPER)
+    assert services.projects.create_service_account(admin, "ci", Role.DEVELOPER).role is Role.DEVELOPER
+    for text in keys:
+        with pytest.raises(Unauthorized):
+            services.identity.authenticate(text)
+
+
 def test_a_changed_role_is_the_keys_at_once(services, member):
     admin, alice = member("root", Role.ADMIN), member("alice")
     _, text = services.api_keys.create(alice, "laptop")
