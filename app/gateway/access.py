@@ -30,9 +30,12 @@ ROUTES: Mapping[Scope, Mapping[Role, Sequence[str]]] = {
             *("train.submit", "train.estimate", "train.cancel", "train.pause", "train.resume", "train.retry"),
         ),
     },
-    Scope.INFER: {Role.VIEWER: ("infer.predict", "infer.chat")},
+    Scope.INFER: {Role.VIEWER: ("infer.predict", "infer.chat", "openai_answers.chat", "openai_answers.complete")},
     Scope.MODELS: {
-        Role.VIEWER: ("models.list_models", "models.show_model", "models.list_versions", "models.list_aliases"),
+        Role.VIEWER: (
+            *("models.list_models", "models.show_model", "models.list_versions", "models.list_aliases"),
+            *("openai_models.list_models", "openai_models.show_model"),
+        ),
         Role.DEVELOPER: ("models.set_alias", "models.remove_alias"),
     },
     Scope.ENGINES: {

@@ -197,7 +197,8 @@ class TwinInference:
         """A letter each. ``failure`` comes after the first."""
         try:
             for choice, answer in enumerate(said.answers):
-                for letter in self.streams or answer.text:
+                thoughts = f"<think>{answer.reasoning}</think>" if answer.reasoning else ""
+                for letter in self.streams or thoughts + answer.text:
                     yield Piece(letter, answer.logprobs or (), choice=choice)
                     if self.failure:
                         raise self.failure

@@ -11,7 +11,7 @@ from app.core.entities.inference import ChatRequest, CompletionRequest
 from app.extensions import current_services
 from app.gateway.authentication import current_principal, require
 from app.gateway.openapi import OpenAIBlueprint
-from app.gateway.streams import current_streams
+from app.gateway.streams import client_is_there, current_streams
 
 blueprint = OpenAIBlueprint(
     "openai_answers", __name__, url_prefix="/v1", description="OpenAI's dialect: ask a model"
@@ -87,7 +87,7 @@ def chat(body: dict[str, Any]) -> Any:
     model = services.served_models.reference(principal, body["model"])
     request = ChatRequest(body["messages"], model, options, body["conversation"])
     if not body["stream"]:
-        return chat_completion(services.inference.chat(principal, request), top)
+        return chat_completion(services.inference.chat(principal, request, client_is_there), top)
     streams = current_streams()
     return streams.relay(
         lambda: Chunks(

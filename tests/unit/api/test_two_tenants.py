@@ -64,6 +64,7 @@ def owned(client, bearer, services, twins, inference):
         "reference": "support:1",
         "username": "ci@default",
         "key_id": key.id,
+        "model": "ft:tiny-random:default:support:1",
     }
 
 
@@ -85,7 +86,12 @@ def state(client, headers, ids):
     """All that the first tenant can read; a stream only says that it is there."""
     answers = {}
     for path, verb, _ in operations(client):
-        if verb == "get" and path.startswith("/api/v1") and "stream" not in path and "monitor" not in path:
+        if (
+            verb == "get"
+            and path.startswith(("/api/v1", "/v1"))
+            and "stream" not in path
+            and "monitor" not in path
+        ):
             answer = client.get(path.format(**ids) + QUERIES.get(path.rpartition("/")[2], ""), headers=headers)
             said = {key: value for key, value in answer.json.items() if key not in ("request_id", "rates")}
             answers[path] = (answer.status_code, said)
@@ -123,7 +129,7 @@ def test_the_first_tenant_finds_what_the_second_does_not(client, owned):
 def test_lists_hold_nothing_of_another_project(client, bearer, owned):
     stranger = bearer(Role.ADMIN, "other")
     for path, verb, _ in operations(client):
-        if verb == "get" and "{" not in path and path.startswith("/api/v1"):
+        if verb == "get" and "{" not in path and path.startswith(("/api/v1", "/v1")):
             answer = client.get(path, headers=stranger)
             text = answer.get_data(as_text=True)
             for name, one in owned[1].items():
@@ -174,6 +180,14 @@ def test_an_id_in_a_body_is_as_unknown_as_one_that_never_was(
         fault["code"] for fault in unknown.json["errors"]
     ]
     assert twins.job_count() == jobs
+
+
+@pytest.mark.parametrize("name", ["support", "support:1", "support@champion", "ft:tiny-random:default:support:1"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_openais_dialect_does_not_know_anothers_models(client, bearer, owned, name, stream):
+    body = {"model": name, "messages": [{"role": "user", "content": "hi"}], "stream": stream}
+    answer = client.post("/v1/chat/completions", json=body, headers=bearer(Role.ADMIN, "other"))
+    assert (answer.status_code, answer.json["error"]["code"]) == (404, "model_not_found")
 
 
 @pytest.mark.parametrize("place", ["train?after={task_id}", "datasets?after={dataset_id}"])

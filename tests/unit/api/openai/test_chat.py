@@ -69,7 +69,7 @@ def test_an_answer_can_be_sent_again_as_it_is(openai, twins):
 def test_logprobs(openai):
     [first, second] = ask(openai, n=2, logprobs=True, top_logprobs=1).choices
     assert first.logprobs == second.logprobs
-    [token] = first.logprobs.content
+    token, *_ = first.logprobs.content  # of each letter
     assert (token.token, token.logprob, token.bytes) == ("a", -0.5, [97])
     assert [(one.token, one.logprob) for one in token.top_logprobs] == [("a", -0.5)]
     assert ask(openai, logprobs=True).choices[0].logprobs.content[0].top_logprobs == []

@@ -55,7 +55,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Answer, id=st.integers(), fault=st.none() | st.text()),
     st.builds(Evicted, name=st.text()),
     st.builds(Cancel, id=st.integers()),
-    st.just(Ready(8192, 49152, [1, 2])),
+    st.just(Ready(8192, 49152, [1, 2], ["yes"])),
 )
 
 
