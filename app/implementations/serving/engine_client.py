@@ -25,6 +25,7 @@ LEAST_SECONDS = 0.001  # that is left to ask: 0 would be no timeout at all, to s
 HEALTH_SECONDS = 1.0
 HEALTH_KEPT_SECONDS = 1.0
 MOST_CONNECTIONS = 512
+MOST_LOADS = 3  # of an adapter for one request: others may take its place before the engine is asked
 
 
 class HttpEngineClient(EngineClient):
@@ -86,17 +87,21 @@ class HttpEngineClient(EngineClient):
 
     @contextmanager
     def _asked(self, request: GenerationRequest, until: float, stream: bool) -> Iterator[httpx.Response]:
-        """The engine's 200, its body to be read. Where it does not have the adapter, load it and ask once more.
+        """The engine's 200, its body to be read. Where it does not have the adapter, load it and ask again.
 
         A connection whose body is not read to its end is closed, and so the engine knows that nobody waits.
         """
         body = completion_body(request, stream)
         place = self._places.find(request.engine, until)
         place, response = self._sent(request.engine, place, "/v1/completions", body, until)
-        if response.status_code == 404 and request.adapter is not None:
+        for _ in range(MOST_LOADS):
+            if response.status_code != 404 or request.adapter is None:
+                break
             response.close()
-            self._load(place, request.adapter, until)
+            loaded = self._load(place, request.adapter, until)
             response = self._post(place, "/v1/completions", body, until)
+            if not loaded:
+                break
         with closing(response):
             _check(response, request.base_model, request.adapter)
             yield response
@@ -130,14 +135,15 @@ class HttpEngineClient(EngineClient):
         except httpx.HTTPError:
             return False
 
-    def _load(self, place: Place, adapter: Adapter, until: float) -> None:
-        """Its answer is only logged: whether the adapter is there now, by whoever's doing, is asked next."""
+    def _load(self, place: Place, adapter: Adapter, until: float) -> bool:
+        """A refusal is only logged: whether the adapter is there now, by whoever's doing, is asked next."""
         response = self._post(place, "/v1/load_lora_adapter", load_body(adapter), until)
         response.read()
         if response.status_code != 200:
             logger.warning(
                 "adapter %s: the engine answered %d: %s", adapter.name, response.status_code, response.text[:500]
             )
+        return response.status_code == 200
 
 
 def load_body(adapter: Adapter) -> dict[str, Any]:

@@ -294,6 +294,23 @@ def test_an_adapter_that_another_has_loaded_meanwhile_serves(ask: Ask, engine: F
     assert ask(request(adapter=ADAPTER)) == "Hello"
 
 
+@pytest.mark.parametrize(("taken", "outcome"), [(2, "Hello"), (9, "adapter_refused")])
+def test_an_adapter_whose_place_others_take_before_it_is_asked(
+    ask: Ask, engine: FakeEngine, taken: int, outcome: str
+) -> None:
+    def crowded(path: str, body: dict[str, Any]) -> Reply | None:
+        if path == "/v1/load_lora_adapter" and len(engine.asked(path)) <= taken:
+            return 200, {}, {}  # and it is gone again
+        return None
+
+    engine.reply = crowded
+    if outcome == "Hello":
+        assert ask(request(adapter=ADAPTER)) == outcome
+    else:
+        assert error_of(lambda: ask(request(adapter=ADAPTER))).code == outcome
+    assert len(engine.asked("/v1/load_lora_adapter")) == 3
+
+
 def test_an_adapter_that_the_engine_refuses(
     ask: Ask, engine: FakeEngine, caplog: pytest.LogCaptureFixture
 ) -> None:
