@@ -4,10 +4,10 @@ import os
 import signal
 import sqlite3
 import subprocess
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 
 import psutil
+import psycopg
 
 from app.core.entities.jobs import JobState
 from tests.integration.faults.conftest import Stack, attempts_of, refusals, trainers_of
@@ -22,8 +22,7 @@ def test_late_writes_of_a_frozen_worker_are_refused(stack: Stack) -> None:
     trainers = trainers_of(service)
     assert len(trainers) == 1
     second = service.worker()
-    with outside_transactions(service):
-        freeze(first)
+    freeze_outside_transactions(service, first)
     wait_until(lambda: len(service.marks(job_id)) == 2, service.log)
     assert not at_large(trainers[0])
 
@@ -40,6 +39,11 @@ def test_late_writes_of_a_frozen_worker_are_refused(stack: Stack) -> None:
     second.kill()  # and the one that woke is a worker like any other
     assert service.wait_for(service.submit("double-ok")).state is JobState.SUCCEEDED
 
+
+AT_WORK = (
+    "SELECT count(*) FROM pg_stat_activity "
+    "WHERE datname = current_database() AND pid <> pg_backend_pid() AND state <> 'idle'"
+)
 
 # Stops itself with a job's row locked; woken, it ends its transaction.
 STOP_INSIDE = """
@@ -74,17 +78,21 @@ def test_a_worker_frozen_inside_a_transaction_holds_nothing_up(
     assert service.job(job_id).name == "double-ok"
 
 
-@contextmanager
-def outside_transactions(service: Service) -> Iterator[None]:
-    """A process frozen while it writes to SQLite holds the lock of the whole database, whoever it is."""
-    if service.settings.database_url is not None:
-        yield
+def freeze_outside_transactions(service: Service, process: subprocess.Popen[bytes]) -> None:
+    """Inside one it would hold up everybody on SQLite, and lose its connection on PostgreSQL."""
+    if service.settings.database_url is None:
+        with closing(sqlite3.connect(service.settings.instance_dir / "app.db", isolation_level=None)) as database:
+            database.execute("PRAGMA busy_timeout = 30000")
+            database.execute("BEGIN IMMEDIATE")
+            freeze(process)
+            database.execute("ROLLBACK")
         return
-    with closing(sqlite3.connect(service.settings.instance_dir / "app.db", isolation_level=None)) as database:
-        database.execute("PRAGMA busy_timeout = 30000")
-        database.execute("BEGIN IMMEDIATE")
-        yield
-        database.execute("ROLLBACK")
+    url = service.settings.database_url.replace("+psycopg", "")
+    with psycopg.connect(url, autocommit=True) as database:
+        freeze(process)
+        while database.execute(AT_WORK).fetchone() != (0,):
+            os.kill(process.pid, signal.SIGCONT)
+            freeze(process)
 
 
 def freeze(process: subprocess.Popen[bytes]) -> None:
