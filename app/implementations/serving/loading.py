@@ -46,5 +46,5 @@ def pick_kernels(dtype: torch.dtype, folder: Path | None) -> Kernels:
     try:
         return NativeKernels(load(folder), dtype)
     except NotBuilt as reason:
-        logger.warning("no native kernels, so decoding takes about twice as long: %s", reason)
+        logger.warning("no native kernels, so answers take up to twice as long: %s", reason)
         return TorchKernels()
