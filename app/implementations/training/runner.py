@@ -99,9 +99,10 @@ class TorchRunner(TrainingRunner):
         parts.strategy.leave()
         if watch is None:
             return {}
-        metrics = _metrics(counters, runtime, parts.device) | {
+        metrics = _metrics(counters, runtime, parts.device)  # before a pass for memory_by_part moves the peak
+        metrics |= {
             "memory_by_part": _memory_by_part(job.config, parts, loop.optimizer),
-            "forecast": forecast.compared(peak_memory_bytes(parts.device), runtime),
+            "forecast": forecast.compared(metrics["peak_memory_bytes"], runtime),
             "trainable_parameters": parts.learning,
             "cpu_percent": watch.mean_cpu_percent(),
             "device": parts.device.type,
