@@ -16,7 +16,7 @@ KILLS = 5
 MODEL = "helper"
 
 
-@pytest.mark.parametrize("jobs", [100, pytest.param(500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("jobs", [60, pytest.param(500, marks=pytest.mark.slow)])
 def test_every_job_is_done_and_taken_up_once(stack: Stack, jobs: int) -> None:
     choose = random.Random(SEED)
     service = stack.make(worker_slots=2, max_attempts=KILLS + 1)  # so that no job can be lost as often as that

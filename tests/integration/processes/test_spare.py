@@ -45,7 +45,7 @@ def launcher() -> Iterator[ProcessTrainerLauncher]:
 def start(tmp_path: Path, launcher: ProcessTrainerLauncher) -> Iterator[Start]:
     handles: list[ProcessTrainerHandle] = []
 
-    def launch(name: str = "double-ok", **changes: Any) -> ProcessTrainerHandle:
+    def launch(name: str = "double-ok", lease: float = LONG, **changes: Any) -> ProcessTrainerHandle:
         run_folder = tmp_path / "results" / f"{name}-{len(handles)}"
         attempt_folder = run_folder / "attempts" / "1"
         attempt_folder.mkdir(parents=True)
@@ -60,7 +60,7 @@ def start(tmp_path: Path, launcher: ProcessTrainerLauncher) -> Iterator[Start]:
             "threads": 1,
             **changes,
         }
-        handle = launcher.start(job_file, attempt_folder, boottime() + LONG)
+        handle = launcher.start(job_file, attempt_folder, boottime() + lease)
         assert isinstance(handle, ProcessTrainerHandle)
         handles.append(handle)
         return handle
@@ -157,11 +157,10 @@ def test_it_stops_when_it_is_told_to_and_ends_with_its_lease(prepared: Prepared,
         pass
     assert slow.outcome().kind == "stopped"
     spare = prepared()
-    busy = start("double-busy")
+    busy = start("double-busy", lease=5.0)
     assert busy.pid == spare.pid
     while not busy.new_events():
         assert not busy.wait(LONG)
-    busy.renew(boottime())
     while not busy.wait(LONG):
         pass
     assert busy.outcome().code == "lease_ended"

@@ -78,7 +78,8 @@ def drained(service: Service, worker: Any, job_id: str) -> None:
     service.worker()
 
 
-@pytest.mark.parametrize("interrupt", [paused_and_resumed, drained])
+# What a pause leaves is taken up as what a drained worker leaves: once is enough for every day.
+@pytest.mark.parametrize("interrupt", [pytest.param(paused_and_resumed, marks=pytest.mark.slow), drained])
 def test_another_worker_goes_on_to_the_same_adapter(
     service: Service, interrupt: Callable[[Service, Any, str], None]
 ) -> None:

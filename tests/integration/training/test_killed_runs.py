@@ -196,13 +196,13 @@ CASES = [
     ("in the middle of the second epoch", "fp32", 5),
     ("while a checkpoint is written", "bf16", 5),
 ]
+EVERY_DAY = [("sft", CASES[0]), ("sft", CASES[1]), ("sft", CASES[3]), ("dpo", CASES[0])]
 
 
 @pytest.mark.parametrize(
     ("objective", "place", "precision", "resumed_from"),
     [
-        # Of the other objectives one place is enough for every day.
-        pytest.param(objective, *case, marks=[] if objective == "sft" or case is CASES[0] else pytest.mark.slow)
+        pytest.param(objective, *case, marks=[] if (objective, case) in EVERY_DAY else pytest.mark.slow)
         for objective in OBJECTIVES
         for case in CASES
     ],
