@@ -1,12 +1,12 @@
 """What the gateway costs: ``python -m benchmarks.gateway``.
 
-The service's own web process answers ``POST /v1/chat/completions`` to an API key; beside it, under the same server
-with as many threads, one route of plain Flask sends the same bytes to the same engine. The engine is a stub, so that
-nothing is measured but what lies in front of it. One after the other, in several rounds:
+The service's own web process answers ``POST /v1/chat/completions`` to an API key; beside it, under the same
+server with as many threads, one route of plain Flask sends the same bytes to the same engine. The engine is a
+stub, so that nothing is measured but what lies in front of it. One after the other, in several rounds:
 
 - latency: one client, one request after the other on one connection.
 - throughput: as many clients at once as ``--clients`` says.
-- streams: ``--streams`` chats at once as server-sent events through one web process, and what it then holds in memory.
+- streams: ``--streams`` chats at once as server-sent events through one web process, and what it then holds.
 """
 
 from __future__ import annotations
@@ -200,7 +200,9 @@ class Bench:
         self._do([*flask, "db", "upgrade"], variables)
         key = self._do([*flask, "keys", "create", "--project", "default", "--name", f"bench-{streams}"], variables)
         worker = ["--worker-class", "app.processes.web.WebWorker"]
-        with self._web("ours", "run:create_app()", [*worker, "--threads", str(2 * streams)], variables, key) as site:
+        with self._web(
+            "ours", "run:create_app()", [*worker, "--threads", str(2 * streams)], variables, key
+        ) as site:
             yield site
 
     @contextmanager
@@ -265,9 +267,7 @@ def _free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def table(
-    latency: Mapping[str, Sequence[float]], throughput: Mapping[str, Sequence[float]], clients: int
-) -> str:
+def table(latency: Mapping[str, Sequence[float]], throughput: Mapping[str, Sequence[float]], clients: int) -> str:
     ours, bare = latency["ours"], latency["bare"]
     more = spread([mine - other for mine, other in zip(ours, bare, strict=True)])
     share = ratios(throughput["ours"], throughput["bare"])

@@ -24,8 +24,11 @@ def main() -> None:
     parser.add_argument("--pause", type=float, default=0.0)
     options = parser.parse_args()
 
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await _talk(reader, writer, options.pause)
+
     async def serve() -> None:
-        server = await asyncio.start_server(lambda *ends: _talk(*ends, options.pause), "127.0.0.1", options.port)
+        server = await asyncio.start_server(talk, "127.0.0.1", options.port)
         await server.serve_forever()
 
     asyncio.run(serve())

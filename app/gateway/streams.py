@@ -103,14 +103,15 @@ def frame(event: str | None, data: Mapping[str, Any], number: int | None = None)
     return f"{id_line}{event_line}data: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
 
 
-def client_is_there() -> bool:
-    """As far as its connection tells; always, under a server that does not show it."""
+def client_watch() -> Callable[[], bool] | None:
+    """Whether the client of this request is there, as far as its connection tells; any thread may ask. None under
+    a server that does not show the connection."""
     connection = request.environ.get("gunicorn.socket")
     if connection is None:
-        return True
+        return None
     poll = select.poll()
     poll.register(connection, getattr(select, "POLLRDHUP", select.POLLHUP))  # macOS has the latter alone
-    return not poll.poll(0)
+    return lambda: not poll.poll(0)
 
 
 def _limit_sending() -> None:

@@ -32,7 +32,7 @@ from app.core.entities.jobs import Limits
 from app.core.entities.models import ModelVersion
 from app.core.errors import Unavailable
 from app.core.interfaces.components import ArtifactStore, ChatTokenizer
-from app.core.interfaces.operations import EngineAdmin, JobQueue
+from app.core.interfaces.operations import EngineAdmin, JobQueue, Wanted
 from app.core.interfaces.storage import DatabaseHealth
 from app.core.services import Services
 from app.core.services.accounts import AccountService
@@ -161,30 +161,44 @@ class TwinInference:
         self.streams: str | None = None  # instead of what was asked
 
     def predict(
-        self, principal: Principal, texts: Sequence[str], options: AnswerOptions, model: str | None = None
+        self,
+        principal: Principal,
+        texts: Sequence[str],
+        options: AnswerOptions,
+        model: str | None = None,
+        is_wanted: Wanted | None = None,
     ) -> Sequence[Prediction]:
         self.asked.append((principal.project_id, list(texts), options, model))
         if self.error:
             raise self.error
         return [self._said_back(text, options, model) for text in texts]
 
-    def chat(self, principal: Principal, request: ChatRequest, is_wanted: Callable[[], bool]) -> Prediction:
-        return self.stream(principal, request).whole(is_wanted)
+    def chat(self, principal: Principal, request: ChatRequest, is_wanted: Wanted | None) -> Prediction:
+        self.asked.append((principal.project_id, request))
+        if self.error:
+            raise self.error
+        if is_wanted and not is_wanted():
+            raise Unavailable("nobody waits for the answer", code="client_gone")
+        return self._said_back(request.messages[-1]["content"], request.options, request.model)
 
-    def stream(self, principal: Principal, request: ChatRequest) -> AnswerStream:
+    def stream(self, principal: Principal, request: ChatRequest, is_wanted: Wanted | None = None) -> AnswerStream:
         self.asked.append((principal.project_id, request))
         if self.error:
             raise self.error
         said = self._said_back(request.messages[-1]["content"], request.options, request.model)
         return AnswerStream(said.model, False, self._pieces(said))
 
-    def complete(self, principal: Principal, request: CompletionRequest) -> Sequence[Prediction]:
+    def complete(
+        self, principal: Principal, request: CompletionRequest, is_wanted: Wanted | None = None
+    ) -> Sequence[Prediction]:
         self.asked.append((principal.project_id, request))
         if self.error:
             raise self.error
         return [self._said_back(text, request.options, request.model) for text in request.prompts]
 
-    def stream_completion(self, principal: Principal, request: CompletionRequest) -> AnswerStream:
+    def stream_completion(
+        self, principal: Principal, request: CompletionRequest, is_wanted: Wanted | None = None
+    ) -> AnswerStream:
         [said] = self.complete(principal, request)
         return AnswerStream(said.model, None, self._pieces(said))
 

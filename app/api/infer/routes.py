@@ -9,7 +9,7 @@ from app.core.entities.inference import ChatRequest
 from app.extensions import current_services
 from app.gateway.authentication import current_principal, require
 from app.gateway.openapi import Blueprint
-from app.gateway.streams import client_is_there, current_streams
+from app.gateway.streams import client_watch, current_streams
 
 blueprint = Blueprint("infer", __name__, url_prefix="/api/v1", description="Ask a model")
 
@@ -75,7 +75,9 @@ def predict(body: dict[str, Any]) -> Any:
     """
     options = options_of(body, max_tokens=body["max_length"])
     texts = body["texts"] if "texts" in body else [body["text"]]
-    predictions = current_services().inference.predict(current_principal(), texts, options, body["model"])
+    predictions = current_services().inference.predict(
+        current_principal(), texts, options, body["model"], client_watch()
+    )
     return {"predictions": predictions} if "texts" in body else predictions[0]
 
 
@@ -99,6 +101,6 @@ def chat(body: dict[str, Any]) -> Any:
     request = ChatRequest(body["messages"], body["model"], options, body["conversation"])
     inference, principal = current_services().inference, current_principal()
     if not body["stream"]:
-        return inference.chat(principal, request, client_is_there)
+        return inference.chat(principal, request, client_watch())
     streams = current_streams()
-    return streams.relay(lambda: ChatFrames(inference.stream(principal, request), streams.is_late))
+    return streams.relay(lambda: ChatFrames(inference.stream(principal, request, client_watch()), streams.is_late))

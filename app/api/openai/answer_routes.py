@@ -11,7 +11,7 @@ from app.core.entities.inference import ChatRequest, CompletionRequest
 from app.extensions import current_services
 from app.gateway.authentication import current_principal, require
 from app.gateway.openapi import OpenAIBlueprint
-from app.gateway.streams import client_is_there, current_streams
+from app.gateway.streams import client_watch, current_streams
 
 blueprint = OpenAIBlueprint(
     "openai_answers", __name__, url_prefix="/v1", description="OpenAI's dialect: ask a model"
@@ -87,11 +87,14 @@ def chat(body: dict[str, Any]) -> Any:
     model = services.served_models.reference(principal, body["model"])
     request = ChatRequest(body["messages"], model, options, body["conversation"])
     if not body["stream"]:
-        return chat_completion(services.inference.chat(principal, request, client_is_there), top)
+        return chat_completion(services.inference.chat(principal, request, client_watch()), top)
     streams = current_streams()
     return streams.relay(
         lambda: Chunks(
-            services.inference.stream(principal, request), ChatChoices(top), includes_usage(body), streams.is_late
+            services.inference.stream(principal, request, client_watch()),
+            ChatChoices(top),
+            includes_usage(body),
+            streams.is_late,
         )
     )
 
@@ -113,11 +116,11 @@ def complete(body: dict[str, Any]) -> Any:
     model = services.served_models.reference(principal, body["model"])
     request = CompletionRequest(body["prompt"], model, options)
     if not body["stream"]:
-        return completion(services.inference.complete(principal, request))
+        return completion(services.inference.complete(principal, request, client_watch()))
     streams = current_streams()
     return streams.relay(
         lambda: Chunks(
-            services.inference.stream_completion(principal, request),
+            services.inference.stream_completion(principal, request, client_watch()),
             TextChoices(),
             includes_usage(body),
             streams.is_late,

@@ -13,6 +13,8 @@ from app.core.entities.jobs import JobEvent
 from app.core.entities.usage import Usage
 from app.core.errors import Fault
 
+Wanted = Callable[[], bool]  # whether somebody still waits; it may be asked in another thread
+
 DOORBELL = "training.ring"  # the message's name, where a queue sends messages; its argument is a job's id
 
 
@@ -158,15 +160,16 @@ class EngineClient(ABC):
         """Base models with an engine that answers, in the order of configuration."""
 
     @abstractmethod
-    def generate(self, request: GenerationRequest) -> Generation:
+    def generate(self, request: GenerationRequest, is_wanted: Wanted | None = None) -> Generation:
         """Attaches the adapter if it must. ``Unavailable`` (base_not_resident, engine_unavailable,
-        engine_timeout), ``TooMany`` (engine_busy), or ``Invalid`` with what the engine says of a request."""
+        engine_timeout; client_gone soon after ``is_wanted`` says no, and the engine stops), ``TooMany``
+        (engine_busy), or ``Invalid`` with what the engine says of a request."""
 
     @abstractmethod
     def classify(self, request: LabelRequest) -> Sequence[Mapping[str, float]]:
         """Each label's share, of each text; what ``generate`` raises."""
 
     @abstractmethod
-    def stream(self, request: GenerationRequest) -> Generator[Piece]:
+    def stream(self, request: GenerationRequest, is_wanted: Wanted | None = None) -> Generator[Piece]:
         """The same as it comes; what ``generate`` raises, it raises before the first piece. Close it, and the
         engine stops. ``Unavailable`` for what fails on the way."""

@@ -1,12 +1,10 @@
 """An answer on its way."""
 
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Generator, Iterator
 from itertools import chain
 
-from app.core.entities.inference import Answer, AnswerPiece, Piece, Prediction, TokenCounts
+from app.core.entities.inference import AnswerPiece, Piece
 from app.core.entities.reasoning import ReasoningStream
-from app.core.errors import Unavailable
 
 
 class AnswerStream:
@@ -41,27 +39,5 @@ class AnswerStream:
             if reasoning or answer or piece.logprobs or piece.finish_reason:
                 yield AnswerPiece(answer, reasoning, piece.logprobs, piece.finish_reason, piece.choice)
 
-    def whole(self, is_wanted: Callable[[], bool]) -> Prediction:
-        """All of it. ``Unavailable`` (client_gone) as soon as nobody wants it any more."""
-        parts: dict[int, list[AnswerPiece]] = {}
-        tokens = TokenCounts(0, 0)
-        with closing(self):
-            for piece in self:
-                if piece.tokens:
-                    tokens = piece.tokens
-                else:
-                    parts.setdefault(piece.choice, []).append(piece)
-                if not is_wanted():
-                    raise Unavailable("nobody waits for the answer", code="client_gone")
-        return Prediction([self._answer(choice, parts[choice]) for choice in sorted(parts)], self.model, tokens)
-
     def close(self) -> None:
         self._pieces.close()
-
-    def _answer(self, choice: int, parts: Sequence[AnswerPiece]) -> Answer:
-        return Answer(
-            text="".join(part.text for part in parts),
-            reasoning="".join(part.reasoning for part in parts) if self._texts[choice].thinks else None,
-            finish_reason=next(part.finish_reason for part in parts if part.finish_reason),
-            logprobs=[logprob for part in parts for logprob in part.logprobs] or None,
-        )

@@ -24,7 +24,7 @@ from app.core.entities.inference import (
 )
 from app.core.entities.models import not_generative
 from app.core.errors import Fault, Invalid, Unavailable
-from app.core.interfaces.operations import EngineClient, UsageLog
+from app.core.interfaces.operations import EngineClient, UsageLog, Wanted
 from app.core.services.answer_stream import AnswerStream
 from app.core.services.targets import Target, Targets
 from app.core.services.usage import metered
@@ -38,7 +38,8 @@ class InferenceService:
 
     Its methods raise ``NotFound`` for a model that the caller's project does not have, ``Invalid``
     (not_generative) where one with a label head is to chat, (not_servable) for one that no engine attaches and
-    (chat_not_renderable) for what its template does not take, and what ``EngineClient`` raises.
+    (chat_not_renderable) for what its template does not take, and what ``EngineClient`` raises, (client_gone)
+    among it once ``is_wanted`` says that nobody waits.
     """
 
     def __init__(self, targets: Targets, engines: EngineClient, usage: UsageLog) -> None:
@@ -48,7 +49,12 @@ class InferenceService:
         self._pool = ThreadPoolExecutor(MOST_AT_ONCE, "predict")  # starts none before its first batch
 
     def predict(
-        self, principal: Principal, texts: Sequence[str], options: AnswerOptions, model: str | None = None
+        self,
+        principal: Principal,
+        texts: Sequence[str],
+        options: AnswerOptions,
+        model: str | None = None,
+        is_wanted: Wanted | None = None,
     ) -> Sequence[Prediction] | Sequence[LabelPrediction]:
         """To each text as the one message of a user, all at once. Where one fails, all do: ``Invalid`` names each
         text that the template or the engine does not take. A label head tells the label of each."""
@@ -56,36 +62,42 @@ class InferenceService:
         if target.label_length is not None:
             return self._labels(principal, target, texts, options)
         prompts = _each("texts", len(texts), lambda place: _prompt(target, [_user(texts[place])]))
-        generations = self._together("texts", principal, target, _requests(principal, target, prompts, options))
+        requests = _requests(principal, target, prompts, options)
+        generations = self._together("texts", principal, target, requests, is_wanted)
         return [_prediction(target, generation) for generation in generations]
 
-    def chat(
-        self, principal: Principal, request: ChatRequest, is_wanted: Callable[[], bool] = lambda: True
-    ) -> Prediction:
-        """What comes after the conversation so far. ``Unavailable`` (client_gone) once nobody wants it."""
-        return self.stream(principal, request).whole(is_wanted)
+    def chat(self, principal: Principal, request: ChatRequest, is_wanted: Wanted | None = None) -> Prediction:
+        """What comes after the conversation so far."""
+        target = self._writing(principal, request.model, request.conversation)
+        [asked] = _requests(principal, target, [_prompt(target, request.messages)], request.options)
+        return _prediction(target, self._generate(principal, target, asked, is_wanted))
 
-    def stream(self, principal: Principal, request: ChatRequest) -> AnswerStream:
+    def stream(self, principal: Principal, request: ChatRequest, is_wanted: Wanted | None = None) -> AnswerStream:
         """The same as it comes. What ``chat`` raises it raises at once, but for what fails on the way."""
         target = self._writing(principal, request.model, request.conversation)
         [asked] = _requests(principal, target, [_prompt(target, request.messages)], request.options)
-        return AnswerStream(target.name, target.tokenizer.opens_thinking, self._pieces(principal, target, asked))
+        pieces = self._pieces(principal, target, asked, is_wanted)
+        return AnswerStream(target.name, target.tokenizer.opens_thinking, pieces)
 
-    def complete(self, principal: Principal, request: CompletionRequest) -> Sequence[Prediction]:
+    def complete(
+        self, principal: Principal, request: CompletionRequest, is_wanted: Wanted | None = None
+    ) -> Sequence[Prediction]:
         """What each text goes on with, as the model says it: thoughts are not told from the rest. Where one fails,
         all do."""
         target = self._writing(principal, request.model)
         prompts = _each("prompt", len(request.prompts), lambda place: _beginning(target, request.prompts[place]))
         asked = _requests(principal, target, prompts, request.options)
-        generations = self._together("prompt", principal, target, asked)
+        generations = self._together("prompt", principal, target, asked, is_wanted)
         return [_continuation(target, generation) for generation in generations]
 
-    def stream_completion(self, principal: Principal, request: CompletionRequest) -> AnswerStream:
+    def stream_completion(
+        self, principal: Principal, request: CompletionRequest, is_wanted: Wanted | None = None
+    ) -> AnswerStream:
         """The same as it comes, of the one text that ``request`` has."""
         target = self._writing(principal, request.model)
         [prompt] = request.prompts
         [asked] = _requests(principal, target, [_beginning(target, prompt)], request.options)
-        return AnswerStream(target.name, None, self._pieces(principal, target, asked))
+        return AnswerStream(target.name, None, self._pieces(principal, target, asked, is_wanted))
 
     def _target(self, principal: Principal, model: str | None, conversation: str | None = None) -> Target:
         """Without ``model``, the first resident base."""
@@ -116,16 +128,21 @@ class InferenceService:
             for row, shares in zip(rows, scores, strict=True)
         ]
 
-    def _generate(self, principal: Principal, target: Target, request: GenerationRequest) -> Generation:
+    def _generate(
+        self, principal: Principal, target: Target, request: GenerationRequest, is_wanted: Wanted | None
+    ) -> Generation:
         with metered(self._usage, principal, target) as meter:
             meter.prompt_tokens = len(request.prompt_ids)
-            generation = self._engines.generate(request)
+            generation = self._engines.generate(request, is_wanted)
             meter.completion_tokens = generation.tokens.completion
             meter.finish_reason = generation.choices[0].finish_reason
         return generation
 
-    def _pieces(self, principal: Principal, target: Target, request: GenerationRequest) -> Generator[Piece]:
-        with metered(self._usage, principal, target) as meter, closing(self._engines.stream(request)) as pieces:
+    def _pieces(
+        self, principal: Principal, target: Target, request: GenerationRequest, is_wanted: Wanted | None
+    ) -> Generator[Piece]:
+        stream = self._engines.stream(request, is_wanted)
+        with metered(self._usage, principal, target) as meter, closing(stream) as pieces:
             meter.prompt_tokens = len(request.prompt_ids)
             for piece in pieces:
                 if piece.text:
@@ -137,22 +154,27 @@ class InferenceService:
                 yield piece
 
     def _together(
-        self, field: str, principal: Principal, target: Target, requests: Sequence[GenerationRequest]
+        self,
+        field: str,
+        principal: Principal,
+        target: Target,
+        requests: Sequence[GenerationRequest],
+        is_wanted: Wanted | None,
     ) -> Sequence[Generation]:
         """In order. The deadline is that of all, the wait for a thread included."""
         if len(requests) == 1:
-            return [self._generate(principal, target, requests[0])]
+            return [self._generate(principal, target, requests[0], is_wanted)]
         started = time.monotonic()
 
         def ask(request: GenerationRequest) -> Generation:
             deadline = request.options.deadline_seconds
             if deadline is None:
-                return self._generate(principal, target, request)
+                return self._generate(principal, target, request, is_wanted)
             left = deadline - (time.monotonic() - started)
             if left <= 0:
                 raise Unavailable("the engine took too long to answer", code="engine_timeout")
             hurried = replace(request, options=replace(request.options, deadline_seconds=left))
-            return self._generate(principal, target, hurried)
+            return self._generate(principal, target, hurried, is_wanted)
 
         futures = [self._pool.submit(ask, request) for request in requests]
         try:

@@ -1,23 +1,18 @@
 """What an operator asks of engines, over the inference wire: ours, vLLM's, and what else speaks it."""
 
+import json
 import time
 import weakref
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from typing import Any
-
-import httpx
 
 from app.core.entities.engines import EngineKind, EngineName, EngineState, LoadedAdapter
 from app.core.entities.inference import Adapter
 from app.core.errors import Invalid, Unavailable
 from app.core.interfaces.operations import EngineAdmin
-from app.implementations.serving.engine_client import (
-    CONNECT_SECONDS,
-    HEALTH_SECONDS,
-    _translated,
-    load_body,
-    logger,
-)
+from app.implementations.serving.connections import Connections
+from app.implementations.serving.engine_client import HEALTH_SECONDS, _translated, load_body, logger
 from app.implementations.serving.places import EnginePlaces, Place
 
 KIND_KEPT_SECONDS = 30.0
@@ -30,11 +25,8 @@ class HttpEngineAdmin(EngineAdmin):
     def __init__(self, places: EnginePlaces, timeout: float) -> None:
         self._places = places
         self._timeout = timeout
-        self._http = httpx.Client(
-            timeout=httpx.Timeout(timeout, connect=min(CONNECT_SECONDS, timeout)),
-            trust_env=False,  # an engine is in the house: no proxy between
-        )
-        weakref.finalize(self, self._http.close)
+        self._connections = Connections()
+        weakref.finalize(self, self._connections.close)
         self._kinds: dict[str, tuple[float, EngineKind]] = {}  # when it was asked, and what it was
 
     def states(self) -> Sequence[EngineState]:
@@ -60,15 +52,15 @@ class HttpEngineAdmin(EngineAdmin):
                 )
             if not is_ours and adapter.name in {loaded.name for loaded in state.adapters}:
                 return  # vLLM calls a second time an error
-            response = self._post(place, "/v1/load_lora_adapter", load_body(adapter))
-            if response.status_code == 200:
+            status, said = self._post(place, "/v1/load_lora_adapter", load_body(adapter))
+            if status == 200:
                 return
-            logger.warning("adapter %s: %d: %s", adapter.name, response.status_code, response.text[:500])
-            if response.status_code >= 500 and is_ours:
+            logger.warning("adapter %s: %d: %s", adapter.name, status, said[:500])
+            if status >= 500 and is_ours:
                 raise Unavailable("the engine cannot load it now", code="engine_unavailable", retry_after=2)
             # Our engine's words name no path of the host; another's may.
             why = (
-                str(response.json()["error"]["message"])
+                str(json.loads(said)["error"]["message"])
                 if is_ours
                 else "the adapter was refused; the log says why"
             )
@@ -79,14 +71,17 @@ class HttpEngineAdmin(EngineAdmin):
         if place is None:  # an engine that does not run holds nothing
             return False
         with _translated(base_model):
-            response = self._post(place, "/v1/unload_lora_adapter", {"lora_name": name})
-            if response.status_code not in (200, 404):
-                logger.warning("adapter %s: %d: %s", name, response.status_code, response.text[:500])
+            status, said = self._post(place, "/v1/unload_lora_adapter", {"lora_name": name})
+            if status not in (200, 404):
+                logger.warning("adapter %s: %d: %s", name, status, said[:500])
                 raise Unavailable("the engine cannot unload it now", code="engine_unavailable", retry_after=2)
-            return response.status_code == 200
+            return status == 200
 
-    def _post(self, place: Place, path: str, body: Mapping[str, Any]) -> httpx.Response:
-        return self._http.post(place.url + path, json=body, headers=place.headers)
+    def _post(self, place: Place, path: str, body: Mapping[str, Any]) -> tuple[int, bytes]:
+        """Status and body."""
+        until = time.monotonic() + self._timeout
+        with closing(self._connections.send("POST", place.url + path, until, body, place.headers)) as exchange:
+            return exchange.status, exchange.read()
 
     def _state(self, base_model: str, place: Place) -> EngineState:
         try:
@@ -96,10 +91,12 @@ class HttpEngineAdmin(EngineAdmin):
             return EngineState(base_model)
 
     def _cards(self, place: Place) -> Sequence[Mapping[str, Any]]:
-        response = self._http.get(f"{place.url}/v1/models", headers=place.headers, timeout=HEALTH_SECONDS)
-        if response.status_code != 200:
-            raise Unavailable("the engine cannot answer now", code="engine_unavailable", retry_after=2)
-        cards: Sequence[Mapping[str, Any]] = response.json()["data"]
+        until = time.monotonic() + HEALTH_SECONDS
+        sent = self._connections.send("GET", f"{place.url}/v1/models", until, headers=place.headers)
+        with closing(sent) as exchange:
+            if exchange.status != 200:
+                raise Unavailable("the engine cannot answer now", code="engine_unavailable", retry_after=2)
+            cards: Sequence[Mapping[str, Any]] = json.loads(exchange.read())["data"]
         return cards
 
 

@@ -1,30 +1,26 @@
 """The gateway's client of the inference wire. It uses vLLM's fields and routes alone, so it speaks to vLLM too."""
 
+import json
 import logging
-import socket
 import threading
 import time
 import weakref
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from typing import Any, NoReturn
-
-import httpx
 
 from app.core.entities.engines import EngineName
 from app.core.entities.inference import Adapter, Generation, GenerationRequest, LabelRequest, Piece
 from app.core.errors import AppError, Invalid, TooMany, Unavailable
-from app.core.interfaces.operations import EngineClient
+from app.core.interfaces.operations import EngineClient, Wanted
 from app.implementations.serving.client_wire import completion_body, generation_of, pieces_of, shares_of
+from app.implementations.serving.connections import Connections, CutOff, Exchange, NotConnected
 from app.implementations.serving.places import EnginePlaces, Place
 
 logger = logging.getLogger(__name__)
 
-CONNECT_SECONDS = 2.0
-LEAST_SECONDS = 0.001  # that is left to ask: 0 would be no timeout at all, to some
 HEALTH_SECONDS = 1.0
 HEALTH_KEPT_SECONDS = 1.0
-MOST_CONNECTIONS = 512
 MOST_LOADS = 3  # of an adapter for one request: others may take its place before the engine is asked
 
 
@@ -39,12 +35,8 @@ class HttpEngineClient(EngineClient):
     def __init__(self, places: EnginePlaces, timeout: float) -> None:
         self._places = places
         self._timeout = timeout
-        self._http = httpx.Client(
-            timeout=httpx.Timeout(timeout, connect=min(CONNECT_SECONDS, timeout)),
-            limits=httpx.Limits(max_connections=MOST_CONNECTIONS, max_keepalive_connections=64),
-            trust_env=False,  # an engine is in the house: no proxy between
-        )
-        weakref.finalize(self, self._http.close)
+        self._connections = Connections()
+        weakref.finalize(self, self._connections.close)
         self._health_lock = threading.Lock()
         self._resident: tuple[float, Sequence[str]] = (float("-inf"), ())
 
@@ -56,94 +48,94 @@ class HttpEngineClient(EngineClient):
                 self._resident = (time.monotonic(), bases)
             return bases
 
-    def generate(self, request: GenerationRequest) -> Generation:
+    def generate(self, request: GenerationRequest, is_wanted: Wanted | None = None) -> Generation:
         until = self._until(request.options.deadline_seconds)
-        with _translated(request.base_model), self._asked(request, until, stream=False) as response:
-            response.read()
-            return generation_of(response.json())
+        with _translated(request.base_model), self._asked(request, until, is_wanted, stream=False) as exchange:
+            return generation_of(json.loads(exchange.read()))
 
-    def stream(self, request: GenerationRequest) -> Generator[Piece]:
+    def stream(self, request: GenerationRequest, is_wanted: Wanted | None = None) -> Generator[Piece]:
         until = self._until(request.options.deadline_seconds)
-        with (
-            _translated(request.base_model),
-            self._asked(request, until, stream=True) as response,
-            _cut_off(response, until),
-        ):
-            yield from pieces_of(response.iter_bytes())
+        with _translated(request.base_model), self._asked(request, until, is_wanted, stream=True) as exchange:
+            yield from pieces_of(exchange.chunks())
 
     def classify(self, request: LabelRequest) -> Sequence[Mapping[str, float]]:
         until = self._until(request.deadline_seconds)
         body = {"model": str(request.engine), "input": [list(ids) for ids in request.texts]}
         with _translated(request.engine.base_model):
             place = self._places.find(request.engine, until)
-            _, response = self._sent(request.engine, place, "/classify", body, until)
-            with closing(response):
-                _check(response, request.engine.base_model, None)
-                response.read()
-                return shares_of(response.json())
+            _, exchange = self._sent(request.engine, place, "/classify", body, until, None)
+            with closing(exchange):
+                _check(exchange, request.engine.base_model, None)
+                return shares_of(json.loads(exchange.read()))
 
     def _until(self, deadline_seconds: float | None) -> float:
         return time.monotonic() + min(self._timeout, deadline_seconds or self._timeout)
 
     @contextmanager
-    def _asked(self, request: GenerationRequest, until: float, stream: bool) -> Iterator[httpx.Response]:
+    def _asked(
+        self, request: GenerationRequest, until: float, is_wanted: Wanted | None, stream: bool
+    ) -> Iterator[Exchange]:
         """The engine's 200, its body to be read. Where it does not have the adapter, load it and ask again.
 
         A connection whose body is not read to its end is closed, and so the engine knows that nobody waits.
         """
         body = completion_body(request, stream)
         place = self._places.find(request.engine, until)
-        place, response = self._sent(request.engine, place, "/v1/completions", body, until)
+        place, exchange = self._sent(request.engine, place, "/v1/completions", body, until, is_wanted)
         for _ in range(MOST_LOADS):
-            if response.status_code != 404 or request.adapter is None:
+            if exchange.status != 404 or request.adapter is None:
                 break
-            response.close()
+            exchange.close()
             loaded = self._load(place, request.adapter, until)
-            response = self._post(place, "/v1/completions", body, until)
+            exchange = self._post(place, "/v1/completions", body, until, is_wanted)
             if not loaded:
                 break
-        with closing(response):
-            _check(response, request.base_model, request.adapter)
-            yield response
+        with closing(exchange):
+            _check(exchange, request.base_model, request.adapter)
+            yield exchange
 
     def _sent(
-        self, engine: EngineName, place: Place, path: str, body: Mapping[str, Any], until: float
-    ) -> tuple[Place, httpx.Response]:
+        self,
+        engine: EngineName,
+        place: Place,
+        path: str,
+        body: Mapping[str, Any],
+        until: float,
+        is_wanted: Wanted | None,
+    ) -> tuple[Place, Exchange]:
         """One that was started on demand may have gone a moment ago: then once more, where it comes back."""
         try:
-            response = self._post(place, path, body, until)
-            if not place.on_demand or response.status_code != 503:
-                return place, response
-            response.close()
-        except (httpx.NetworkError, httpx.RemoteProtocolError):  # it refuses, or breaks off before it answers
+            exchange = self._post(place, path, body, until, is_wanted)
+            if not place.on_demand or exchange.status != 503:
+                return place, exchange
+            exchange.close()
+        except NotConnected:  # it refuses, or breaks off before it answers
             if not place.on_demand:
                 raise
         place = self._places.find(engine, until, but=place)
-        return place, self._post(place, path, body, until)
+        return place, self._post(place, path, body, until, is_wanted)
 
-    def _post(self, place: Place, path: str, body: Mapping[str, Any], until: float) -> httpx.Response:
-        left = max(LEAST_SECONDS, until - time.monotonic())
-        timeout = httpx.Timeout(left, connect=min(CONNECT_SECONDS, left))
-        request = self._http.build_request(
-            "POST", place.url + path, json=body, headers=place.headers, timeout=timeout
-        )
-        return self._http.send(request, stream=True)
+    def _post(
+        self, place: Place, path: str, body: Mapping[str, Any], until: float, is_wanted: Wanted | None = None
+    ) -> Exchange:
+        return self._connections.send("POST", place.url + path, until, body, place.headers, is_wanted)
 
     def _answers(self, place: Place) -> bool:
         try:
-            return self._http.get(f"{place.url}/health", timeout=HEALTH_SECONDS).status_code == 200
-        except httpx.HTTPError:
+            until = time.monotonic() + HEALTH_SECONDS
+            with closing(self._connections.send("GET", f"{place.url}/health", until)) as exchange:
+                exchange.read()
+                return exchange.status == 200
+        except (NotConnected, CutOff):
             return False
 
     def _load(self, place: Place, adapter: Adapter, until: float) -> bool:
         """A refusal is only logged: whether the adapter is there now, by whoever's doing, is asked next."""
-        response = self._post(place, "/v1/load_lora_adapter", load_body(adapter), until)
-        response.read()
-        if response.status_code != 200:
-            logger.warning(
-                "adapter %s: the engine answered %d: %s", adapter.name, response.status_code, response.text[:500]
-            )
-        return response.status_code == 200
+        with closing(self._post(place, "/v1/load_lora_adapter", load_body(adapter), until)) as exchange:
+            said = exchange.read()
+        if exchange.status != 200:
+            logger.warning("adapter %s: the engine answered %d: %s", adapter.name, exchange.status, said[:500])
+        return exchange.status == 200
 
 
 def load_body(adapter: Adapter) -> dict[str, Any]:
@@ -152,18 +144,19 @@ def load_body(adapter: Adapter) -> dict[str, Any]:
     return {**body, "pinned": True} if adapter.pinned else body
 
 
-def _check(response: httpx.Response, base_model: str, adapter: Adapter | None) -> None:
-    if response.status_code == 200:
+def _check(exchange: Exchange, base_model: str, adapter: Adapter | None) -> None:
+    status = exchange.status
+    if status == 200:
         return
-    response.read()
-    if response.status_code == 404:
+    said = exchange.read()
+    if status == 404:
         raise _unknown(base_model, adapter)
-    if response.status_code == 429:
-        raise TooMany("the engine has too much to do; try again", code="engine_busy", retry_after=_wait(response))
-    if response.status_code in (400, 413, 422):
-        raise Invalid(_message(response))
-    logger.error("the engine answered %d: %s", response.status_code, response.text[:500])
-    raise Unavailable("the engine cannot answer now", code="engine_unavailable", retry_after=_wait(response))
+    if status == 429:
+        raise TooMany("the engine has too much to do; try again", code="engine_busy", retry_after=_wait(exchange))
+    if status in (400, 413, 422):
+        raise Invalid(_message(said))
+    logger.error("the engine answered %d: %s", status, said[:500].decode(errors="replace"))
+    raise Unavailable("the engine cannot answer now", code="engine_unavailable", retry_after=_wait(exchange))
 
 
 def _unknown(base_model: str, adapter: Adapter | None) -> Unavailable:
@@ -174,54 +167,30 @@ def _unknown(base_model: str, adapter: Adapter | None) -> Unavailable:
     return Unavailable("the engine refused this version's adapter; the log says why", code="adapter_refused")
 
 
-def _message(response: httpx.Response) -> str:
+def _message(said: bytes) -> str:
     try:
-        return str(response.json()["error"]["message"])
+        return str(json.loads(said)["error"]["message"])
     except (ValueError, KeyError, TypeError):
         return "the engine finds fault with the request"
 
 
-def _wait(response: httpx.Response) -> int:
-    given = response.headers.get("retry-after", "")
+def _wait(exchange: Exchange) -> int:
+    given = exchange.headers.get("retry-after", "")
     return int(given) if given.isdecimal() else 1
 
 
 @contextmanager
-def _cut_off(response: httpx.Response, until: float) -> Iterator[None]:
-    """Ends the connection when time is up: httpx limits each read of a body, not all of them."""
-    connection = response.extensions["network_stream"].get_extra_info("socket")
-
-    def cut() -> None:
-        with suppress(OSError):  # closed meanwhile
-            connection.shutdown(socket.SHUT_RDWR)
-
-    timer = threading.Timer(until - time.monotonic(), cut)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    except (httpx.HTTPError, ValueError):
-        if time.monotonic() < until:
-            raise
-        raise httpx.ReadTimeout("the whole answer took too long") from None
-    finally:
-        timer.cancel()
-
-
-@contextmanager
 def _translated(base_model: str) -> Iterator[None]:
-    """What httpx and a malformed answer raise, as the interface's errors."""
+    """What hinders an exchange and a malformed answer raise, as the interface's errors."""
     try:
         yield
     except AppError:
         raise
-    except httpx.ConnectTimeout as error:
-        _unavailable(base_model, error)
-    except httpx.TimeoutException:
+    except CutOff as cut:
+        if cut.reason == "unwanted":
+            raise Unavailable("nobody waits for the answer", code="client_gone") from None
         raise Unavailable("the engine took too long to answer", code="engine_timeout") from None
-    except httpx.HTTPError as error:
-        _unavailable(base_model, error)
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+    except (NotConnected, ValueError, KeyError, TypeError, IndexError) as error:
         _unavailable(base_model, error)
 
 

@@ -27,10 +27,11 @@ from app.core.entities.inference import (
     TokenCounts,
 )
 from app.core.entities.models import BaseModelSpec, ModelVersion
+from app.core.entities.reasoning import split_reasoning
 from app.core.entities.usage import Usage
 from app.core.errors import Invalid, NotFound, Unavailable
 from app.core.interfaces.components import ArtifactStore, BaseModelStore, ChatTokenizer
-from app.core.interfaces.operations import EngineClient, UsageLog
+from app.core.interfaces.operations import EngineClient, UsageLog, Wanted
 from app.core.services.inference import InferenceService
 from app.core.services.targets import Targets
 from app.repositories.memory import MemoryModelVersionRepository
@@ -68,8 +69,7 @@ class LetterTokenizer(ChatTokenizer):
         return "".join(map(chr, ids))
 
     def split_reasoning(self, text: str) -> tuple[str | None, str]:
-        reasoning, found, answer = text.partition("</think>")
-        return (reasoning, answer) if found else (None, text)
+        return split_reasoning(text, self.opens_thinking)
 
 
 class MemoryBases(BaseModelStore):
@@ -122,8 +122,10 @@ class MemoryEngines(EngineClient):
     def resident(self) -> Sequence[str]:
         return self.bases
 
-    def generate(self, request: GenerationRequest) -> Generation:
+    def generate(self, request: GenerationRequest, is_wanted: Wanted | None = None) -> Generation:
         self.asked.append(request)
+        if is_wanted and not is_wanted():
+            raise Unavailable("nobody waits for the answer", code="client_gone")
         if len(request.prompt_ids) > 20:
             raise Invalid("the prompt is too long")
         if "?" in map(chr, request.prompt_ids):
@@ -135,8 +137,8 @@ class MemoryEngines(EngineClient):
         self.classified.append(request)
         return [{"delivery": 0.25, "defect": 0.75} for _ in request.texts]
 
-    def stream(self, request: GenerationRequest) -> Generator[Piece]:
-        generation = self.generate(request)
+    def stream(self, request: GenerationRequest, is_wanted: Wanted | None = None) -> Generator[Piece]:
+        generation = self.generate(request, is_wanted)
         try:
             for letter in self.text:
                 for choice in range(request.options.n):
@@ -340,7 +342,7 @@ def test_what_is_no_reference_is_refused(service: InferenceService) -> None:
 
 
 def test_reasoning_is_told_apart(versions: MemoryModelVersionRepository) -> None:
-    thinking = MemoryEngines("tiny", text="hm</think>42")
+    thinking = MemoryEngines("tiny", text="<think>hm</think>42")
     service = InferenceService(Targets(versions, MemoryBases(), MemoryArtifacts()), thinking, KeptUsage())
     answer = ask(service)
     assert answer.first == Answer("42", "hm", "stop")
@@ -431,10 +433,14 @@ def test_a_whole_answer_is_what_streams(
     assert service.chat(ASKER, CHAT).first == expected
 
 
-def test_an_answer_that_nobody_wants_any_more_ends(service: InferenceService, engines: MemoryEngines) -> None:
+def test_the_engine_hears_that_nobody_waits(service: InferenceService) -> None:
     with pytest.raises(Unavailable) as caught:
         service.chat(ASKER, CHAT, lambda: False)
-    assert (caught.value.code, engines.ended) == ("client_gone", 1)
+    assert caught.value.code == "client_gone"
+    with pytest.raises(Unavailable):
+        service.predict(ASKER, ["hi", "ho"], SHORT, is_wanted=lambda: False)
+    with pytest.raises(Unavailable):
+        service.stream(ASKER, CHAT, lambda: False)
 
 
 @pytest.mark.parametrize("read", [0, 1])
@@ -474,7 +480,7 @@ def test_each_answer_leaves_a_row_of_what_it_used(
 def test_a_refusal_of_the_engine_leaves_its_code(
     service: InferenceService, engines: MemoryEngines, usage: KeptUsage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(request: GenerationRequest) -> Generation:
+    def refuse(request: GenerationRequest, is_wanted: object) -> Generation:
         raise Unavailable("busy", code="engine_busy")
 
     monkeypatch.setattr(engines, "generate", refuse)

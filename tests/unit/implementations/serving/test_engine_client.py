@@ -43,6 +43,7 @@ class FakeEngine:
         self.requests: list[tuple[str, dict[str, Any]]] = []
         self.authorizations: set[str | None] = set()
         self.adapters: set[str] = set()
+        self.connections = 0
         self.refuses = False
         self.reply: Callable[[str, dict[str, Any]], Reply | None] = lambda path, body: None
         self.release = threading.Event()
@@ -81,6 +82,10 @@ class FakeEngine:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+
+            def setup(self) -> None:
+                fake.connections += 1
+                super().setup()
 
             def do_GET(self) -> None:
                 self._answer({})
@@ -388,6 +393,54 @@ def test_a_stream_that_takes_too_long_in_all(client: HttpEngineClient, engine: F
     engine.reply = lambda path, body: (200, slowly(), {})
     error = error_of(lambda: list(client.stream(request(deadline_seconds=0.3))))
     assert (error.status, error.code) == (503, "engine_timeout")
+
+
+@pytest.mark.parametrize("way", ["whole", "stream"])
+def test_nobody_waits_any_more_before_the_answer_begins(
+    client: HttpEngineClient, engine: FakeEngine, way: str
+) -> None:
+    asked, gone = threading.Event(), threading.Event()
+
+    def hang(path: str, body: dict[str, Any]) -> None:
+        asked.set()
+        engine.release.wait(30)
+
+    def is_wanted() -> bool:
+        if asked.is_set():
+            gone.set()
+        return not gone.is_set()
+
+    engine.reply = hang
+    ask = client.generate if way == "whole" else lambda asked, wanted: next(client.stream(asked, wanted))
+    error = error_of(lambda: ask(request(), is_wanted))
+    assert (error.status, error.code) == (503, "client_gone")
+    assert not engine.release.is_set()
+
+
+def test_a_stream_that_nobody_reads_any_more_closes_the_engines(
+    client: HttpEngineClient, engine: FakeEngine
+) -> None:
+    engine.reply = lambda path, body: (200, endless(), {})
+    gone = threading.Event()
+    stream = client.stream(request(), lambda: not gone.is_set())
+    assert next(stream) == HELLO[0]
+    gone.set()
+    assert error_of(lambda: list(stream)).code == "client_gone"
+    assert engine.left.wait(10)
+
+
+def test_a_connection_is_used_again_unless_the_engine_has_closed_it(
+    client: HttpEngineClient, engine: FakeEngine
+) -> None:
+    for _ in range(2):
+        client.generate(request())
+        list(client.stream(request()))
+    assert engine.connections == 1
+    engine.reply = lambda path, body: (200, WHOLE, {"connection": "close"})
+    client.generate(request())
+    engine.reply = lambda path, body: None
+    assert client.generate(request()).text == "Hello"
+    assert engine.connections == 2
 
 
 def test_health_is_asked_once_a_second_at_most(

@@ -1,0 +1,227 @@
+"""Connections to engines: HTTP/1.1, kept alive, each cut off when its time is up or nobody waits any more.
+
+``http.client`` gives the socket away before the answer begins, which is when most clients leave and most time runs
+out; and a request through it costs a third of one through httpx.
+"""
+
+import json
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from app.core.interfaces.operations import Wanted
+
+CONNECT_SECONDS = 2.0
+IDLE_SECONDS = 3.0  # vLLM's server closes after five
+MOST_IDLE = 64  # of each engine
+LOOK_SECONDS = 0.1  # between two looks whether they are still wanted
+READ_BYTES = 65536
+
+Reason = Literal["late", "unwanted"]
+
+
+class NotConnected(Exception):
+    """The engine is not there, or breaks off."""
+
+
+class CutOff(Exception):
+    """By us: time is up (``late``), or nobody waits for the answer (``unwanted``)."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Connections:
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._idle: dict[str, list[tuple[float, HTTPConnection]]] = {}
+        self._watch = Watch()
+
+    def send(
+        self,
+        method: Literal["GET", "POST"],
+        url: str,
+        until: float,
+        body: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        is_wanted: Wanted | None = None,
+    ) -> "Exchange":
+        """Returns once the head of the answer is there. ``until`` is of ``time.monotonic``. ``NotConnected``,
+        ``CutOff``."""
+        parts = urlsplit(url)
+        origin = f"{parts.scheme}://{parts.netloc}"
+        data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
+        given = dict(headers or {})
+        if data is not None:
+            given["content-type"] = "application/json"
+        try:
+            connection = self._kept(origin) or _connected(parts.scheme, parts.netloc, until)
+        except (OSError, HTTPException) as error:
+            raise NotConnected(repr(error)) from None
+        watched = self._watch.over(connection.sock, until, is_wanted)
+        try:
+            connection.request(method, parts.path, data, given)
+            response = connection.getresponse()
+        except (OSError, HTTPException) as error:
+            self._watch.leave(watched)
+            connection.close()
+            raise watched.why(error) from None
+        return Exchange(response, watched, lambda whole: self._done(origin, connection, watched, whole))
+
+    def close(self) -> None:
+        with self._lock:
+            idle, self._idle = self._idle, {}
+        for kept in idle.values():
+            for _, connection in kept:
+                connection.close()
+
+    def _kept(self, origin: str) -> HTTPConnection | None:
+        now = time.monotonic()
+        while True:
+            with self._lock:
+                kept = self._idle.get(origin)
+                if not kept:
+                    return None
+                since, connection = kept.pop()
+            if now - since < IDLE_SECONDS and not _has_something(connection.sock):  # such as its end
+                return connection
+            connection.close()
+
+    def _done(self, origin: str, connection: HTTPConnection, watched: "Watched", whole: bool) -> None:
+        self._watch.leave(watched)
+        if whole and watched.cut is None:
+            with self._lock:
+                kept = self._idle.setdefault(origin, [])
+                if len(kept) < MOST_IDLE:
+                    kept.append((time.monotonic(), connection))
+                    return
+        connection.close()
+
+
+class Exchange:
+    """An answer whose body is to be read. Close it: the engine knows by a closed connection that nobody waits."""
+
+    def __init__(self, response: HTTPResponse, watched: "Watched", done: Callable[[bool], None]) -> None:
+        self.status = response.status
+        self.headers = response.headers
+        self._response = response
+        self._watched = watched
+        self._done = done
+        self._closed = False
+
+    def read(self) -> bytes:
+        try:
+            data = self._response.read()
+        except (OSError, HTTPException) as error:
+            raise self._watched.why(error) from None
+        if self._watched.cut:
+            raise CutOff(self._watched.cut)
+        return data
+
+    def chunks(self) -> Iterator[bytes]:
+        """As they come."""
+        while True:
+            try:
+                data = self._response.read1(READ_BYTES)
+            except (OSError, HTTPException) as error:
+                raise self._watched.why(error) from None
+            if not data:
+                if self._watched.cut:
+                    raise CutOff(self._watched.cut)
+                return
+            yield data
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            whole = self._response.isclosed() and not self._response.will_close
+            self._response.close()
+            self._done(whole)
+
+
+class Watched:
+    def __init__(self, connection: socket.socket, until: float, is_wanted: Wanted | None) -> None:
+        self.cut: Reason | None = None
+        self.until = until
+        self._connection = connection
+        self._is_wanted = is_wanted
+
+    def look(self, now: float) -> None:
+        if self.cut is None and now >= self.until:
+            self._end("late")
+        elif self.cut is None and self._is_wanted is not None and not self._is_wanted():
+            self._end("unwanted")
+
+    def why(self, error: Exception) -> Exception:
+        return CutOff(self.cut) if self.cut else NotConnected(repr(error))
+
+    def _end(self, reason: Reason) -> None:
+        self.cut = reason
+        with suppress(OSError):  # closed by the other end meanwhile
+            self._connection.shutdown(socket.SHUT_RDWR)
+
+
+class Watch:
+    """One thread for all connections of a process; it starts with the first and is never told to stop."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._watched: set[Watched] = set()
+        self._next_look = 0.0  # inf: it sleeps until there is something
+        self._thread: threading.Thread | None = None
+
+    def over(self, connection: socket.socket, until: float, is_wanted: Wanted | None) -> Watched:
+        one = Watched(connection, until, is_wanted)
+        with self._changed:
+            self._watched.add(one)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="engine connections", daemon=True)
+                self._thread.start()
+            elif one.until < self._next_look:
+                self._changed.notify()
+        return one
+
+    def leave(self, one: Watched) -> None:
+        """From here on it is not touched: its number may be another connection's."""
+        with self._changed:
+            self._watched.discard(one)
+
+    def _run(self) -> None:
+        idle = False
+        with self._changed:
+            while True:
+                now = time.monotonic()
+                if (
+                    not self._watched and idle
+                ):  # for a whole look: a busy gateway does not wake it for each request
+                    self._next_look = float("inf")
+                    self._changed.wait()
+                    idle = False
+                    continue
+                idle = not self._watched
+                for one in self._watched:
+                    one.look(now)
+                waits = [one.until for one in self._watched if one.cut is None]
+                self._next_look = min([now + LOOK_SECONDS, *waits])
+                self._changed.wait(max(0.0, self._next_look - time.monotonic()))
+
+
+def _connected(scheme: str, place: str, until: float) -> HTTPConnection:
+    seconds = max(0.001, min(CONNECT_SECONDS, until - time.monotonic()))
+    connection = (HTTPSConnection if scheme == "https" else HTTPConnection)(place, timeout=seconds)
+    connection.connect()
+    connection.sock.settimeout(None)  # from here on the watch has an eye on the time
+    return connection
+
+
+def _has_something(connection: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    return bool(poll.poll(0))
