@@ -56,7 +56,10 @@ class HttpEngineClient(EngineClient):
     def stream(self, request: GenerationRequest, is_wanted: Wanted | None = None) -> Generator[Piece]:
         until = self._until(request.options.deadline_seconds)
         with _translated(request.base_model), self._asked(request, until, is_wanted, stream=True) as exchange:
-            yield from pieces_of(exchange.chunks())
+            chunks = exchange.chunks()
+            yield from pieces_of(chunks)
+            for _ in chunks:  # to the end of the body, or the connection could not be used again
+                pass
 
     def classify(self, request: LabelRequest) -> Sequence[Mapping[str, float]]:
         until = self._until(request.deadline_seconds)
