@@ -331,7 +331,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
     engine_access: dict[str, Any] = {"places": places, "timeout": settings.engine_timeout}
     engines = COMPONENTS.create("engine_client", **engine_access)
     engine_admin = COMPONENTS.create("engine_admin", **engine_access)
-    targets = Targets(repository("versions"), bases, artifacts, engine_admin.kind)
+    targets = Targets(repository("versions"), bases, artifacts, engine_admin.kind, keep_seconds=0.5)
     queue = (
         QUEUES.create("inline")
         if inline

@@ -99,6 +99,17 @@ class RequestParser(FlaskParser):
 
     DEFAULT_UNKNOWN_BY_LOCATION = {**FlaskParser.DEFAULT_UNKNOWN_BY_LOCATION, "query": RAISE}  # noqa: RUF012
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._schemas: dict[type[Schema], Schema] = {}
+
+    def _get_schema(self, argmap: Any, req: Request) -> Schema:
+        """Made once: to make one takes longer than to read a body with it."""
+        if isinstance(argmap, type) and issubclass(argmap, Schema):
+            return self._schemas.setdefault(argmap, self._schemas.get(argmap) or argmap())
+        schema: Schema = super()._get_schema(argmap, req)
+        return schema
+
     def load_json(self, req: Request, schema: Schema) -> Any:
         if not is_json_request(req):
             raise UnsupportedMediaType

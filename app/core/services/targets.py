@@ -1,16 +1,19 @@
 """Who answers to a name."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from app.core.entities.engines import EngineKind, needs_own_engine, not_servable
 from app.core.entities.inference import Adapter
-from app.core.entities.models import ModelVersion, Reference, not_generative
+from app.core.entities.models import ModelAlias, ModelVersion, Reference, not_generative
 from app.core.entities.training_config import training_config
 from app.core.errors import Invalid, NotFound
 from app.core.interfaces.components import ArtifactStore, BaseModelStore, ChatTokenizer
 from app.core.interfaces.storage import ModelVersionRepository
 from app.core.services.references import check_base, find_version
+
+MOST_KEPT = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,11 @@ class Target:
 
 
 class Targets:
-    """Finds the version behind a reference, or a base model. ``kind_of`` says what engine a base model has."""
+    """Finds the version behind a reference, or a base model. ``kind_of`` says what engine a base model has.
+
+    What was found is taken for true for ``keep_seconds``: a name costs a busy model no query. A name that nothing
+    was found for is looked up each time.
+    """
 
     def __init__(
         self,
@@ -35,11 +42,14 @@ class Targets:
         bases: BaseModelStore,
         artifacts: ArtifactStore,
         kind_of: Callable[[str], EngineKind] = lambda base_model: EngineKind.OURS,
+        keep_seconds: float = 0.0,
     ) -> None:
         self._versions = versions
         self._bases = bases
         self._artifacts = artifacts
         self._kind_of = kind_of
+        self._keep_seconds = keep_seconds
+        self._kept: dict[tuple[str, str], tuple[float, Target]] = {}  # until when, by project and name
 
     def find(self, project_id: str, model: str, conversation: str | None = None) -> Target:
         """A published version comes before a base model of the same name.
@@ -49,13 +59,32 @@ class Targets:
         without a label head and (not_servable) for one that its engine does not attach, ``Unavailable``
         (artifacts_missing, template_mismatch, base_mismatch) where what it was trained with is not what is here.
         """
+        until, kept = self._kept.get((project_id, model), (0.0, None))
+        if kept is not None and time.monotonic() < until:
+            return kept
         reference = Reference.parse(model)
-        version = find_version(self._versions, project_id, reference, lambda alias: alias.draw(conversation))
+        split: list[ModelAlias] = []
+
+        def draw(alias: ModelAlias) -> int:
+            if len(alias.weights) > 1:
+                split.append(alias)
+            return alias.draw(conversation)
+
+        version = find_version(self._versions, project_id, reference, draw)
         if version is not None:
-            return self.of(version)
-        if reference.is_bare and any(spec.name == reference.name for spec in self._bases.specs()):
-            return self.base(reference.name)
-        raise NotFound(f"there is no model {model!r} in this project", code="model_not_found")
+            target = self.of(version)
+        elif reference.is_bare and any(spec.name == reference.name for spec in self._bases.specs()):
+            target = self.base(reference.name)
+        else:
+            raise NotFound(f"there is no model {model!r} in this project", code="model_not_found")
+        if not split:
+            self._keep(project_id, model, target)
+        return target
+
+    def _keep(self, project_id: str, model: str, target: Target) -> None:
+        if len(self._kept) >= MOST_KEPT:
+            self._kept.clear()
+        self._kept[project_id, model] = time.monotonic() + self._keep_seconds, target
 
     def base(self, name: str) -> Target:
         tokenizer = self._bases.tokenizer(name)

@@ -1,5 +1,6 @@
 """Who answers to a name: aliases and their splits, and what is not served."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -119,6 +120,32 @@ def test_a_conversation_stays_with_one_version_of_a_split(
 
     assert len(set(names(*["the same"] * 20))) == 1
     assert set(names(*map(str, range(40)))) == set(names(*[None] * 40)) == {"support:1", "support:2"}
+
+
+def test_what_a_name_stood_for_is_kept_for_a_moment(
+    versions: MemoryModelVersionRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    targets = Targets(versions, Bases(), Artifacts(), keep_seconds=0.5)
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    with pytest.raises(NotFound):
+        targets.find("default", "support")
+    publish(versions, "one")
+    assert targets.find("default", "support").name == "support:1"  # that there was none is not kept
+    publish(versions, "two")
+    assert targets.find("default", "support").name == "support:1"
+    assert targets.find("default", "support:2").name == "support:2"
+    with pytest.raises(NotFound):
+        targets.find("theirs", "support")
+    now += 0.6
+    assert targets.find("default", "support").name == "support:2"
+
+
+def test_a_split_is_drawn_anew_however_short_the_moment(versions: MemoryModelVersionRepository) -> None:
+    publish(versions, "one", "two")
+    set_alias(versions, "champion", {1: 1, 2: 1})
+    targets = Targets(versions, Bases(), Artifacts(), keep_seconds=60)
+    assert {targets.find("default", "support").name for _ in range(40)} == {"support:1", "support:2"}
 
 
 @pytest.mark.parametrize("model", ["support@champion", "tiny@champion", "support:2", "tiny:1", "nobody"])
