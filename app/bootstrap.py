@@ -149,6 +149,8 @@ COMPONENTS = ComponentFactory[Any](
         "trainer_launcher": "app.implementations.queue.trainer_launcher:ProcessTrainerLauncher",
         "passwords": "app.implementations.identity.passwords:Argon2Hasher",
         "tokens": "app.implementations.identity.tokens:JwtIssuer",
+        "secret_keys": "app.implementations.identity.secret_keys:SecretKeys",
+        "pem_keys": "app.implementations.identity.pem_keys:PemKeys",
         "engine_places": "app.implementations.serving.places:EnginePlaces",
         "usage_log": "app.implementations.monitoring.usage_log:BatchedUsageLog",
         "engine_client": "app.implementations.serving.engine_client:HttpEngineClient",
@@ -342,12 +344,6 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
             queues=settings.queues,
         )
     )
-    tokens = COMPONENTS.create(
-        "tokens",
-        secret_key=settings.secret_key.get_secret_value() if settings.secret_key else None,
-        key_file=settings.instance_dir / "secret_key",
-        old_secret_keys=[key.get_secret_value() for key in settings.old_secret_keys],
-    )
     defaults = load_training_config(settings.train_config_file)
     if settings.default_base_model:
         defaults = defaults.with_changes(base_model=settings.default_base_model)
@@ -360,6 +356,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
         threads=trainer_threads,
     )
 
+    tokens = COMPONENTS.create("tokens", keys=_signing_keys(settings))
     callers, passwords = RecentCallers(), COMPONENTS.create("passwords")
     limits = Limits(settings.project_max_running, settings.project_max_queued)
     files = DatasetService(datasets=datasets, bases=bases)
@@ -449,4 +446,21 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
             models=lambda **arguments: COMPONENTS.create("model_by_hand", **arguments),
             threads=settings.cores,
         ),
+    )
+
+
+def _signing_keys(settings: Settings) -> Any:
+    """Of access tokens."""
+    if settings.signing_key_file is not None:
+        return COMPONENTS.create(
+            "pem_keys",
+            algorithm=settings.signing_algorithm,
+            key_file=settings.signing_key_file,
+            old_public_key_files=settings.old_public_key_files,
+        )
+    return COMPONENTS.create(
+        "secret_keys",
+        secret_key=settings.secret_key.get_secret_value() if settings.secret_key else None,
+        key_file=settings.instance_dir / "secret_key",
+        old_secret_keys=[key.get_secret_value() for key in settings.old_secret_keys],
     )

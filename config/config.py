@@ -99,6 +99,9 @@ class Settings(BaseSettings):
     login_rate_limit: str = "10 per minute"  # an address
     max_body_bytes: int = Field(10 * 1024 * 1024, ge=1024)
     max_upload_bytes: int = Field(200 * 1024 * 1024, ge=1024)  # of a dataset, over HTTP
+    signing_algorithm: Literal["HS256", "RS256", "EdDSA"] = "HS256"  # of access tokens
+    signing_key_file: Path | None = None  # a private key in PEM, which RS256 and EdDSA want
+    old_public_key_files: list[Path] = []  # PEM, that still verify while tokens live that their keys signed
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
@@ -110,6 +113,13 @@ class Settings(BaseSettings):
         if any(len(key.get_secret_value().encode()) < 32 for key in keys):
             raise ValueError("must have at least 32 bytes")
         return value
+
+    @field_validator("signing_key_file", "old_public_key_files")
+    @classmethod
+    def _from_the_root(cls, value: Path | list[Path] | None) -> Path | list[Path] | None:
+        if isinstance(value, list):
+            return [ROOT / path for path in value]
+        return None if value is None else ROOT / value
 
     @field_validator("database_url")
     @classmethod
@@ -164,6 +174,16 @@ class Settings(BaseSettings):
             raise SettingsError(
                 f"configuration: worker_slots: {self.worker_slots} trainers, a thread each, and the engine's "
                 f"{self.engine_threads} are more than the {self.cores} cores: at most {most}, or set cpu_threads"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _algorithm_has_its_key(self) -> Self:
+        if self.signing_algorithm != "HS256" and self.signing_key_file is None:
+            raise SettingsError(f"configuration: signing_key_file: {self.signing_algorithm} wants a private key")
+        if self.signing_algorithm == "HS256" and (self.signing_key_file or self.old_public_key_files):
+            raise SettingsError(
+                "configuration: signing_algorithm: HS256 signs with SECRET_KEY, not with PEM files"
             )
         return self
 

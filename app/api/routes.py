@@ -3,6 +3,7 @@
 from flask import Flask
 
 from app.api.auth.routes import blueprint as auth
+from app.api.auth.routes import well_known
 from app.api.datasets.routes import blueprint as datasets
 from app.api.docs.description import DESCRIPTION
 from app.api.docs.routes import blueprint as docs
@@ -40,7 +41,7 @@ def init_api(app: Flask, *, rate_limit: str, login_rate_limit: str) -> None:
     api.spec.components.security_scheme("bearer", {"type": "http", "scheme": "bearer", "description": BEARER})
     document_training_config(api)
     for blueprint in (
-        *(auth, keys, members, projects, users),
+        *(auth, well_known, keys, members, projects, users),
         *(datasets, train, infer, models, engines, usage, monitor),
         *(openai_answers, openai_models),
     ):

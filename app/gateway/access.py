@@ -53,9 +53,9 @@ ROUTES: Mapping[Scope, Mapping[Role, Sequence[str]]] = {
     },
 }
 
-# These want no caller: log-ins, probes, the API page, and /metrics, which has a token of its own.
+# These want no caller: log-ins, public keys, probes, the API page, and /metrics, which has a token of its own.
 OPEN = frozenset(
-    {"auth.token", "auth.refresh", "monitor.health", "monitor.ready", "docs.docs"}
+    {"auth.token", "auth.refresh", "well_known.jwks", "monitor.health", "monitor.ready", "docs.docs"}
     | {"api-docs.openapi_json", "static", "metrics"}
 )
 

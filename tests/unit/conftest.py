@@ -58,6 +58,7 @@ from app.implementations.data.pipeline import run_pipeline
 from app.implementations.data.store import FileDatasetStore
 from app.implementations.data.token_cache import FileTokenCache
 from app.implementations.identity.passwords import Argon2Hasher
+from app.implementations.identity.secret_keys import SecretKeys
 from app.implementations.identity.tokens import JwtIssuer
 from app.implementations.models.base_models import FolderBaseModelStore
 from app.implementations.queue.trainer_launcher import ProcessTrainerLauncher
@@ -240,7 +241,7 @@ def twins() -> Twins:
 
 @pytest.fixture
 def tokens(settings: Settings) -> JwtIssuer:
-    return JwtIssuer(None, settings.instance_dir / "secret_key")
+    return JwtIssuer(SecretKeys(None, settings.instance_dir / "secret_key"))
 
 
 @pytest.fixture

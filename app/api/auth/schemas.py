@@ -32,6 +32,21 @@ class TokenSchema(ma.Schema):
     refresh_token = ma.fields.String(metadata={"description": "for the next access token; good once"})
 
 
+class JwkSchema(ma.Schema):
+    kty = ma.fields.String(metadata={"example": "OKP"})
+    kid = ma.fields.String(metadata={"description": "its RFC 7638 thumbprint"})
+    use = ma.fields.String(metadata={"example": "sig"})
+    alg = ma.fields.String(metadata={"example": "EdDSA"})
+    crv = ma.fields.String(metadata={"description": "of an Ed25519 key"})
+    x = ma.fields.String(metadata={"description": "of an Ed25519 key"})
+    n = ma.fields.String(metadata={"description": "of an RSA key"})
+    e = ma.fields.String(metadata={"description": "of an RSA key"})
+
+
+class JwksSchema(ma.Schema):
+    keys = ma.fields.List(ma.fields.Nested(JwkSchema))
+
+
 class CallerSchema(ma.Schema):
     user_id = ma.fields.String()
     username = ma.fields.String(metadata={"example": "alice"})

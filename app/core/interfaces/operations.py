@@ -109,6 +109,10 @@ class TokenIssuer(ABC):
         ``Conflict`` (key_is_configured) where the key is a setting.
         """
 
+    @abstractmethod
+    def public_keys(self) -> Sequence[Mapping[str, Any]]:
+        """Those that anybody may verify with, as JWKs (RFC 7517); none where the key is a secret."""
+
 
 class PasswordHasher(ABC):
     @abstractmethod

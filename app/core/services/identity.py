@@ -5,8 +5,10 @@ import re
 import secrets
 import time
 import uuid
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from typing import Any
 
 from app.core.entities.api_keys import PREFIX, ApiKey, digest_of, is_key_text, random_text
 from app.core.entities.identity import AccessToken, Member, Principal, Session
@@ -95,6 +97,10 @@ class IdentityService:
         if principal.session_id is not None:
             self._sessions.revoke(principal.session_id, datetime.now(UTC))
             self._callers.forget()
+
+    def public_keys(self) -> Sequence[Mapping[str, Any]]:
+        """As ``TokenIssuer.public_keys``."""
+        return self._tokens.public_keys()
 
     def authenticate(self, token: str) -> Principal:
         """Who holds the access token or the API key, with the role that they have now.

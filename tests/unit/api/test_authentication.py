@@ -7,6 +7,7 @@ import pytest
 
 from app.core.entities.identity import Role
 from app.gateway.access import OPEN
+from app.implementations.identity.secret_keys import SecretKeys
 from app.implementations.identity.tokens import AUDIENCE, ISSUER, JwtIssuer
 
 KID = "0123456789abcdef"  # the fixture kid makes it the real one
@@ -120,7 +121,7 @@ def test_the_sound_token_that_the_forged_ones_differ_from(client, bearer, key, k
 def test_forged_tokens(client, bearer, key, kid, name, tmp_path):
     bearer()
     bearer()
-    JwtIssuer(None, tmp_path / "another service")
+    JwtIssuer(SecretKeys(None, tmp_path / "another service"))
     others_key = (tmp_path / "another service").read_bytes()
     token = forged(key, others_key)[name].encode("utf-8").decode("latin-1")  # as a header arrives
     answer = client.get("/api/v1/models", headers={"Authorization": f"Bearer {token}"})
