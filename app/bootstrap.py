@@ -150,6 +150,7 @@ COMPONENTS = ComponentFactory[Any](
         "passwords": "app.implementations.identity.passwords:Argon2Hasher",
         "tokens": "app.implementations.identity.tokens:JwtIssuer",
         "secret_keys": "app.implementations.identity.secret_keys:SecretKeys",
+        "external_issuer": "app.implementations.identity.external_issuer:OidcIssuer",
         "pem_keys": "app.implementations.identity.pem_keys:PemKeys",
         "engine_places": "app.implementations.serving.places:EnginePlaces",
         "usage_log": "app.implementations.monitoring.usage_log:BatchedUsageLog",
@@ -357,6 +358,11 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
     )
 
     tokens = COMPONENTS.create("tokens", keys=_signing_keys(settings))
+    external = (
+        COMPONENTS.create("external_issuer", url=settings.oidc_issuer, audience=settings.oidc_audience)
+        if settings.oidc_issuer
+        else None
+    )
     callers, passwords = RecentCallers(), COMPONENTS.create("passwords")
     limits = Limits(settings.project_max_running, settings.project_max_queued)
     files = DatasetService(datasets=datasets, bases=bases)
@@ -371,8 +377,17 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
             callers=callers,
             token_seconds=settings.token_seconds,
             session_seconds=settings.session_seconds,
+            external=external,
+            project_claim=settings.oidc_project_claim,
         ),
-        accounts=AccountService(repository("users"), repository("sessions"), passwords, callers),
+        accounts=AccountService(
+            repository("users"),
+            repository("sessions"),
+            repository("api_keys"),
+            passwords,
+            callers,
+            settings.oidc_issuer,
+        ),
         projects=ProjectService(repository("users"), repository("api_keys"), callers),
         api_keys=ApiKeyService(repository("api_keys"), repository("users"), callers, tokens),
         datasets=files,

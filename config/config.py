@@ -101,6 +101,9 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(200 * 1024 * 1024, ge=1024)  # of a dataset, over HTTP
     signing_algorithm: Literal["HS256", "RS256", "EdDSA"] = "HS256"  # of access tokens
     signing_key_file: Path | None = None  # a private key in PEM, which RS256 and EdDSA want
+    oidc_issuer: str | None = None  # whose tokens are taken too, of users who are linked to a subject of it
+    oidc_audience: str | None = None  # that these tokens must be for
+    oidc_project_claim: str = "project"  # which says the project; a token without it is for the user's first
     old_public_key_files: list[Path] = []  # PEM, that still verify while tokens live that their keys signed
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -112,6 +115,17 @@ class Settings(BaseSettings):
         keys = value if isinstance(value, list) else [value] if value else []
         if any(len(key.get_secret_value().encode()) < 32 for key in keys):
             raise ValueError("must have at least 32 bytes")
+        return value
+
+    @field_validator("oidc_issuer")
+    @classmethod
+    def _issuer(cls, value: str | None) -> str | None:
+        from urllib.parse import urlsplit
+
+        url = urlsplit(value or "https://unset")
+        loopback = url.scheme == "http" and url.hostname in ("localhost", "127.0.0.1", "::1")
+        if not (loopback or url.scheme == "https") or not url.hostname or url.query or url.fragment:
+            raise ValueError("must be a URL, https://…, as the tokens' iss has it")
         return value
 
     @field_validator("signing_key_file", "old_public_key_files")
@@ -185,6 +199,12 @@ class Settings(BaseSettings):
             raise SettingsError(
                 "configuration: signing_algorithm: HS256 signs with SECRET_KEY, not with PEM files"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _issuer_has_its_audience(self) -> Self:
+        if (self.oidc_issuer is None) != (self.oidc_audience is None):
+            raise SettingsError("configuration: oidc_audience: goes together with OIDC_ISSUER")
         return self
 
     @model_validator(mode="after")

@@ -44,12 +44,15 @@ ROUTES: Mapping[Scope, Mapping[Role, Sequence[str]]] = {
     Scope.USAGE: {Role.DEVELOPER: ("usage.sums",)},
     Scope.ACCESS: {
         Role.VIEWER: (
-            *("auth.whoami", "auth.logout", "projects.list_projects"),
+            *("auth.whoami", "auth.logout", "auth.change_password", "projects.list_projects"),
             *("keys.list_keys", "keys.create_key", "keys.revoke_key"),
         ),
         Role.DEVELOPER: ("members.list_members",),
         Role.ADMIN: ("members.set_role", "members.remove_member", "members.create_service_account"),
-        Role.OPERATOR: ("projects.create_project", "users.list_users", "users.create_user"),
+        Role.OPERATOR: (
+            *("projects.create_project", "users.list_users", "users.create_user", "users.set_password"),
+            *("users.link", "users.disable", "users.enable"),
+        ),
     },
 }
 

@@ -32,10 +32,12 @@ class UserRow(Base):
 
     id: Mapped[Id]
     username: Mapped[Str] = mapped_column(unique=True)
-    password_hash: Mapped[Str]  # empty: a service account's
+    password_hash: Mapped[Str]  # empty: a service account's, or of one who logs in elsewhere
     created_at: Mapped[Time]
     is_operator: Mapped[bool] = mapped_column(default=False)
     is_service: Mapped[bool] = mapped_column(default=False)
+    external_id: Mapped[Str | None] = mapped_column(index=True, unique=True)
+    disabled_at: Mapped[Time | None]
 
 
 class MembershipRow(Base):

@@ -32,7 +32,7 @@ from app.core.entities.jobs import Limits
 from app.core.entities.models import ModelVersion
 from app.core.errors import Unavailable
 from app.core.interfaces.components import ArtifactStore, ChatTokenizer
-from app.core.interfaces.operations import EngineAdmin, JobQueue
+from app.core.interfaces.operations import EngineAdmin, ExternalIssuer, JobQueue
 from app.core.interfaces.storage import DatabaseHealth
 from app.core.services import Services
 from app.core.services.accounts import AccountService
@@ -72,6 +72,7 @@ from app.repositories.memory_jobs import MemoryJobRepository
 
 QUIET = "version: 1\ndisable_existing_loggers: false\n"
 OTHER_PROJECT = "other"
+OIDC_ISSUER = "https://login.example.com"
 SOUND_ROWS = """[
   {"messages": [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Good day."}]},
   {"messages": [{"role": "user", "content": "Open?"}, {"role": "assistant", "content": "From nine to five."}]}
@@ -256,7 +257,14 @@ def quiet_settings(settings: Settings, tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def services(quiet_settings: Settings, twins: Twins, tokens: JwtIssuer) -> Services:
+def external() -> ExternalIssuer | None:
+    return None
+
+
+@pytest.fixture
+def services(
+    quiet_settings: Settings, twins: Twins, tokens: JwtIssuer, external: ExternalIssuer | None
+) -> Services:
     """Everything that HTTP and the command line reach, with the real stores of files."""
     settings = quiet_settings
     bases = FolderBaseModelStore(settings.base_models_file, settings.models_dir / "base", BASE_MODEL_SOURCES)
@@ -282,8 +290,9 @@ def services(quiet_settings: Settings, twins: Twins, tokens: JwtIssuer) -> Servi
             callers,
             settings.token_seconds,
             settings.session_seconds,
+            external,
         ),
-        accounts=AccountService(twins.users, twins.sessions, passwords, callers),
+        accounts=AccountService(twins.users, twins.sessions, twins.keys, passwords, callers, OIDC_ISSUER),
         projects=ProjectService(twins.users, twins.keys, callers),
         api_keys=ApiKeyService(twins.keys, twins.users, callers, tokens),
         datasets=files,

@@ -2,7 +2,14 @@
 
 from typing import Any
 
-from app.api.auth.schemas import CallerSchema, CredentialsSchema, JwksSchema, RefreshSchema, TokenSchema
+from app.api.auth.schemas import (
+    CallerSchema,
+    CredentialsSchema,
+    JwksSchema,
+    PasswordChangeSchema,
+    RefreshSchema,
+    TokenSchema,
+)
 from app.core.entities.identity import AccessToken, Principal, Role
 from app.extensions import current_services
 from app.gateway.authentication import current_principal, require
@@ -65,6 +72,23 @@ def logout() -> None:
     An API key has no session, and stays: `DELETE /api/v1/keys/{key_id}` revokes it.
     """
     current_services().identity.logout(current_principal())
+
+
+@blueprint.put("/password")
+@require(Role.VIEWER)
+@blueprint.arguments(
+    PasswordChangeSchema,
+    example={"old_password": "correct horse battery", "new_password": "staple correct horse"},
+)
+@blueprint.response(204)
+@blueprint.errors(400)
+def change_password(body: dict[str, Any]) -> None:
+    """Change your password
+
+    Every session of yours ends, this one too: log in again. API keys stay. 403 `wrong_password`, or `needs_log_in`
+    for an API key.
+    """
+    current_services().accounts.change_password(current_principal(), body["old_password"], body["new_password"])
 
 
 @blueprint.get("/whoami")

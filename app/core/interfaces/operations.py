@@ -114,6 +114,22 @@ class TokenIssuer(ABC):
         """Those that anybody may verify with, as JWKs (RFC 7517); none where the key is a secret."""
 
 
+class ExternalIssuer(ABC):
+    """Somebody else who says who a caller is."""
+
+    @property
+    @abstractmethod
+    def url(self) -> str: ...
+
+    @abstractmethod
+    def has_issued(self, token: str) -> bool:
+        """Whether the token says so. Anybody can write that: ``verify`` it."""
+
+    @abstractmethod
+    def verify(self, token: str) -> Mapping[str, Any]:
+        """Its claims. ``Unauthorized`` (token_expired, token_invalid), ``Unavailable`` (issuer_unavailable)."""
+
+
 class PasswordHasher(ABC):
     @abstractmethod
     def hash(self, password: str) -> str: ...

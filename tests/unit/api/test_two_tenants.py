@@ -108,6 +108,8 @@ def test_no_path_reaches_into_another_project(client, bearer, owned, role):
         wanted = operation.get("security", [{"bearer": ["nobody"]}])[0]["bearer"][0]
         if "{" not in path or (wanted == "operator" and role is not Role.OPERATOR):
             continue
+        if path.startswith("/api/v1/users/"):  # of no project, and the operator's in every one
+            continue
         assert set(re.findall(r"{(\w+)}", path)) <= ids.keys(), f"say what {path} means by its ids"
         place = path.format(**ids) + QUERIES.get(path.rpartition("/")[2], "")
         answer = client.open(place, method=verb.upper(), headers=stranger, **body_of(operation))
