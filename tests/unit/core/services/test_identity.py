@@ -45,7 +45,7 @@ def identity(twins, tokens, hasher, callers):
 
 @pytest.fixture
 def accounts(twins, hasher, callers):
-    return AccountService(twins.users, twins.sessions, hasher, callers)
+    return AccountService(twins.users, twins.sessions, twins.keys, hasher, callers)
 
 
 def test_a_log_in_makes_a_principal(identity, accounts):
