@@ -130,6 +130,7 @@ REPOSITORIES = ComponentFactory[Any](
         "sessions": "app.repositories.sessions:SqlSessionRepository",
         "datasets": "app.repositories.datasets:SqlDatasetRepository",
         "usage": "app.repositories.usage:SqlUsageRepository",
+        "webhooks": "app.repositories.webhooks:SqlWebhookRepository",
         "health": "app.repositories.database:SqlDatabaseHealth",
     },
 )
@@ -152,6 +153,8 @@ COMPONENTS = ComponentFactory[Any](
         "secret_keys": "app.implementations.identity.secret_keys:SecretKeys",
         "external_issuer": "app.implementations.identity.external_issuer:OidcIssuer",
         "pem_keys": "app.implementations.identity.pem_keys:PemKeys",
+        "secret_box": "app.implementations.webhooks.secret_box:FernetBox",
+        "webhook_sender": "app.implementations.webhooks.sender:HttpWebhookSender",
         "engine_places": "app.implementations.serving.places:EnginePlaces",
         "usage_log": "app.implementations.monitoring.usage_log:BatchedUsageLog",
         "engine_client": "app.implementations.serving.engine_client:HttpEngineClient",
@@ -303,6 +306,8 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
     from app.core.services.targets import Targets
     from app.core.services.training import TrainingService
     from app.core.services.usage import UsageService
+    from app.core.services.webhook_delivery import WebhookDeliveryService
+    from app.core.services.webhooks import WebhookService
 
     @cache
     def repository(name: str) -> Any:
@@ -364,6 +369,12 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
         else None
     )
     callers, passwords = RecentCallers(), COMPONENTS.create("passwords")
+    box = COMPONENTS.create(
+        "secret_box",
+        key=settings.encryption_key.get_secret_value() if settings.encryption_key else None,
+        key_file=settings.instance_dir / "encryption_key",
+    )
+    sender = COMPONENTS.create("webhook_sender", networks=settings.webhook_allowed_networks)
     limits = Limits(settings.project_max_running, settings.project_max_queued)
     files = DatasetService(datasets=datasets, bases=bases)
     dataset_versions = DatasetVersionService(repository=repository("datasets"), library=library)
@@ -440,6 +451,8 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
         ),
         engines=EngineService(repository("versions"), targets, engine_admin),
         usage=UsageService(repository("usage")),
+        webhooks=WebhookService(repository("webhooks"), sender, box),
+        webhook_delivery=WebhookDeliveryService(repository("webhooks"), sender, box),
         evaluation=EvaluationService(
             versions=repository("versions"),
             bases=bases,

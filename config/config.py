@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, IPvAnyNetwork, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -101,6 +101,8 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(200 * 1024 * 1024, ge=1024)  # of a dataset, over HTTP
     signing_algorithm: Literal["HS256", "RS256", "EdDSA"] = "HS256"  # of access tokens
     signing_key_file: Path | None = None  # a private key in PEM, which RS256 and EdDSA want
+    encryption_key: SecretStr | None = None  # of webhooks' secrets in the database; None: as secret_key
+    webhook_allowed_networks: list[IPvAnyNetwork] = []  # that webhooks may reach though they are not public
     oidc_issuer: str | None = None  # whose tokens are taken too, of users who are linked to a subject of it
     oidc_audience: str | None = None  # that these tokens must be for
     oidc_project_claim: str = "project"  # which says the project; a token without it is for the user's first
@@ -108,7 +110,7 @@ class Settings(BaseSettings):
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
-    @field_validator("secret_key", "old_secret_keys")
+    @field_validator("secret_key", "old_secret_keys", "encryption_key")
     @classmethod
     def _long_enough(cls, value: SecretStr | list[SecretStr] | None) -> SecretStr | list[SecretStr] | None:
         # RFC 7518 § 3.2: a key at least as long as HS256's output.

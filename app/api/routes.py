@@ -19,6 +19,7 @@ from app.api.train.routes import blueprint as train
 from app.api.train.schemas import document_training_config
 from app.api.usage.routes import blueprint as usage
 from app.api.users.routes import blueprint as users
+from app.api.webhooks.routes import blueprint as webhooks
 from app.gateway.openapi import Api
 
 LOGIN_ENDPOINT = "auth.token"
@@ -42,7 +43,7 @@ def init_api(app: Flask, *, rate_limit: str, login_rate_limit: str) -> None:
     document_training_config(api)
     for blueprint in (
         *(auth, well_known, keys, members, projects, users),
-        *(datasets, train, infer, models, engines, usage, monitor),
+        *(datasets, train, infer, models, engines, usage, webhooks, monitor),
         *(openai_answers, openai_models),
     ):
         api.register_blueprint(blueprint)

@@ -42,6 +42,13 @@ ROUTES: Mapping[Scope, Mapping[Role, Sequence[str]]] = {
         Role.OPERATOR: ("engines.list_engines", "engines.load_adapter", "engines.unload_adapter"),
     },
     Scope.USAGE: {Role.DEVELOPER: ("usage.sums",)},
+    Scope.WEBHOOKS: {
+        Role.ADMIN: (
+            *("webhooks.list_webhooks", "webhooks.show_webhook", "webhooks.create_webhook"),
+            *("webhooks.change_webhook", "webhooks.remove_webhook", "webhooks.rotate_secret", "webhooks.ping"),
+            "webhooks.list_deliveries",
+        ),
+    },
     Scope.ACCESS: {
         Role.VIEWER: (
             *("auth.whoami", "auth.logout", "auth.change_password", "projects.list_projects"),

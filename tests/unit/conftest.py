@@ -52,6 +52,8 @@ from app.core.services.served_models import ServedModelService
 from app.core.services.targets import Targets
 from app.core.services.training import TrainingService
 from app.core.services.usage import UsageService
+from app.core.services.webhook_delivery import WebhookDeliveryService
+from app.core.services.webhooks import WebhookService
 from app.implementations.data.inspection import inspect
 from app.implementations.data.library import FolderDatasetLibrary
 from app.implementations.data.pipeline import run_pipeline
@@ -62,6 +64,8 @@ from app.implementations.identity.secret_keys import SecretKeys
 from app.implementations.identity.tokens import JwtIssuer
 from app.implementations.models.base_models import FolderBaseModelStore
 from app.implementations.queue.trainer_launcher import ProcessTrainerLauncher
+from app.implementations.webhooks.secret_box import FernetBox
+from app.implementations.webhooks.sender import HttpWebhookSender
 from app.repositories.memory import (
     MemoryDatasetRepository,
     MemoryModelVersionRepository,
@@ -69,6 +73,7 @@ from app.repositories.memory import (
 )
 from app.repositories.memory_identity import MemoryKeyRepository, MemorySessionRepository, MemoryUserRepository
 from app.repositories.memory_jobs import MemoryJobRepository
+from app.repositories.memory_webhooks import MemoryWebhookRepository
 
 QUIET = "version: 1\ndisable_existing_loggers: false\n"
 OTHER_PROJECT = "other"
@@ -223,6 +228,7 @@ class Twins:
     versions: MemoryModelVersionRepository = field(default_factory=MemoryModelVersionRepository)
     datasets: MemoryDatasetRepository = field(default_factory=MemoryDatasetRepository)
     usage: MemoryUsageRepository = field(default_factory=MemoryUsageRepository)
+    webhooks: MemoryWebhookRepository = field(default_factory=MemoryWebhookRepository)
     database: TwinDatabase = field(default_factory=TwinDatabase)
     queue: TwinQueue = field(default_factory=TwinQueue)
     engines: TwinEngineAdmin = field(default_factory=TwinEngineAdmin)
@@ -276,6 +282,8 @@ def services(
         ProcessTrainerLauncher("double-forecast"), settings.instance_dir / "forecasts", lambda device: 10**9, 1
     )
     files = DatasetService(datasets, bases)
+    box = FernetBox(None, settings.instance_dir / "encryption_key")
+    sender = HttpWebhookSender(settings.webhook_allowed_networks)
     callers, passwords = RecentCallers(), Argon2Hasher()
     dataset_versions = DatasetVersionService(
         twins.datasets, FolderDatasetLibrary(settings.data_dir, formats, DataLimits())
@@ -323,6 +331,8 @@ def services(
         inference=cast("Any", twins.inference),
         engines=EngineService(twins.versions, Targets(twins.versions, bases, TwinArtifacts()), twins.engines),
         usage=UsageService(twins.usage),
+        webhooks=WebhookService(twins.webhooks, sender, box),
+        webhook_delivery=WebhookDeliveryService(twins.webhooks, sender, box),
         evaluation=unused,
         lab=unused,
         monitoring=MonitoringService(twins.database, twins.queue, cast("Any", TwinEngines()), twins.jobs),

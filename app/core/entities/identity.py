@@ -36,6 +36,7 @@ class Scope(StrEnum):
     MODELS = "models"
     ENGINES = "engines"
     USAGE = "usage"
+    WEBHOOKS = "webhooks"
     ACCESS = "access"  # projects, members, users, keys
 
 

@@ -53,7 +53,11 @@ class WebhookDeliveryService:
 
     def _attempt(self, webhook: Webhook, delivery: Delivery, now: datetime) -> Outcome:
         sealed = [webhook.secret]
-        if webhook.old_secret is not None and webhook.old_secret_until is not None and now < webhook.old_secret_until:
+        if (
+            webhook.old_secret is not None
+            and webhook.old_secret_until is not None
+            and now < webhook.old_secret_until
+        ):
             sealed.append(webhook.old_secret)
         try:
             secrets = [self._box.open(one) for one in sealed]

@@ -5,7 +5,15 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from app.core.entities.identity import Principal
-from app.core.entities.webhooks import PING, Delivery, Webhook, WebhookEvent, new_delivery, new_event_id, new_secret
+from app.core.entities.webhooks import (
+    PING,
+    Delivery,
+    Webhook,
+    WebhookEvent,
+    new_delivery,
+    new_event_id,
+    new_secret,
+)
 from app.core.errors import Fault, Invalid, NotFound
 from app.core.interfaces.webhooks import SecretBox, WebhookRepository, WebhookSender
 

@@ -1,7 +1,7 @@
 """Sends one webhook, and looks at nothing of the answer but its status.
 
 The name is resolved once, each address checked, and the connection made to that very address: a name that answers
-otherwise the next time (DNS rebinding) finds nobody who asks. No proxy, no redirect, and one deadline for all of it.
+otherwise the next time (DNS rebinding) finds nobody who asks. No proxy, no redirect, one deadline for all of it.
 """
 
 import logging
@@ -18,7 +18,15 @@ import h11
 
 from app.core.entities.webhooks import Outcome
 from app.core.interfaces.webhooks import WebhookSender
-from app.implementations.webhooks.addresses import Address, Network, is_allowed, literal, may_reach, port_of, url_fault
+from app.implementations.webhooks.addresses import (
+    Address,
+    Network,
+    is_allowed,
+    literal,
+    may_reach,
+    port_of,
+    url_fault,
+)
 
 SECONDS = 10.0  # for connecting, TLS, sending and the answer's head; below the first delay between attempts
 MOST_BYTES = 32 * 1024  # of the answer that are read
