@@ -75,6 +75,8 @@ def forged(key, others_key):
         "another key": signed(b"k" * 32),
         "the key of another, under its own name": signed(others_key, kid="0" * 16),
         "a key that comes with the token": signed(b"x" * 32, headers={"jwk": jwk}),
+        "an address of keys that comes with the token": signed(b"x" * 32, headers={"jku": "http://127.0.0.1:9/"}),
+        "an address of a certificate": signed(b"x" * 32, headers={"x5u": "http://127.0.0.1:9/"}),
         "the name of the key as the key": signed(KID.encode() * 2),
         "a short signature": sound.rpartition(".")[0] + ".AAAA",
         "no name of a key": jwt.encode(claims(), key, "HS256"),
