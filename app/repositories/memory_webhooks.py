@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from app.core.entities.webhooks import DELAYS, Delivery, Outcome, Webhook
+from app.core.entities.webhooks import DELAYS, KEPT_FOR, Delivery, Outcome, Webhook
 from app.core.interfaces.webhooks import WebhookRepository
 from app.repositories.memory import locked
 from app.repositories.webhook_rules import after_attempt, check_room
@@ -80,3 +80,8 @@ class MemoryWebhookRepository(WebhookRepository):
         if found is not None and found.attempts == delivery.attempts:
             changes: Mapping[str, Any] = after_attempt(delivery, outcome, at)
             self._deliveries[key] = replace(found, **changes)
+        self._deliveries = {
+            key: one
+            for key, one in self._deliveries.items()
+            if key[0] != delivery.webhook_id or one.next_attempt_at or one.created_at >= at - KEPT_FOR
+        }

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from sqlalchemy import Engine, Select, delete, func, select
 
-from app.core.entities.webhooks import DELAYS, Delivery, Outcome, Webhook
+from app.core.entities.webhooks import DELAYS, KEPT_FOR, Delivery, Outcome, Webhook
 from app.core.interfaces.webhooks import WebhookRepository
 from app.repositories.claiming import locked_project
 from app.repositories.database import Database
@@ -95,12 +95,15 @@ class SqlWebhookRepository(WebhookRepository):
         return claimed
 
     def finish(self, delivery: Delivery, outcome: Outcome, at: datetime) -> None:
+        row = WebhookDeliveryRow
+        is_over = (row.webhook_id == delivery.webhook_id, row.next_attempt_at.is_(None))
         with self._database.write() as session:
             key = (delivery.webhook_id, delivery.event_id)
-            row = session.get(WebhookDeliveryRow, key, with_for_update=True)
-            if row is not None and row.attempts == delivery.attempts:
+            found = session.get(row, key, with_for_update=True)
+            if found is not None and found.attempts == delivery.attempts:
                 for name, value in after_attempt(delivery, outcome, at).items():
-                    setattr(row, name, value)
+                    setattr(found, name, value)
+            session.execute(delete(row).where(*is_over, row.created_at < at - KEPT_FOR))
 
 
 def _of_project(project_id: str, webhook_id: str) -> Select[WebhookRow]:

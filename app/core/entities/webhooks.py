@@ -18,6 +18,8 @@ DELAYS = (
     *(timedelta(hours=hours) for hours in (2, 5, 10, 14)),
 )
 
+KEPT_FOR = timedelta(days=30)  # deliveries that have arrived or were given up
+
 
 class WebhookEvent(StrEnum):
     """What an endpoint may be told of; OpenAI's names."""

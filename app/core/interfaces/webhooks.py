@@ -47,7 +47,10 @@ class WebhookRepository(ABC):
 
     @abstractmethod
     def finish(self, delivery: Delivery, outcome: Outcome, at: datetime) -> None:
-        """Write down how the attempt that was claimed went; nothing, if another has begun since."""
+        """Write down how the attempt that was claimed went; nothing, if another has begun since.
+
+        What is over with that endpoint and older than ``KEPT_FOR`` goes.
+        """
 
 
 class WebhookSender(ABC):

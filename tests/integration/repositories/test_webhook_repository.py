@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from app.core.entities.jobs import JobError, JobState
-from app.core.entities.webhooks import DELAYS, Outcome, Webhook, WebhookEvent, new_delivery
+from app.core.entities.webhooks import DELAYS, KEPT_FOR, Outcome, Webhook, WebhookEvent, new_delivery
 from app.core.errors import Conflict
 
 NOW = datetime(2026, 3, 3, tzinfo=UTC)
@@ -86,6 +86,21 @@ def test_a_late_word_about_an_attempt_changes_nothing_of_the_next(webhooks):
     [(_, second)] = webhooks.claim_due(NOW + DELAYS[0], 8)
     webhooks.finish(first, Outcome(200), NOW)
     assert webhooks.deliveries("default", "wh-1", 1) == [second]
+
+
+def test_what_is_over_goes_after_a_while(webhooks):
+    for number, at in enumerate((NOW, NOW, NOW + KEPT_FOR)):
+        queue(webhooks, number, at=at)
+    queue(webhooks, 9, OTHERS)
+    [(_, first), (_, others)] = webhooks.claim_due(NOW, 8)
+    for one in (first, others):
+        webhooks.finish(one, Outcome(200), NOW)
+    later = NOW + KEPT_FOR + timedelta(seconds=1)
+    [(_, waited)] = webhooks.claim_due(later, 8)
+    webhooks.finish(waited, Outcome(500), later)
+    left = [one.event_id for one in webhooks.deliveries("default", "wh-1", 9)]
+    assert left == ["evt_2", waited.event_id]  # however old, one that is not over stays
+    assert [one.event_id for one in webhooks.deliveries("other", "wh-2", 9)] == ["evt_9"]
 
 
 def test_one_that_is_off_waits(webhooks):
