@@ -76,6 +76,10 @@ class IdentityService:
             expires_at=now + timedelta(seconds=self._session_seconds),
         )
         self._sessions.add(session)
+        # Who changes the password ends all sessions afterwards: one that came in between would outlive it.
+        if self._users.by_username(username) != user:
+            self._sessions.revoke(session.id, datetime.now(UTC))
+            raise Unauthorized("the username or the password is wrong", code="invalid_credentials")
         return self._access(session, handle, secret)
 
     def refresh(self, refresh_token: str) -> AccessToken:
