@@ -130,6 +130,7 @@ REPOSITORIES = ComponentFactory[Any](
         "sessions": "app.repositories.sessions:SqlSessionRepository",
         "datasets": "app.repositories.datasets:SqlDatasetRepository",
         "usage": "app.repositories.usage:SqlUsageRepository",
+        "webhooks": "app.repositories.webhooks:SqlWebhookRepository",
         "health": "app.repositories.database:SqlDatabaseHealth",
     },
 )
@@ -149,6 +150,11 @@ COMPONENTS = ComponentFactory[Any](
         "trainer_launcher": "app.implementations.queue.trainer_launcher:ProcessTrainerLauncher",
         "passwords": "app.implementations.identity.passwords:Argon2Hasher",
         "tokens": "app.implementations.identity.tokens:JwtIssuer",
+        "secret_keys": "app.implementations.identity.secret_keys:SecretKeys",
+        "external_issuer": "app.implementations.identity.external_issuer:OidcIssuer",
+        "pem_keys": "app.implementations.identity.pem_keys:PemKeys",
+        "secret_box": "app.implementations.webhooks.secret_box:FernetBox",
+        "webhook_sender": "app.implementations.webhooks.sender:HttpWebhookSender",
         "engine_places": "app.implementations.serving.places:EnginePlaces",
         "usage_log": "app.implementations.monitoring.usage_log:BatchedUsageLog",
         "engine_client": "app.implementations.serving.engine_client:HttpEngineClient",
@@ -300,6 +306,8 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
     from app.core.services.targets import Targets
     from app.core.services.training import TrainingService
     from app.core.services.usage import UsageService
+    from app.core.services.webhook_delivery import WebhookDeliveryService
+    from app.core.services.webhooks import WebhookService
 
     @cache
     def repository(name: str) -> Any:
@@ -342,12 +350,6 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
             queues=settings.queues,
         )
     )
-    tokens = COMPONENTS.create(
-        "tokens",
-        secret_key=settings.secret_key.get_secret_value() if settings.secret_key else None,
-        key_file=settings.instance_dir / "secret_key",
-        old_secret_keys=[key.get_secret_value() for key in settings.old_secret_keys],
-    )
     defaults = load_training_config(settings.train_config_file)
     if settings.default_base_model:
         defaults = defaults.with_changes(base_model=settings.default_base_model)
@@ -360,7 +362,19 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
         threads=trainer_threads,
     )
 
+    tokens = COMPONENTS.create("tokens", keys=_signing_keys(settings))
+    external = (
+        COMPONENTS.create("external_issuer", url=settings.oidc_issuer, audience=settings.oidc_audience)
+        if settings.oidc_issuer
+        else None
+    )
     callers, passwords = RecentCallers(), COMPONENTS.create("passwords")
+    box = COMPONENTS.create(
+        "secret_box",
+        key=settings.encryption_key.get_secret_value() if settings.encryption_key else None,
+        key_file=settings.instance_dir / "encryption_key",
+    )
+    sender = COMPONENTS.create("webhook_sender", networks=settings.webhook_allowed_networks)
     limits = Limits(settings.project_max_running, settings.project_max_queued)
     files = DatasetService(datasets=datasets, bases=bases)
     dataset_versions = DatasetVersionService(repository=repository("datasets"), library=library)
@@ -374,8 +388,17 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
             callers=callers,
             token_seconds=settings.token_seconds,
             session_seconds=settings.session_seconds,
+            external=external,
+            project_claim=settings.oidc_project_claim,
         ),
-        accounts=AccountService(repository("users"), repository("sessions"), passwords, callers),
+        accounts=AccountService(
+            repository("users"),
+            repository("sessions"),
+            repository("api_keys"),
+            passwords,
+            callers,
+            settings.oidc_issuer,
+        ),
         projects=ProjectService(repository("users"), repository("api_keys"), callers),
         api_keys=ApiKeyService(repository("api_keys"), repository("users"), callers, tokens),
         datasets=files,
@@ -428,6 +451,8 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
         ),
         engines=EngineService(repository("versions"), targets, engine_admin),
         usage=UsageService(repository("usage")),
+        webhooks=WebhookService(repository("webhooks"), sender, box),
+        webhook_delivery=WebhookDeliveryService(repository("webhooks"), sender, box),
         evaluation=EvaluationService(
             versions=repository("versions"),
             bases=bases,
@@ -449,4 +474,21 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
             models=lambda **arguments: COMPONENTS.create("model_by_hand", **arguments),
             threads=settings.cores,
         ),
+    )
+
+
+def _signing_keys(settings: Settings) -> Any:
+    """Of access tokens."""
+    if settings.signing_key_file is not None:
+        return COMPONENTS.create(
+            "pem_keys",
+            algorithm=settings.signing_algorithm,
+            key_file=settings.signing_key_file,
+            old_public_key_files=settings.old_public_key_files,
+        )
+    return COMPONENTS.create(
+        "secret_keys",
+        secret_key=settings.secret_key.get_secret_value() if settings.secret_key else None,
+        key_file=settings.instance_dir / "secret_key",
+        old_secret_keys=[key.get_secret_value() for key in settings.old_secret_keys],
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, IPvAnyNetwork, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -99,10 +99,18 @@ class Settings(BaseSettings):
     login_rate_limit: str = "10 per minute"  # an address
     max_body_bytes: int = Field(10 * 1024 * 1024, ge=1024)
     max_upload_bytes: int = Field(200 * 1024 * 1024, ge=1024)  # of a dataset, over HTTP
+    signing_algorithm: Literal["HS256", "RS256", "EdDSA"] = "HS256"  # of access tokens
+    signing_key_file: Path | None = None  # a private key in PEM, which RS256 and EdDSA want
+    encryption_key: SecretStr | None = None  # of webhooks' secrets in the database; None: as secret_key
+    webhook_allowed_networks: list[IPvAnyNetwork] = []  # that webhooks may reach though they are not public
+    oidc_issuer: str | None = None  # whose tokens are taken too, of users who are linked to a subject of it
+    oidc_audience: str | None = None  # that these tokens must be for
+    oidc_project_claim: str = "project"  # which says the project; a token without it is for the user's first
+    old_public_key_files: list[Path] = []  # PEM, that still verify while tokens live that their keys signed
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
-    @field_validator("secret_key", "old_secret_keys")
+    @field_validator("secret_key", "old_secret_keys", "encryption_key")
     @classmethod
     def _long_enough(cls, value: SecretStr | list[SecretStr] | None) -> SecretStr | list[SecretStr] | None:
         # RFC 7518 § 3.2: a key at least as long as HS256's output.
@@ -110,6 +118,24 @@ class Settings(BaseSettings):
         if any(len(key.get_secret_value().encode()) < 32 for key in keys):
             raise ValueError("must have at least 32 bytes")
         return value
+
+    @field_validator("oidc_issuer")
+    @classmethod
+    def _issuer(cls, value: str | None) -> str | None:
+        from urllib.parse import urlsplit
+
+        url = urlsplit(value or "https://unset")
+        loopback = url.scheme == "http" and url.hostname in ("localhost", "127.0.0.1", "::1")
+        if not (loopback or url.scheme == "https") or not url.hostname or url.query or url.fragment:
+            raise ValueError("must be a URL, https://…, as the tokens' iss has it")
+        return value
+
+    @field_validator("signing_key_file", "old_public_key_files")
+    @classmethod
+    def _from_the_root(cls, value: Path | list[Path] | None) -> Path | list[Path] | None:
+        if isinstance(value, list):
+            return [ROOT / path for path in value]
+        return None if value is None else ROOT / value
 
     @field_validator("database_url")
     @classmethod
@@ -165,6 +191,22 @@ class Settings(BaseSettings):
                 f"configuration: worker_slots: {self.worker_slots} trainers, a thread each, and the engine's "
                 f"{self.engine_threads} are more than the {self.cores} cores: at most {most}, or set cpu_threads"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _algorithm_has_its_key(self) -> Self:
+        if self.signing_algorithm != "HS256" and self.signing_key_file is None:
+            raise SettingsError(f"configuration: signing_key_file: {self.signing_algorithm} wants a private key")
+        if self.signing_algorithm == "HS256" and (self.signing_key_file or self.old_public_key_files):
+            raise SettingsError(
+                "configuration: signing_algorithm: HS256 signs with SECRET_KEY, not with PEM files"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _issuer_has_its_audience(self) -> Self:
+        if (self.oidc_issuer is None) != (self.oidc_audience is None):
+            raise SettingsError("configuration: oidc_audience: goes together with OIDC_ISSUER")
         return self
 
     @model_validator(mode="after")

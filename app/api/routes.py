@@ -3,6 +3,7 @@
 from flask import Flask
 
 from app.api.auth.routes import blueprint as auth
+from app.api.auth.routes import well_known
 from app.api.datasets.routes import blueprint as datasets
 from app.api.docs.description import DESCRIPTION
 from app.api.docs.routes import blueprint as docs
@@ -18,6 +19,7 @@ from app.api.train.routes import blueprint as train
 from app.api.train.schemas import document_training_config
 from app.api.usage.routes import blueprint as usage
 from app.api.users.routes import blueprint as users
+from app.api.webhooks.routes import blueprint as webhooks
 from app.gateway.openapi import Api
 
 LOGIN_ENDPOINT = "auth.token"
@@ -40,8 +42,8 @@ def init_api(app: Flask, *, rate_limit: str, login_rate_limit: str) -> None:
     api.spec.components.security_scheme("bearer", {"type": "http", "scheme": "bearer", "description": BEARER})
     document_training_config(api)
     for blueprint in (
-        *(auth, keys, members, projects, users),
-        *(datasets, train, infer, models, engines, usage, monitor),
+        *(auth, well_known, keys, members, projects, users),
+        *(datasets, train, infer, models, engines, usage, webhooks, monitor),
         *(openai_answers, openai_models),
     ):
         api.register_blueprint(blueprint)

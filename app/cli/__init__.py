@@ -16,6 +16,7 @@ from app.cli.data import data
 from app.cli.identity import keys, projects, users
 from app.cli.jobs import jobs
 from app.cli.models import models
+from app.cli.webhooks import webhooks
 from app.core.entities.forecasts import in_minutes
 from app.core.entities.inference import AnswerOptions, LabelPrediction, Sampling
 from app.core.entities.jobs import DEFAULT_QUEUE, PRIORITIES
@@ -31,7 +32,7 @@ lab = Commands("lab", help="To learn from: small things to try, on this machine.
 
 
 def init_cli(app: Flask) -> None:
-    for group in (users, projects, keys, data, train, jobs, models, lab):
+    for group in (users, projects, keys, webhooks, data, train, jobs, models, lab):
         app.cli.add_command(group)
     app.cli.add_command(predict)
     app.cli.add_command(chat)

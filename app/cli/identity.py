@@ -14,24 +14,25 @@ projects = Commands("projects", help="Projects, and who works in them.")
 keys = Commands("keys", help="API keys.")
 
 _MEMBER_ROLE = click.Choice([role.value for role in MEMBER_ROLES])
+_PASSWORD_STDIN = click.option(
+    "--password-stdin", is_flag=True, help="Read the password from the first line of standard input."
+)
 
 
 @users.command("create")
 @click.argument("name")
 @click.option("--role", type=click.Choice([role.value for role in Role]), required=True)
 @PROJECT
-@click.option("--password-stdin", is_flag=True, help="Read the password from the first line of standard input.")
-def create_user(name: str, role: str, project: str, password_stdin: bool) -> None:
-    """Make a user NAME. Without --password-stdin it asks for the password.
+@_PASSWORD_STDIN
+@click.option("--subject", help="Instead of a password: what the external issuer's tokens call them.")
+def create_user(name: str, role: str, project: str, password_stdin: bool, subject: str | None) -> None:
+    """Make a user NAME. Without --password-stdin or --subject it asks for the password.
 
     An operator may do what is the host's (engines, data/raw, projects, users), and is an admin of the project.
     """
     accounts = services().accounts
-    if password_stdin:
-        password = sys.stdin.readline().rstrip("\r\n")
-    else:
-        password = click.prompt("Password", hide_input=True, confirmation_prompt=True)
-    user = accounts.create_user(name, password, Role(role), project)
+    password = None if subject and not password_stdin else _password(password_stdin)
+    user = accounts.create_user(name, password, Role(role), project, subject)
     click.echo(f"created {user.username} ({role})")
 
 
@@ -41,6 +42,7 @@ def list_users() -> None:
     for user, memberships in services().accounts.users():
         roles = ", ".join(f"{m.role.value} of {m.project_id}" for m in memberships)
         roles += ", operator" if user.is_operator else ""
+        roles += ", disabled" if user.disabled_at else ""
         click.echo(f"{user.username:24} {roles:32} {user.created_at:%Y-%m-%d %H:%M}")
 
 
@@ -49,6 +51,43 @@ def list_users() -> None:
 def sign_out(name: str) -> None:
     """End every session of the user NAME. Keys stay: `flask keys revoke`."""
     click.echo(f"ended {services().accounts.sign_out(name)} session(s) of {name}")
+
+
+@users.command("set-password")
+@click.argument("name")
+@_PASSWORD_STDIN
+def set_password(name: str, password_stdin: bool) -> None:
+    """Give the user NAME another password, and end their sessions."""
+    services().accounts.set_password(name, _password(password_stdin))
+
+
+@users.command("link")
+@click.argument("name")
+@click.argument("subject")
+def link(name: str, subject: str) -> None:
+    """Take the external issuer's tokens for SUBJECT as those of the user NAME."""
+    click.echo(f"{name} is {services().accounts.link(name, subject).external_id}")
+
+
+@users.command("unlink")
+@click.argument("name")
+def unlink(name: str) -> None:
+    """Take no token of the external issuer as one of the user NAME."""
+    services().accounts.link(name, None)
+
+
+@users.command("disable")
+@click.argument("name")
+def disable(name: str) -> None:
+    """Let the user or service account NAME call no more: sessions and keys end, what they made stays."""
+    services().accounts.disable(name)
+
+
+@users.command("enable")
+@click.argument("name")
+def enable(name: str) -> None:
+    """Let the user NAME log in again. Keys stay revoked."""
+    services().accounts.enable(name)
 
 
 @projects.command("create")
@@ -141,3 +180,10 @@ def revoke_key(project: str, key_id: str) -> None:
 def rotate_signing() -> None:
     """Sign access tokens with a new key. Those that are out stay good until they expire."""
     click.echo(services().api_keys.rotate_signing_key())
+
+
+def _password(from_stdin: bool) -> str:
+    if from_stdin:
+        return sys.stdin.readline().rstrip("\r\n")
+    entered: str = click.prompt("Password", hide_input=True, confirmation_prompt=True)
+    return entered

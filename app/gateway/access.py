@@ -42,20 +42,30 @@ ROUTES: Mapping[Scope, Mapping[Role, Sequence[str]]] = {
         Role.OPERATOR: ("engines.list_engines", "engines.load_adapter", "engines.unload_adapter"),
     },
     Scope.USAGE: {Role.DEVELOPER: ("usage.sums",)},
+    Scope.WEBHOOKS: {
+        Role.ADMIN: (
+            *("webhooks.list_webhooks", "webhooks.show_webhook", "webhooks.create_webhook"),
+            *("webhooks.change_webhook", "webhooks.remove_webhook", "webhooks.rotate_secret", "webhooks.ping"),
+            "webhooks.list_deliveries",
+        ),
+    },
     Scope.ACCESS: {
         Role.VIEWER: (
-            *("auth.whoami", "auth.logout", "projects.list_projects"),
+            *("auth.whoami", "auth.logout", "auth.change_password", "projects.list_projects"),
             *("keys.list_keys", "keys.create_key", "keys.revoke_key"),
         ),
         Role.DEVELOPER: ("members.list_members",),
         Role.ADMIN: ("members.set_role", "members.remove_member", "members.create_service_account"),
-        Role.OPERATOR: ("projects.create_project", "users.list_users", "users.create_user"),
+        Role.OPERATOR: (
+            *("projects.create_project", "users.list_users", "users.create_user", "users.set_password"),
+            *("users.link", "users.disable", "users.enable"),
+        ),
     },
 }
 
-# These want no caller: log-ins, probes, the API page, and /metrics, which has a token of its own.
+# These want no caller: log-ins, public keys, probes, the API page, and /metrics, which has a token of its own.
 OPEN = frozenset(
-    {"auth.token", "auth.refresh", "monitor.health", "monitor.ready", "docs.docs"}
+    {"auth.token", "auth.refresh", "well_known.jwks", "monitor.health", "monitor.ready", "docs.docs"}
     | {"api-docs.openapi_json", "static", "metrics"}
 )
 

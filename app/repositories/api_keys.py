@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any, cast
 
-from sqlalchemy import Engine, select, update
+from sqlalchemy import CursorResult, Engine, select, update
 
 from app.core.entities.api_keys import ApiKey
 from app.core.interfaces.identity import KeyRepository
@@ -42,6 +43,12 @@ class SqlKeyRepository(KeyRepository):
             if row is not None and row.revoked_at is None:
                 row.revoked_at = at
             return row is not None
+
+    def revoke_all(self, user_id: str, at: datetime) -> int:
+        live = (ApiKeyRow.user_id == user_id, ApiKeyRow.revoked_at.is_(None))
+        with self._database.write() as session:
+            done = session.execute(update(ApiKeyRow).where(*live).values(revoked_at=at))
+            return cast("CursorResult[Any]", done).rowcount
 
     def used(self, key_id: str, at: datetime) -> None:
         with self._database.write() as session:

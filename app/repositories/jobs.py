@@ -48,6 +48,7 @@ from app.repositories.job_rules import (
     unknown_page,
 )
 from app.repositories.mapping import error_json, event_entity, event_row, job_entity, job_row, version_row
+from app.repositories.outbox import tell_of_end
 from app.repositories.tables import DatasetRow, JobEventRow, JobRow, ModelVersionRow, ProjectRow
 
 
@@ -278,6 +279,7 @@ def _move(row: JobRow, to: JobState) -> None:
     row.state = to.value
     if to in FINAL_STATES:
         row.finished_at = datetime.now(UTC)
+        tell_of_end(row, to, row.finished_at)
 
 
 def _let_go(row: JobRow, to: JobState, error: JobError | None = None) -> JobState:

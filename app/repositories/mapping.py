@@ -10,6 +10,7 @@ from app.core.entities.identity import Scope, Session, User
 from app.core.entities.jobs import FineTuningJob, JobError, JobEvent, JobState, Progress
 from app.core.entities.models import ModelAlias, ModelVersion
 from app.core.entities.usage import Usage
+from app.core.entities.webhooks import Delivery, Webhook, WebhookEvent
 from app.core.errors import Fault
 from app.repositories.tables import (
     ApiKeyRow,
@@ -21,6 +22,8 @@ from app.repositories.tables import (
     ModelVersionRow,
     SessionRow,
     UserRow,
+    WebhookDeliveryRow,
+    WebhookRow,
 )
 
 
@@ -111,6 +114,22 @@ def session_row(session: Session) -> SessionRow:
 
 def session_entity(row: SessionRow) -> Session:
     return Session(**_columns(Session, row))
+
+
+def webhook_row(webhook: Webhook) -> WebhookRow:
+    return WebhookRow(**_values(webhook))
+
+
+def webhook_entity(row: WebhookRow) -> Webhook:
+    return Webhook(**{**_columns(Webhook, row), "events": tuple(map(WebhookEvent, row.events))})
+
+
+def delivery_row(delivery: Delivery) -> WebhookDeliveryRow:
+    return WebhookDeliveryRow(**_values(delivery))
+
+
+def delivery_entity(row: WebhookDeliveryRow) -> Delivery:
+    return Delivery(**_columns(Delivery, row))
 
 
 def error_json(error: JobError) -> dict[str, Any]:

@@ -16,7 +16,14 @@ from app.core.entities.identity import (
 )
 from app.core.interfaces.identity import KeyRepository, SessionRepository, UserRepository
 from app.repositories.memory import locked
-from app.repositories.user_rules import keep_an_admin, no_project, project_taken, username_taken
+from app.repositories.user_rules import (
+    keep_an_admin,
+    keep_an_operator,
+    no_project,
+    project_taken,
+    subject_taken,
+    username_taken,
+)
 
 
 class MemoryUserRepository(UserRepository):
@@ -31,12 +38,36 @@ class MemoryUserRepository(UserRepository):
             raise no_project(project_id)
         if self.by_username(user.username):
             raise username_taken(user.username)
+        if user.external_id is not None and self.by_external_id(user.external_id):
+            raise subject_taken()
         self._users[user.id] = user
         self._roles[user.id, project_id] = role
 
     @locked
     def by_username(self, username: str) -> User | None:
         return next((user for user in self._users.values() if user.username == username), None)
+
+    @locked
+    def by_external_id(self, external_id: str) -> User | None:
+        return next((user for user in self._users.values() if user.external_id == external_id), None)
+
+    @locked
+    def set_password_hash(self, user_id: str, password_hash: str) -> None:
+        self._users[user_id] = replace(self._users[user_id], password_hash=password_hash)
+
+    @locked
+    def set_external_id(self, user_id: str, external_id: str | None) -> None:
+        holder = None if external_id is None else self.by_external_id(external_id)
+        if holder is not None and holder.id != user_id:
+            raise subject_taken()
+        self._users[user_id] = replace(self._users[user_id], external_id=external_id)
+
+    @locked
+    def set_disabled(self, user_id: str, at: datetime | None) -> None:
+        enabled = [user.id for user in self._users.values() if user.is_operator and user.disabled_at is None]
+        if at is not None:
+            keep_an_operator(self._users[user_id], enabled)
+        self._users[user_id] = replace(self._users[user_id], disabled_at=at)
 
     @locked
     def memberships(self, user_id: str) -> Sequence[Membership]:
@@ -113,6 +144,13 @@ class MemoryKeyRepository(KeyRepository):
         if key.revoked_at is None:
             self._keys[key_id] = replace(key, revoked_at=at)
         return True
+
+    @locked
+    def revoke_all(self, user_id: str, at: datetime) -> int:
+        live = [key for key in self._keys.values() if key.user_id == user_id and key.revoked_at is None]
+        for key in live:
+            self._keys[key.id] = replace(key, revoked_at=at)
+        return len(live)
 
     @locked
     def used(self, key_id: str, at: datetime) -> None:

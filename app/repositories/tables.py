@@ -32,10 +32,12 @@ class UserRow(Base):
 
     id: Mapped[Id]
     username: Mapped[Str] = mapped_column(unique=True)
-    password_hash: Mapped[Str]  # empty: a service account's
+    password_hash: Mapped[Str]  # empty: a service account's, or of one who logs in elsewhere
     created_at: Mapped[Time]
     is_operator: Mapped[bool] = mapped_column(default=False)
     is_service: Mapped[bool] = mapped_column(default=False)
+    external_id: Mapped[Str | None] = mapped_column(index=True, unique=True)
+    disabled_at: Mapped[Time | None]
 
 
 class MembershipRow(Base):
@@ -239,6 +241,43 @@ class ModelAliasRow(Base):
     weight: Mapped[int]
     set_by: Mapped[Str | None]
     set_at: Mapped[Time]
+
+
+class WebhookRow(Base):
+    """``secret`` and ``old_secret`` are encrypted."""
+
+    __tablename__ = "webhooks"
+
+    id: Mapped[Id]
+    project_id: Mapped[Str] = mapped_column(ForeignKey("projects.id"), index=True)
+    url: Mapped[Str]
+    events: Mapped[list[Any]] = mapped_column(Json)
+    enabled: Mapped[bool]
+    secret: Mapped[Str]
+    created_by: Mapped[Str]
+    created_at: Mapped[Time]
+    old_secret: Mapped[Str | None]
+    old_secret_until: Mapped[Time | None]
+
+
+class WebhookDeliveryRow(Base):
+    """The outbox: an event on its way to one endpoint."""
+
+    __tablename__ = "webhook_deliveries"
+    __table_args__ = (Index(None, "webhook_id", "created_at"),)  # list
+
+    webhook_id: Mapped[Str] = mapped_column(ForeignKey("webhooks.id"), primary_key=True)
+    event_id: Mapped[Str] = mapped_column(primary_key=True)
+    project_id: Mapped[Str] = mapped_column(ForeignKey("projects.id"), index=True)
+    type: Mapped[Str]
+    body: Mapped[Str]
+    created_at: Mapped[Time]
+    next_attempt_at: Mapped[Time | None] = mapped_column(index=True)
+    attempts: Mapped[int]
+    last_attempt_at: Mapped[Time | None]
+    status: Mapped[int | None]
+    error: Mapped[Str | None]
+    delivered_at: Mapped[Time | None]
 
 
 class UsageRow(Base):

@@ -1,13 +1,23 @@
 """What the repository of users refuses, over SQL and in memory alike."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
-from app.core.entities.identity import Role
+from app.core.entities.identity import Role, User
 from app.core.errors import Conflict, NotFound
 
 
 def username_taken(username: str) -> Conflict:
     return Conflict(f"the username {username} is taken", code="username_taken")
+
+
+def subject_taken() -> Conflict:
+    return Conflict("another user is linked to that subject already", code="subject_taken")
+
+
+def keep_an_operator(user: User, enabled_operators: Collection[str]) -> None:
+    """``enabled_operators`` are users' ids."""
+    if set(enabled_operators) == {user.id}:
+        raise Conflict("this is the only operator: make another one first", code="last_operator")
 
 
 def project_taken(project_id: str) -> Conflict:

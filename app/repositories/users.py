@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -12,7 +12,14 @@ from app.core.interfaces.identity import UserRepository
 from app.repositories.database import Database
 from app.repositories.mapping import user_entity, user_row
 from app.repositories.tables import MembershipRow, ProjectRow, UserRow
-from app.repositories.user_rules import keep_an_admin, no_project, project_taken, username_taken
+from app.repositories.user_rules import (
+    keep_an_admin,
+    keep_an_operator,
+    no_project,
+    project_taken,
+    subject_taken,
+    username_taken,
+)
 
 
 class SqlUserRepository(UserRepository):
@@ -26,14 +33,42 @@ class SqlUserRepository(UserRepository):
             session.add(user_row(user))
             try:
                 session.flush()
-            except IntegrityError:
-                raise username_taken(user.username) from None
+            except IntegrityError as error:
+                raise (
+                    subject_taken() if "external_id" in str(error.orig) else username_taken(user.username)
+                ) from None
             session.add(_membership(user.id, project_id, role))
 
     def by_username(self, username: str) -> User | None:
         with self._database.read() as session:
             row = session.scalar(select(UserRow).where(UserRow.username == username))
             return None if row is None else user_entity(row)
+
+    def by_external_id(self, external_id: str) -> User | None:
+        with self._database.read() as session:
+            row = session.scalar(select(UserRow).where(UserRow.external_id == external_id))
+            return None if row is None else user_entity(row)
+
+    def set_password_hash(self, user_id: str, password_hash: str) -> None:
+        with self._database.write() as session:
+            session.execute(update(UserRow).where(UserRow.id == user_id).values(password_hash=password_hash))
+
+    def set_external_id(self, user_id: str, external_id: str | None) -> None:
+        with self._database.write() as session:
+            try:
+                session.execute(update(UserRow).where(UserRow.id == user_id).values(external_id=external_id))
+            except IntegrityError:
+                raise subject_taken() from None
+
+    def set_disabled(self, user_id: str, at: datetime | None) -> None:
+        operators = select(UserRow).where(UserRow.is_operator, UserRow.disabled_at.is_(None))
+        with self._database.write() as session:
+            # Locked in one order: of two operators who disable each other at once, one stays.
+            enabled = {row.id for row in session.scalars(operators.order_by(UserRow.id).with_for_update())}
+            row = session.get_one(UserRow, user_id, with_for_update=True)
+            if at is not None:
+                keep_an_operator(user_entity(row), enabled)
+            row.disabled_at = at
 
     def memberships(self, user_id: str) -> Sequence[Membership]:
         query = select(MembershipRow).where(MembershipRow.user_id == user_id)

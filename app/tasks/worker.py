@@ -1,4 +1,4 @@
-"""The worker: a thread for each slot carries jobs, a doorbell wakes them, another thread watches leases.
+"""The worker: a thread for each slot carries jobs, a doorbell wakes them; two more watch leases and send webhooks.
 
 The message is a doorbell only. Its task does no work, so Celery's pool never holds a job, and a slot that no
 message wakes looks for itself each poll interval.
@@ -9,7 +9,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from celery import Celery, signals
@@ -17,6 +17,7 @@ from flask import Flask
 
 from app.core.errors import Unavailable
 from app.core.interfaces.operations import DOORBELL
+from app.core.services.webhook_delivery import WebhookDeliveryService
 from app.extensions import current_services
 
 LAST_SECONDS = 1.0  # for the last words about trainers that had drain_seconds to end
@@ -60,9 +61,12 @@ class Worker:
             threading.Thread(target=self._slot, args=(number, gpus), name=f"slot {number}")
             for number, gpus in enumerate(slots)
         ]
-        self._threads = [*slot_threads, threading.Thread(target=self._watch, name="leases")]
         with app.app_context():
-            self._execution = current_services().execution
+            found = current_services()
+        self._execution = found.execution
+        watch = self._each_poll("leases", self._execution.watch_leases)
+        send = self._each_poll("webhooks", lambda: self._send(found.webhook_delivery))
+        self._threads = [*slot_threads, watch, send]
 
     def ring(self) -> None:
         self._doorbell.set()
@@ -100,12 +104,19 @@ class Worker:
                 self._doorbell.clear()
             self._execution.dismiss()
 
-    def _watch(self) -> None:
-        with self._app.app_context():
-            while not self._ending.wait(self._poll_seconds):
-                try:
-                    self._execution.watch_leases()
-                except Unavailable as error:
-                    log.warning("leases: %s", error)
-                except Exception:
-                    log.exception("leases")
+    def _send(self, delivery: WebhookDeliveryService) -> None:
+        while not self._ending.is_set() and delivery.deliver_due():
+            pass
+
+    def _each_poll(self, name: str, work: Callable[[], None]) -> threading.Thread:
+        def run() -> None:
+            with self._app.app_context():
+                while not self._ending.wait(self._poll_seconds):
+                    try:
+                        work()
+                    except Unavailable as error:
+                        log.warning("%s: %s", name, error)
+                    except Exception:
+                        log.exception("%s", name)
+
+        return threading.Thread(target=run, name=name)

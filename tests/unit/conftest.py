@@ -32,7 +32,7 @@ from app.core.entities.jobs import Limits
 from app.core.entities.models import ModelVersion
 from app.core.errors import Unavailable
 from app.core.interfaces.components import ArtifactStore, ChatTokenizer
-from app.core.interfaces.operations import EngineAdmin, JobQueue, Wanted
+from app.core.interfaces.operations import EngineAdmin, ExternalIssuer, JobQueue, Wanted
 from app.core.interfaces.storage import DatabaseHealth
 from app.core.services import Services
 from app.core.services.accounts import AccountService
@@ -52,15 +52,20 @@ from app.core.services.served_models import ServedModelService
 from app.core.services.targets import Targets
 from app.core.services.training import TrainingService
 from app.core.services.usage import UsageService
+from app.core.services.webhook_delivery import WebhookDeliveryService
+from app.core.services.webhooks import WebhookService
 from app.implementations.data.inspection import inspect
 from app.implementations.data.library import FolderDatasetLibrary
 from app.implementations.data.pipeline import run_pipeline
 from app.implementations.data.store import FileDatasetStore
 from app.implementations.data.token_cache import FileTokenCache
 from app.implementations.identity.passwords import Argon2Hasher
+from app.implementations.identity.secret_keys import SecretKeys
 from app.implementations.identity.tokens import JwtIssuer
 from app.implementations.models.base_models import FolderBaseModelStore
 from app.implementations.queue.trainer_launcher import ProcessTrainerLauncher
+from app.implementations.webhooks.secret_box import FernetBox
+from app.implementations.webhooks.sender import HttpWebhookSender
 from app.repositories.memory import (
     MemoryDatasetRepository,
     MemoryModelVersionRepository,
@@ -68,9 +73,11 @@ from app.repositories.memory import (
 )
 from app.repositories.memory_identity import MemoryKeyRepository, MemorySessionRepository, MemoryUserRepository
 from app.repositories.memory_jobs import MemoryJobRepository
+from app.repositories.memory_webhooks import MemoryWebhookRepository
 
 QUIET = "version: 1\ndisable_existing_loggers: false\n"
 OTHER_PROJECT = "other"
+OIDC_ISSUER = "https://login.example.com"
 SOUND_ROWS = """[
   {"messages": [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Good day."}]},
   {"messages": [{"role": "user", "content": "Open?"}, {"role": "assistant", "content": "From nine to five."}]}
@@ -235,6 +242,7 @@ class Twins:
     versions: MemoryModelVersionRepository = field(default_factory=MemoryModelVersionRepository)
     datasets: MemoryDatasetRepository = field(default_factory=MemoryDatasetRepository)
     usage: MemoryUsageRepository = field(default_factory=MemoryUsageRepository)
+    webhooks: MemoryWebhookRepository = field(default_factory=MemoryWebhookRepository)
     database: TwinDatabase = field(default_factory=TwinDatabase)
     queue: TwinQueue = field(default_factory=TwinQueue)
     engines: TwinEngineAdmin = field(default_factory=TwinEngineAdmin)
@@ -254,7 +262,7 @@ def twins() -> Twins:
 
 @pytest.fixture
 def tokens(settings: Settings) -> JwtIssuer:
-    return JwtIssuer(None, settings.instance_dir / "secret_key")
+    return JwtIssuer(SecretKeys(None, settings.instance_dir / "secret_key"))
 
 
 @pytest.fixture
@@ -269,7 +277,14 @@ def quiet_settings(settings: Settings, tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def services(quiet_settings: Settings, twins: Twins, tokens: JwtIssuer) -> Services:
+def external() -> ExternalIssuer | None:
+    return None
+
+
+@pytest.fixture
+def services(
+    quiet_settings: Settings, twins: Twins, tokens: JwtIssuer, external: ExternalIssuer | None
+) -> Services:
     """Everything that HTTP and the command line reach, with the real stores of files."""
     settings = quiet_settings
     bases = FolderBaseModelStore(settings.base_models_file, settings.models_dir / "base", BASE_MODEL_SOURCES)
@@ -281,6 +296,8 @@ def services(quiet_settings: Settings, twins: Twins, tokens: JwtIssuer) -> Servi
         ProcessTrainerLauncher("double-forecast"), settings.instance_dir / "forecasts", lambda device: 10**9, 1
     )
     files = DatasetService(datasets, bases)
+    box = FernetBox(None, settings.instance_dir / "encryption_key")
+    sender = HttpWebhookSender(settings.webhook_allowed_networks)
     callers, passwords = RecentCallers(), Argon2Hasher()
     dataset_versions = DatasetVersionService(
         twins.datasets, FolderDatasetLibrary(settings.data_dir, formats, DataLimits())
@@ -295,8 +312,9 @@ def services(quiet_settings: Settings, twins: Twins, tokens: JwtIssuer) -> Servi
             callers,
             settings.token_seconds,
             settings.session_seconds,
+            external,
         ),
-        accounts=AccountService(twins.users, twins.sessions, passwords, callers),
+        accounts=AccountService(twins.users, twins.sessions, twins.keys, passwords, callers, OIDC_ISSUER),
         projects=ProjectService(twins.users, twins.keys, callers),
         api_keys=ApiKeyService(twins.keys, twins.users, callers, tokens),
         datasets=files,
@@ -327,6 +345,8 @@ def services(quiet_settings: Settings, twins: Twins, tokens: JwtIssuer) -> Servi
         inference=cast("Any", twins.inference),
         engines=EngineService(twins.versions, Targets(twins.versions, bases, TwinArtifacts()), twins.engines),
         usage=UsageService(twins.usage),
+        webhooks=WebhookService(twins.webhooks, sender, box),
+        webhook_delivery=WebhookDeliveryService(twins.webhooks, sender, box),
         evaluation=unused,
         lab=unused,
         monitoring=MonitoringService(twins.database, twins.queue, cast("Any", TwinEngines()), twins.jobs),

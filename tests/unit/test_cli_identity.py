@@ -88,3 +88,20 @@ def test_the_signing_key_is_rotated(flask, alice, services):
     before = services.identity.login("alice", PASSWORD).token
     assert re.fullmatch(r"[0-9a-f]{16}\n", flask("keys", "rotate-signing"))
     assert services.identity.authenticate(before).username == "alice"
+
+
+def test_what_becomes_of_a_user(flask, alice, services, client):
+    flask("users", "create", "bob", "--role", "viewer", "--subject", "00u1")
+    assert flask("users", "link", "bob", "00u2") == "bob is https://login.example.com#00u2\n"
+    flask("users", "unlink", "bob")
+    flask("users", "set-password", "bob", "--password-stdin", stdin="staple correct horse\n")
+    flask("users", "set-password", "bob", "--password-stdin", stdin="short\n", code=1)
+    credentials = {"username": "bob", "password": "staple correct horse"}
+    assert client.post("/api/v1/auth/token", json=credentials).status_code == 200
+    flask("users", "disable", "bob")
+    assert client.post("/api/v1/auth/token", json=credentials).status_code == 401
+    assert re.search(r"^bob +viewer of default, disabled ", flask("users", "list"), re.MULTILINE)
+    flask("users", "enable", "bob")
+    assert client.post("/api/v1/auth/token", json=credentials).status_code == 200
+    flask("users", "disable", "alice", code=1)
+    flask("users", "disable", "nobody", code=1)

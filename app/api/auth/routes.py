@@ -2,13 +2,21 @@
 
 from typing import Any
 
-from app.api.auth.schemas import CallerSchema, CredentialsSchema, RefreshSchema, TokenSchema
+from app.api.auth.schemas import (
+    CallerSchema,
+    CredentialsSchema,
+    JwksSchema,
+    PasswordChangeSchema,
+    RefreshSchema,
+    TokenSchema,
+)
 from app.core.entities.identity import AccessToken, Principal, Role
 from app.extensions import current_services
 from app.gateway.authentication import current_principal, require
 from app.gateway.openapi import Blueprint
 
 blueprint = Blueprint("auth", __name__, url_prefix="/api/v1/auth", description="Access tokens")
+well_known = Blueprint("well_known", __name__, url_prefix="/.well-known", description="Public keys")
 
 TOKEN = {
     "access_token": "eyJhbGciOi…",
@@ -16,6 +24,7 @@ TOKEN = {
     "expires_in": 1800,
     "refresh_token": "llmftr_…",
 }
+JWKS = {"keys": [{"kty": "OKP", "crv": "Ed25519", "x": "11qY…", "kid": "kPrK…", "use": "sig", "alg": "EdDSA"}]}
 CALLER = {
     "user_id": "user-0123",
     "username": "alice",
@@ -65,6 +74,23 @@ def logout() -> None:
     current_services().identity.logout(current_principal())
 
 
+@blueprint.put("/password")
+@require(Role.VIEWER)
+@blueprint.arguments(
+    PasswordChangeSchema,
+    example={"old_password": "correct horse battery", "new_password": "staple correct horse"},
+)
+@blueprint.response(204)
+@blueprint.errors(400)
+def change_password(body: dict[str, Any]) -> None:
+    """Change your password
+
+    Every session of yours ends, this one too: log in again. API keys stay. 403 `wrong_password`, or `needs_log_in`
+    for an API key.
+    """
+    current_services().accounts.change_password(current_principal(), body["old_password"], body["new_password"])
+
+
 @blueprint.get("/whoami")
 @require(Role.VIEWER)
 @blueprint.response(200, CallerSchema, example=CALLER)
@@ -72,3 +98,15 @@ def logout() -> None:
 def whoami() -> Principal:
     """See who you are, in which project, and what you may do"""
     return current_principal()
+
+
+@well_known.get("/jwks.json")
+@well_known.response(200, JwksSchema, example=JWKS)
+def jwks() -> tuple[dict[str, Any], int, dict[str, str]]:
+    """Get the keys that access tokens can be verified with
+
+    A JWK Set (RFC 7517), for programs that read tokens of this service. It is empty where tokens are signed with a
+    secret (HS256).
+    """
+    keys = current_services().identity.public_keys()
+    return {"keys": keys}, 200, {"Cache-Control": "public, max-age=300"}

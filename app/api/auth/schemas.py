@@ -2,6 +2,8 @@
 
 import marshmallow as ma
 
+from app.core.services.accounts import PASSWORD_LENGTHS
+
 
 class CredentialsSchema(ma.Schema):
     class Meta:
@@ -30,6 +32,35 @@ class TokenSchema(ma.Schema):
     token_type = ma.fields.Constant("Bearer")
     expires_in = ma.fields.Integer(metadata={"description": "seconds", "example": 1800})
     refresh_token = ma.fields.String(metadata={"description": "for the next access token; good once"})
+
+
+class PasswordChangeSchema(ma.Schema):
+    class Meta:
+        unknown = ma.RAISE
+
+    old_password = ma.fields.String(
+        required=True, validate=ma.validate.Length(1, 1024), metadata={"format": "password"}
+    )
+    new_password = ma.fields.String(
+        required=True,
+        validate=ma.validate.Length(PASSWORD_LENGTHS.start, PASSWORD_LENGTHS.stop - 1),
+        metadata={"format": "password"},
+    )
+
+
+class JwkSchema(ma.Schema):
+    kty = ma.fields.String(metadata={"example": "OKP"})
+    kid = ma.fields.String(metadata={"description": "its RFC 7638 thumbprint"})
+    use = ma.fields.String(metadata={"example": "sig"})
+    alg = ma.fields.String(metadata={"example": "EdDSA"})
+    crv = ma.fields.String(metadata={"description": "of an Ed25519 key"})
+    x = ma.fields.String(metadata={"description": "of an Ed25519 key"})
+    n = ma.fields.String(metadata={"description": "of an RSA key"})
+    e = ma.fields.String(metadata={"description": "of an RSA key"})
+
+
+class JwksSchema(ma.Schema):
+    keys = ma.fields.List(ma.fields.Nested(JwkSchema))
 
 
 class CallerSchema(ma.Schema):

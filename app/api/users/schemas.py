@@ -3,6 +3,7 @@
 import marshmallow as ma
 
 from app.core.entities.identity import DEFAULT_PROJECT_ID, Role
+from app.core.services.accounts import PASSWORD_LENGTHS
 
 
 class NewUserSchema(ma.Schema):
@@ -11,7 +12,14 @@ class NewUserSchema(ma.Schema):
 
     username = ma.fields.String(required=True, validate=ma.validate.Length(1, 64), metadata={"example": "alice"})
     password = ma.fields.String(
-        required=True, validate=ma.validate.Length(1, 1024), metadata={"format": "password"}
+        load_default=None,
+        validate=ma.validate.Length(1, 1024),
+        metadata={"format": "password", "description": "or a subject"},
+    )
+    subject = ma.fields.String(
+        load_default=None,
+        validate=ma.validate.Length(1, 255),
+        metadata={"description": "what the external issuer's tokens call them (`sub`)"},
     )
     role = ma.fields.String(
         required=True,
@@ -19,6 +27,31 @@ class NewUserSchema(ma.Schema):
         metadata={"description": "in the project; an operator is its admin, and an operator in every other"},
     )
     project = ma.fields.String(load_default=DEFAULT_PROJECT_ID, validate=ma.validate.Length(1, 63))
+
+
+class NewPasswordSchema(ma.Schema):
+    class Meta:
+        unknown = ma.RAISE
+
+    password = ma.fields.String(
+        required=True,
+        validate=ma.validate.Length(PASSWORD_LENGTHS.start, PASSWORD_LENGTHS.stop - 1),
+        metadata={"format": "password"},
+    )
+
+
+class SubjectSchema(ma.Schema):
+    class Meta:
+        unknown = ma.RAISE
+
+    subject = ma.fields.String(
+        required=True,
+        allow_none=True,
+        validate=ma.validate.Length(1, 255),
+        metadata={
+            "description": "what the external issuer's tokens call them (`sub`); null: nobody there is them"
+        },
+    )
 
 
 class MembershipSchema(ma.Schema):
@@ -31,6 +64,10 @@ class UserSchema(ma.Schema):
     username = ma.fields.String()
     is_operator = ma.fields.Boolean()
     is_service = ma.fields.Boolean()
+    external_id = ma.fields.String(
+        allow_none=True, metadata={"description": "the external issuer, `#`, and what that calls them"}
+    )
+    disabled_at = ma.fields.AwareDateTime(allow_none=True, metadata={"description": "null: they may call"})
     created_at = ma.fields.AwareDateTime()
 
 

@@ -36,6 +36,7 @@ class Scope(StrEnum):
     MODELS = "models"
     ENGINES = "engines"
     USAGE = "usage"
+    WEBHOOKS = "webhooks"
     ACCESS = "access"  # projects, members, users, keys
 
 
@@ -49,7 +50,8 @@ class Project:
 class User:
     """A person, or a service account of one project, ``name@project``, which has keys and no password.
 
-    Its ``password_hash`` is empty then: no password matches that.
+    An empty ``password_hash`` is none that a password matches. ``external_id`` is how the external issuer knows a
+    person. One who has been disabled calls no more.
     """
 
     id: str
@@ -58,6 +60,13 @@ class User:
     created_at: datetime
     is_operator: bool = False
     is_service: bool = False
+    external_id: str | None = None
+    disabled_at: datetime | None = None
+
+
+def external_id(issuer: str, subject: str) -> str:
+    """A subject is unique to its issuer alone."""
+    return f"{issuer}#{subject}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +93,8 @@ class Member:
 class Principal:
     """The authenticated caller of one request, in one project.
 
-    ``scopes`` are those of the API key, None: all. A log-in has a ``session_id``, an API key a ``key_id``.
+    ``scopes`` are those of the API key, None: all. A log-in has a ``session_id``, an API key a ``key_id``, and
+    a token of an external issuer neither.
     """
 
     user_id: str

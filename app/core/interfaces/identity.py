@@ -13,10 +13,27 @@ class UserRepository(ABC):
 
     @abstractmethod
     def add(self, user: User, project_id: str, role: Role) -> None:
-        """With its first membership. ``Conflict`` if the username is taken, ``NotFound`` without the project."""
+        """With its first membership.
+
+        ``Conflict`` (username_taken, subject_taken), ``NotFound`` without the project.
+        """
 
     @abstractmethod
     def by_username(self, username: str) -> User | None: ...
+
+    @abstractmethod
+    def by_external_id(self, external_id: str) -> User | None: ...
+
+    @abstractmethod
+    def set_password_hash(self, user_id: str, password_hash: str) -> None: ...
+
+    @abstractmethod
+    def set_external_id(self, user_id: str, external_id: str | None) -> None:
+        """``Conflict`` (subject_taken)."""
+
+    @abstractmethod
+    def set_disabled(self, user_id: str, at: datetime | None) -> None:
+        """None: enabled. ``Conflict`` (last_operator)."""
 
     @abstractmethod
     def memberships(self, user_id: str) -> Sequence[Membership]:
@@ -68,6 +85,10 @@ class KeyRepository(ABC):
     @abstractmethod
     def revoke(self, project_id: str, key_id: str, at: datetime, user_id: str | None = None) -> bool:
         """Whether there is such a key, of that user or of anybody; again changes nothing."""
+
+    @abstractmethod
+    def revoke_all(self, user_id: str, at: datetime) -> int:
+        """In every project; how many were not revoked."""
 
     @abstractmethod
     def used(self, key_id: str, at: datetime) -> None: ...

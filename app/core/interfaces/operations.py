@@ -111,6 +111,26 @@ class TokenIssuer(ABC):
         ``Conflict`` (key_is_configured) where the key is a setting.
         """
 
+    @abstractmethod
+    def public_keys(self) -> Sequence[Mapping[str, Any]]:
+        """Those that anybody may verify with, as JWKs (RFC 7517); none where the key is a secret."""
+
+
+class ExternalIssuer(ABC):
+    """Somebody else who says who a caller is."""
+
+    @property
+    @abstractmethod
+    def url(self) -> str: ...
+
+    @abstractmethod
+    def has_issued(self, token: str) -> bool:
+        """Whether the token says so. Anybody can write that: ``verify`` it."""
+
+    @abstractmethod
+    def verify(self, token: str) -> Mapping[str, Any]:
+        """Its claims. ``Unauthorized`` (token_expired, token_invalid), ``Unavailable`` (issuer_unavailable)."""
+
 
 class PasswordHasher(ABC):
     @abstractmethod

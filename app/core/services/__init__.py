@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from app.core.services.served_models import ServedModelService
     from app.core.services.training import TrainingService
     from app.core.services.usage import UsageService
+    from app.core.services.webhook_delivery import WebhookDeliveryService
+    from app.core.services.webhooks import WebhookService
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,8 @@ class Services:
     inference: InferenceService
     engines: EngineService
     usage: UsageService
+    webhooks: WebhookService
+    webhook_delivery: WebhookDeliveryService
     evaluation: EvaluationService
     monitoring: MonitoringService
     lab: LabService

@@ -5,14 +5,16 @@ import re
 import secrets
 import time
 import uuid
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from typing import Any
 
 from app.core.entities.api_keys import PREFIX, ApiKey, digest_of, is_key_text, random_text
-from app.core.entities.identity import AccessToken, Member, Principal, Session
+from app.core.entities.identity import AccessToken, Member, Principal, Session, external_id
 from app.core.errors import Unauthorized, Unavailable
 from app.core.interfaces.identity import KeyRepository, SessionRepository, UserRepository
-from app.core.interfaces.operations import PasswordHasher, TokenIssuer
+from app.core.interfaces.operations import ExternalIssuer, PasswordHasher, TokenIssuer
 from app.core.services.callers import RecentCallers
 
 log = logging.getLogger(__name__)
@@ -33,6 +35,8 @@ class IdentityService:
         callers: RecentCallers,
         token_seconds: int,
         session_seconds: int,
+        external: ExternalIssuer | None = None,
+        project_claim: str = "project",
     ) -> None:
         self._users = users
         self._keys = keys
@@ -42,6 +46,8 @@ class IdentityService:
         self._callers = callers
         self._token_seconds = token_seconds
         self._session_seconds = session_seconds
+        self._external = external
+        self._project_claim = project_claim
 
     def login(self, username: str, password: str, project_id: str | None = None) -> AccessToken:
         """In that project, else in the user's first.
@@ -52,7 +58,8 @@ class IdentityService:
         decoy = self._decoy
         user = self._users.by_username(username) if USERNAME.fullmatch(username) else None
         matches = self._passwords.matches(password, user.password_hash if user else decoy)
-        memberships = self._users.memberships(user.id) if user and matches else ()
+        may_call = user is not None and matches and user.disabled_at is None
+        memberships = self._users.memberships(user.id) if user and may_call else ()
         if user is None or not memberships:
             raise Unauthorized("the username or the password is wrong", code="invalid_credentials")
         project = project_id or memberships[0].project_id
@@ -69,6 +76,10 @@ class IdentityService:
             expires_at=now + timedelta(seconds=self._session_seconds),
         )
         self._sessions.add(session)
+        # Who changes the password ends all sessions afterwards: one that came in between would outlive it.
+        if self._users.by_username(username) != user:
+            self._sessions.revoke(session.id, datetime.now(UTC))
+            raise Unauthorized("the username or the password is wrong", code="invalid_credentials")
         return self._access(session, handle, secret)
 
     def refresh(self, refresh_token: str) -> AccessToken:
@@ -96,16 +107,26 @@ class IdentityService:
             self._sessions.revoke(principal.session_id, datetime.now(UTC))
             self._callers.forget()
 
+    def public_keys(self) -> Sequence[Mapping[str, Any]]:
+        """As ``TokenIssuer.public_keys``."""
+        return self._tokens.public_keys()
+
     def authenticate(self, token: str) -> Principal:
         """Who holds the access token or the API key, with the role that they have now.
 
-        ``Unauthorized`` with code token_expired, token_invalid, key_expired or key_invalid.
+        ``Unauthorized`` with code token_expired, token_invalid, key_expired or key_invalid. Of an external
+        issuer's token also user_not_linked and not_a_member, or ``Unavailable`` (issuer_unavailable).
         """
         digest = digest_of(token)
         known = self._callers.get(digest)
         if known is None:
             now = time.monotonic()
-            known = self._of_key(token, digest) if token.startswith(PREFIX) else self._of_access_token(token)
+            if token.startswith(PREFIX):
+                known = self._of_key(token, digest)
+            elif self._external is not None and self._external.has_issued(token):
+                known = self._of_external_token(token, self._external)
+            else:
+                known = self._of_access_token(token)
             self._callers.keep(digest, known, now)
         return known
 
@@ -118,10 +139,29 @@ class IdentityService:
         session = self._sessions.get(session_id)
         if session is None or not session.is_live(datetime.now(UTC)) or session.user_id != user_id:
             raise refused
-        member = self._users.member(user_id, project_id) if session.project_id == project_id else None
+        member = self._member(user_id, project_id) if session.project_id == project_id else None
         if member is None:
             raise Unauthorized("the access token's user has left the project", code="token_invalid")
         return _principal(member, project_id, session_id=session_id)
+
+    def _of_external_token(self, token: str, issuer: ExternalIssuer) -> Principal:
+        """The issuer says who it is. What they may do is said here: roles are those of memberships."""
+        claims = issuer.verify(token)
+        user = self._users.by_external_id(external_id(issuer.url, claims["sub"]))
+        if user is None:
+            message = f"no user here is linked to the subject {claims['sub'][:80]!r}: ask an operator"
+            raise Unauthorized(message, code="user_not_linked")
+        project = claims.get(self._project_claim)
+        if project is None:
+            project = next((one.project_id for one in self._users.memberships(user.id)), None)
+        member = self._member(user.id, project) if isinstance(project, str) else None
+        if member is None:
+            raise Unauthorized("the access token's user is no member of its project", code="not_a_member")
+        return _principal(member, str(project))
+
+    def _member(self, user_id: str, project_id: str) -> Member | None:
+        member = self._users.member(user_id, project_id)
+        return None if member is None or member.user.disabled_at is not None else member
 
     def _of_key(self, text: str, digest: str) -> Principal:
         now = datetime.now(UTC)
@@ -130,7 +170,7 @@ class IdentityService:
             raise Unauthorized("the API key is not valid", code="key_invalid")
         if not key.is_live(now):
             raise Unauthorized(f"the API key {key.hint} has expired: make a new one", code="key_expired")
-        member = self._users.member(key.user_id, key.project_id)
+        member = self._member(key.user_id, key.project_id)
         if member is None:
             raise Unauthorized("the API key's owner has left the project", code="key_invalid")
         self._write_down_use(key, now)

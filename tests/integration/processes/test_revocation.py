@@ -1,11 +1,11 @@
-"""A key that one process revokes opens nothing in another, which has just let it in."""
+"""A key that one process revokes, or whose owner it disables, opens nothing in another that has just let it in."""
 
 from app import create_app
 from app.extensions import db
 from tests.running_service import wait_until
 
 
-def test_a_key_revoked_elsewhere_is_refused_here(make_service):
+def test_a_key_revoked_or_disabled_elsewhere_is_refused_here(make_service):
     settings = make_service().settings
     here, there = create_app(settings), create_app(settings)
     runner, client = there.test_cli_runner(), here.test_client()
@@ -19,6 +19,11 @@ def test_a_key_revoked_elsewhere_is_refused_here(make_service):
     try:
         assert opens()
         assert runner.invoke(args=["keys", "revoke", key_id]).exit_code == 0
+        wait_until(lambda: not opens())
+        text = runner.invoke(args=["keys", "create", "--name", "ci"]).stdout.strip()
+        headers["Authorization"] = f"Bearer {text}"
+        assert opens()
+        assert runner.invoke(args=["users", "disable", "ci@default"]).exit_code == 0
         wait_until(lambda: not opens())
     finally:
         for app in (here, there):

@@ -21,6 +21,7 @@ from app.core.interfaces.storage import (
     ModelVersionRepository,
     UsageRepository,
 )
+from app.core.interfaces.webhooks import WebhookRepository
 from app.repositories.api_keys import SqlKeyRepository
 from app.repositories.database import Database, configure_engine, migrate_empty
 from app.repositories.datasets import SqlDatasetRepository
@@ -32,11 +33,13 @@ from app.repositories.memory import (
 )
 from app.repositories.memory_identity import MemoryKeyRepository, MemorySessionRepository, MemoryUserRepository
 from app.repositories.memory_jobs import MemoryJobRepository
+from app.repositories.memory_webhooks import MemoryWebhookRepository
 from app.repositories.model_versions import SqlModelVersionRepository
 from app.repositories.sessions import SqlSessionRepository
 from app.repositories.tables import ProjectRow
 from app.repositories.usage import SqlUsageRepository
 from app.repositories.users import SqlUserRepository
+from app.repositories.webhooks import SqlWebhookRepository
 
 SQL = ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)]
 START = datetime(2026, 1, 1, 12, 0, 0, 123456, tzinfo=UTC)
@@ -51,6 +54,7 @@ class Repositories:
     usage: UsageRepository
     keys: KeyRepository
     sessions: SessionRepository
+    webhooks: WebhookRepository
 
     def claim(self, job_id: str | None = None) -> int:
         """The fence of a claim that must succeed."""
@@ -110,6 +114,7 @@ def repositories(request: pytest.FixtureRequest, open_engine: Callable[[str], En
             MemoryUsageRepository(),
             MemoryKeyRepository(),
             MemorySessionRepository(),
+            MemoryWebhookRepository(),
         )
     return _over_sql(open_engine(request.param))
 
@@ -126,6 +131,7 @@ def _over_sql(engine: Engine) -> Repositories:
         SqlUsageRepository(engine),
         SqlKeyRepository(engine),
         SqlSessionRepository(engine),
+        SqlWebhookRepository(engine),
     )
 
 

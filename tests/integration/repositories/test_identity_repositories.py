@@ -142,3 +142,46 @@ def test_sessions_are_revoked_one_by_one_and_all_of_a_user(users, repositories):
     assert sessions.get("s0").revoked_at == NOW
     assert sessions.get("s1").revoked_at == NOW + timedelta(hours=2)
     assert sessions.get("s9") == foreign
+
+
+def test_what_changes_of_a_user(users):
+    users.set_password_hash("u1", "another")
+    users.set_external_id("u1", "https://login#1")
+    users.set_disabled("u1", NOW)
+    changed = replace(ZOE, password_hash="another", external_id="https://login#1", disabled_at=NOW)
+    assert users.by_external_id("https://login#1") == changed
+    assert users.by_external_id("https://login#2") is None
+    with pytest.raises(Conflict) as taken:
+        users.set_external_id("u2", "https://login#1")
+    assert taken.value.code == "subject_taken"
+    with pytest.raises(Conflict) as taken:
+        users.add(replace(ZOE, id="u3", username="zac", external_id="https://login#1"), "default", Role.VIEWER)
+    assert taken.value.code == "subject_taken"
+    users.set_disabled("u1", None)
+    users.set_external_id("u1", None)
+    assert users.by_username("zoe") == replace(ZOE, password_hash="another")
+
+
+def test_of_two_operators_who_disable_each_other_one_stays(users):
+    users.add(replace(AMY, id="u3", username="zac"), "default", Role.ADMIN)
+
+    def disable(user_id):
+        try:
+            users.set_disabled(user_id, NOW)
+        except Conflict as error:
+            assert error.code == "last_operator"  # noqa: PT017
+            return False
+        return True
+
+    with ThreadPoolExecutor() as pool:
+        assert sorted(pool.map(disable, ["u2", "u3"])) == [False, True]
+    assert disable("u1")
+
+
+def test_all_keys_of_a_user_are_revoked_in_every_project(repositories, users):
+    keys = repositories.keys
+    for number, (project, user) in enumerate([("default", "u1"), ("other", "u1"), ("other", "u2")]):
+        keys.add(replace(KEY, id=f"key-{number}", hash=f"hash-{number}", project_id=project, user_id=user))
+    assert keys.revoke_all("u1", NOW) == 2
+    assert keys.revoke_all("u1", NOW) == 0
+    assert [key.revoked_at for key in keys.list("other")] == [NOW, None]

@@ -7,6 +7,7 @@ import pytest
 
 from app.core.entities.identity import Role
 from app.gateway.access import OPEN
+from app.implementations.identity.secret_keys import SecretKeys
 from app.implementations.identity.tokens import AUDIENCE, ISSUER, JwtIssuer
 
 KID = "0123456789abcdef"  # the fixture kid makes it the real one
@@ -24,7 +25,7 @@ def guarded(app):
 
 def test_nothing_opens_without_a_token(app, client):
     found = list(guarded(app))
-    assert len(found) == 54
+    assert len(found) == 67
     for endpoint, method, path in found:
         answer = client.open(path, method=method)
         code = answer.json["error"]["code"] if path.startswith("/v1/") else answer.json["code"]
@@ -74,6 +75,8 @@ def forged(key, others_key):
         "another key": signed(b"k" * 32),
         "the key of another, under its own name": signed(others_key, kid="0" * 16),
         "a key that comes with the token": signed(b"x" * 32, headers={"jwk": jwk}),
+        "an address of keys that comes with the token": signed(b"x" * 32, headers={"jku": "http://127.0.0.1:9/"}),
+        "an address of a certificate": signed(b"x" * 32, headers={"x5u": "http://127.0.0.1:9/"}),
         "the name of the key as the key": signed(KID.encode() * 2),
         "a short signature": sound.rpartition(".")[0] + ".AAAA",
         "no name of a key": jwt.encode(claims(), key, "HS256"),
@@ -120,7 +123,7 @@ def test_the_sound_token_that_the_forged_ones_differ_from(client, bearer, key, k
 def test_forged_tokens(client, bearer, key, kid, name, tmp_path):
     bearer()
     bearer()
-    JwtIssuer(None, tmp_path / "another service")
+    JwtIssuer(SecretKeys(None, tmp_path / "another service"))
     others_key = (tmp_path / "another service").read_bytes()
     token = forged(key, others_key)[name].encode("utf-8").decode("latin-1")  # as a header arrives
     answer = client.get("/api/v1/models", headers={"Authorization": f"Bearer {token}"})

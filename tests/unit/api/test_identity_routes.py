@@ -120,3 +120,70 @@ def test_files_of_the_host_are_the_operators(client, bearer, twins):
         ]
     assert twins.job_count() == 0
     assert client.post("/api/v1/train", json=body, headers=bearer(Role.OPERATOR)).status_code == 202
+
+
+def test_a_password_is_changed_with_the_old_one_and_ends_every_session(caller, client, log_in):
+    caller("POST", "/api/v1/users", json=ALICE)
+    mine, other = log_in("alice"), log_in("alice")
+    change = {"old_password": "not that one", "new_password": "staple correct horse"}
+    refused = client.put("/api/v1/auth/password", json=change, headers=mine)
+    assert (refused.status_code, refused.json["code"]) == (403, "wrong_password")
+    short = client.put("/api/v1/auth/password", json={**change, "new_password": "short"}, headers=mine)
+    assert (short.status_code, short.json["errors"][0]["where"]) == (422, "new_password")
+    assert client.get("/api/v1/auth/whoami", headers=other).status_code == 200
+    key = client.post("/api/v1/keys", json={"name": "k"}, headers=mine).json["key"]
+    key_headers = {"Authorization": f"Bearer {key}"}
+    change["old_password"] = PASSWORD
+    by_key = client.put("/api/v1/auth/password", json=change, headers=key_headers)
+    assert (by_key.status_code, by_key.json["code"]) == (403, "needs_log_in")
+    assert client.put("/api/v1/auth/password", json=change, headers=mine).status_code == 204
+    for headers in (mine, other):
+        assert client.get("/api/v1/auth/whoami", headers=headers).status_code == 401
+    assert client.get("/api/v1/auth/whoami", headers=key_headers).status_code == 200
+    credentials = {"username": "alice", "password": PASSWORD}
+    assert client.post("/api/v1/auth/token", json=credentials).status_code == 401
+    credentials["password"] = change["new_password"]
+    assert client.post("/api/v1/auth/token", json=credentials).status_code == 200
+
+
+def test_an_operator_gives_another_password(caller, client, log_in):
+    caller("POST", "/api/v1/users", json=ALICE)
+    headers = log_in("alice")
+    path = "/api/v1/users/alice/password"
+    assert caller("PUT", path, json={"password": "short"}).status_code == 422
+    assert client.get("/api/v1/auth/whoami", headers=headers).status_code == 200
+    assert caller("PUT", path, json={"password": "staple correct horse"}).status_code == 204
+    assert client.get("/api/v1/auth/whoami", headers=headers).status_code == 401
+    assert caller("PUT", "/api/v1/users/nobody/password", json={"password": PASSWORD}).status_code == 404
+
+
+def test_a_disabled_user_is_out_at_once_and_what_they_made_stays(caller, client, log_in, twins):
+    caller("POST", "/api/v1/users", json={**ALICE, "role": "developer"})
+    headers = log_in("alice")
+    key = client.post("/api/v1/keys", json={"name": "k"}, headers=headers).json["key"]
+    with_key = {"Authorization": f"Bearer {key}"}
+    made = client.post("/api/v1/users/alice/disable", headers=headers)
+    assert made.status_code == 403
+    assert client.get("/api/v1/models", headers=with_key).status_code == 200
+    assert caller("POST", "/api/v1/users/alice/disable").json["disabled_at"] is not None
+    for one in (headers, with_key):
+        assert client.get("/api/v1/models", headers=one).status_code == 401
+    log_in_again = {"username": "alice", "password": PASSWORD}
+    refused = client.post("/api/v1/auth/token", json=log_in_again)
+    assert (refused.status_code, refused.json["code"]) == (401, "invalid_credentials")
+    (listed,) = [one for one in caller("GET", "/api/v1/users").json["data"] if one["username"] == "alice"]
+    assert listed["memberships"] == [{"project_id": "default", "role": "developer"}]
+    assert caller("POST", "/api/v1/users", json=ALICE).json["code"] == "username_taken"
+    assert caller("POST", "/api/v1/users/alice/enable").json["disabled_at"] is None
+    assert client.post("/api/v1/auth/token", json=log_in_again).status_code == 200
+    for one in (headers, with_key):
+        assert client.get("/api/v1/models", headers=one).status_code == 401
+
+
+def test_the_last_operator_stays(caller, twins):
+    (me,) = [user.username for user in twins.users.list() if user.is_operator]
+    refused = caller("POST", f"/api/v1/users/{me}/disable")
+    assert (refused.status_code, refused.json["code"]) == (409, "last_operator")
+    caller("POST", "/api/v1/users", json={**ALICE, "role": "operator"})
+    assert caller("POST", f"/api/v1/users/{me}/disable").status_code == 200
+    assert caller("GET", "/api/v1/users").status_code == 401

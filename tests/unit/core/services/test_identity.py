@@ -45,7 +45,7 @@ def identity(twins, tokens, hasher, callers):
 
 @pytest.fixture
 def accounts(twins, hasher, callers):
-    return AccountService(twins.users, twins.sessions, hasher, callers)
+    return AccountService(twins.users, twins.sessions, twins.keys, hasher, callers)
 
 
 def test_a_log_in_makes_a_principal(identity, accounts):
@@ -198,3 +198,18 @@ def test_a_session_ends_however_often_it_is_refreshed(twins, tokens, hasher, acc
 def test_nobody_unknown_is_signed_out(accounts):
     with pytest.raises(NotFound):
         accounts.sign_out("nobody")
+
+
+def test_a_password_that_changes_during_a_log_in_leaves_no_session(identity, accounts, twins, hasher, monkeypatch):
+    user = accounts.create_user("alice", PASSWORD, Role.VIEWER)
+    matches = hasher.matches
+
+    def slow(password, password_hash):
+        found = matches(password, password_hash)
+        accounts.set_password("alice", "staple correct horse")
+        return found
+
+    monkeypatch.setattr(hasher, "matches", slow)
+    with pytest.raises(Unauthorized):
+        identity.login("alice", PASSWORD)
+    assert twins.sessions.revoke_all(user.id, datetime.now(UTC)) == 0

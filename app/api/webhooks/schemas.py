@@ -1,0 +1,78 @@
+"""Bodies of /api/v1/webhooks."""
+
+import marshmallow as ma
+
+from app.core.entities.webhooks import WebhookEvent
+
+EVENTS = [event.value for event in WebhookEvent]
+MOST_DELIVERIES = 100
+
+
+EVENT = ma.fields.String(validate=ma.validate.OneOf(EVENTS))
+HOW_MANY = ma.validate.Length(1, len(EVENTS))
+LENGTHS = ma.validate.Length(1, 2000)
+URL = {"description": "https, and a public address", "example": "https://hooks.example.com/llm"}
+
+
+class NewWebhookSchema(ma.Schema):
+    class Meta:
+        unknown = ma.RAISE
+
+    url = ma.fields.String(required=True, validate=LENGTHS, metadata=URL)
+    events = ma.fields.List(EVENT, load_default=EVENTS, validate=HOW_MANY)
+    enabled = ma.fields.Boolean(load_default=True, truthy={True}, falsy={False})
+
+
+class WebhookChangeSchema(ma.Schema):
+    """What is left out stays."""
+
+    class Meta:
+        unknown = ma.RAISE
+
+    url = ma.fields.String(validate=LENGTHS, metadata=URL)
+    events = ma.fields.List(EVENT, validate=HOW_MANY)
+    enabled = ma.fields.Boolean(truthy={True}, falsy={False})
+
+
+class WebhookSchema(ma.Schema):
+    id = ma.fields.String(metadata={"example": "wh-0123456789abcdef01234567"})
+    url = ma.fields.String()
+    events = ma.fields.List(ma.fields.String())
+    enabled = ma.fields.Boolean()
+    created_by = ma.fields.String()
+    created_at = ma.fields.AwareDateTime()
+    old_secret_until = ma.fields.AwareDateTime(
+        allow_none=True, metadata={"description": "until when the secret before the last rotation signs too"}
+    )
+
+
+class WebhookListSchema(ma.Schema):
+    data = ma.fields.List(ma.fields.Nested(WebhookSchema))
+
+
+class WebhookWithSecretSchema(WebhookSchema):
+    secret = ma.fields.String(metadata={"description": "shown this once", "example": "whsec_…"})
+
+
+class DeliverySchema(ma.Schema):
+    event_id = ma.fields.String(metadata={"description": "the header `webhook-id`, in every attempt"})
+    type = ma.fields.String(metadata={"example": "fine_tuning.job.succeeded"})
+    state = ma.fields.String(metadata={"enum": ["pending", "delivered", "failed"]})
+    attempts = ma.fields.Integer()
+    status = ma.fields.Integer(allow_none=True, metadata={"description": "HTTP's, that the last attempt got"})
+    error = ma.fields.String(allow_none=True, metadata={"description": "why the last attempt got none"})
+    created_at = ma.fields.AwareDateTime()
+    last_attempt_at = ma.fields.AwareDateTime(allow_none=True)
+    next_attempt_at = ma.fields.AwareDateTime(allow_none=True)
+    delivered_at = ma.fields.AwareDateTime(allow_none=True)
+
+
+class DeliveryListSchema(ma.Schema):
+    data = ma.fields.List(ma.fields.Nested(DeliverySchema))
+
+
+class DeliveryQuerySchema(ma.Schema):
+    class Meta:
+        unknown = ma.RAISE
+
+    limit = ma.fields.Integer(load_default=20, validate=ma.validate.Range(1, MOST_DELIVERIES))

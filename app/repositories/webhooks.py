@@ -1,0 +1,110 @@
+"""Webhooks and their outbox, in a SQL database."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from sqlalchemy import Engine, Select, delete, func, select
+
+from app.core.entities.webhooks import DELAYS, KEPT_FOR, Delivery, Outcome, Webhook
+from app.core.interfaces.webhooks import WebhookRepository
+from app.repositories.claiming import locked_project
+from app.repositories.database import Database
+from app.repositories.mapping import delivery_entity, delivery_row, webhook_entity, webhook_row
+from app.repositories.tables import WebhookDeliveryRow, WebhookRow
+from app.repositories.webhook_rules import after_attempt, check_room
+
+
+class SqlWebhookRepository(WebhookRepository):
+    def __init__(self, engine: Engine) -> None:
+        self._database = Database(engine)
+
+    def add(self, webhook: Webhook, most: int) -> None:
+        count = select(func.count()).select_from(WebhookRow).where(WebhookRow.project_id == webhook.project_id)
+        with self._database.write() as session:
+            locked_project(session, webhook.project_id)
+            check_room(session.scalar(count) or 0, most)
+            session.add(webhook_row(webhook))
+
+    def get(self, project_id: str, webhook_id: str) -> Webhook | None:
+        with self._database.read() as session:
+            row = session.scalar(_of_project(project_id, webhook_id))
+            return None if row is None else webhook_entity(row)
+
+    def list(self, project_id: str) -> Sequence[Webhook]:
+        query = select(WebhookRow).where(WebhookRow.project_id == project_id)
+        with self._database.read() as session:
+            rows = session.scalars(query.order_by(WebhookRow.created_at, WebhookRow.id))
+            return [webhook_entity(row) for row in rows]
+
+    def change(self, project_id: str, webhook_id: str, changes: Mapping[str, object]) -> Webhook | None:
+        with self._database.write() as session:
+            row = session.scalar(_of_project(project_id, webhook_id).with_for_update())
+            if row is None:
+                return None
+            for name, value in changes.items():
+                setattr(row, name, value)
+            return webhook_entity(row)
+
+    def remove(self, project_id: str, webhook_id: str) -> bool:
+        with self._database.write() as session:
+            row = session.scalar(_of_project(project_id, webhook_id).with_for_update())
+            if row is not None:
+                session.execute(delete(WebhookDeliveryRow).where(WebhookDeliveryRow.webhook_id == webhook_id))
+                session.delete(row)
+            return row is not None
+
+    def queue(self, delivery: Delivery) -> bool:
+        endpoint = _of_project(delivery.project_id, delivery.webhook_id)
+        with self._database.write() as session:
+            row = session.scalar(endpoint.with_for_update(read=True, key_share=True))
+            if row is not None:
+                session.add(delivery_row(delivery))
+            return row is not None
+
+    def deliveries(self, project_id: str, webhook_id: str, limit: int) -> Sequence[Delivery]:
+        row = WebhookDeliveryRow
+        query = select(row).where(row.project_id == project_id, row.webhook_id == webhook_id)
+        with self._database.read() as session:
+            rows = session.scalars(query.order_by(row.created_at.desc(), row.event_id).limit(limit))
+            return [delivery_entity(one) for one in rows]
+
+    def claim_due(self, now: datetime, most: int) -> Sequence[tuple[Webhook, Delivery]]:
+        row = WebhookDeliveryRow
+        due = row.next_attempt_at <= now
+        endpoints = (
+            select(row.webhook_id)
+            .join(WebhookRow, WebhookRow.id == row.webhook_id)
+            .where(due, WebhookRow.enabled)
+            .group_by(row.webhook_id)
+            .order_by(func.min(row.next_attempt_at))
+            .limit(most)
+        )
+        with self._database.read() as session:  # mostly there is none, and nobody's write has to wait for that
+            waiting = session.scalars(endpoints).all()
+        claimed = []
+        for webhook_id in waiting:
+            oldest = select(row).where(due, row.webhook_id == webhook_id).order_by(row.next_attempt_at).limit(1)
+            with self._database.write() as session:
+                found = session.scalar(oldest.with_for_update(skip_locked=True))
+                webhook = session.get(WebhookRow, webhook_id)
+                if found is not None and webhook is not None:
+                    found.attempts += 1
+                    found.last_attempt_at = now
+                    found.next_attempt_at = now + DELAYS[min(found.attempts, len(DELAYS)) - 1]
+                    claimed.append((webhook_entity(webhook), delivery_entity(found)))
+        return claimed
+
+    def finish(self, delivery: Delivery, outcome: Outcome, at: datetime) -> None:
+        row = WebhookDeliveryRow
+        is_over = (row.webhook_id == delivery.webhook_id, row.next_attempt_at.is_(None))
+        with self._database.write() as session:
+            key = (delivery.webhook_id, delivery.event_id)
+            found = session.get(row, key, with_for_update=True)
+            if found is not None and found.attempts == delivery.attempts:
+                for name, value in after_attempt(delivery, outcome, at).items():
+                    setattr(found, name, value)
+            session.execute(delete(row).where(*is_over, row.created_at < at - KEPT_FOR))
+
+
+def _of_project(project_id: str, webhook_id: str) -> Select[WebhookRow]:
+    return select(WebhookRow).where(WebhookRow.project_id == project_id, WebhookRow.id == webhook_id)
