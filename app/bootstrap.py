@@ -17,7 +17,7 @@ import yaml
 from app.config_files import load_pipeline_config, load_training_config, read_strategy_options
 from app.core.entities.datasets import DataLimits
 from app.core.entities.evaluation import MeasuredRun
-from app.core.entities.jobs import Limits
+from app.core.entities.limits import ProjectLimits
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import AppError
 from app.core.factories import ComponentFactory
@@ -150,6 +150,8 @@ COMPONENTS = ComponentFactory[Any](
         "passwords": "app.implementations.identity.passwords:Argon2Hasher",
         "tokens": "app.implementations.identity.tokens:JwtIssuer",
         "engine_places": "app.implementations.serving.places:EnginePlaces",
+        "rate_counter": "app.implementations.limits.counter:WindowCounter",
+        "read_rates": "app.implementations.limits.counter:read_rates",
         "usage_log": "app.implementations.monitoring.usage_log:BatchedUsageLog",
         "engine_client": "app.implementations.serving.engine_client:HttpEngineClient",
         "engine_admin": "app.implementations.serving.engine_admin:HttpEngineAdmin",
@@ -293,9 +295,11 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
     from app.core.services.identity import IdentityService
     from app.core.services.inference import InferenceService
     from app.core.services.lab import LabService
+    from app.core.services.limits import LimitService
     from app.core.services.model_management import ModelManagementService
     from app.core.services.monitoring import MonitoringService
     from app.core.services.projects import ProjectService
+    from app.core.services.rates import RateService, ServiceRates
     from app.core.services.served_models import ServedModelService
     from app.core.services.targets import Targets
     from app.core.services.training import TrainingService
@@ -361,7 +365,26 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
     )
 
     callers, passwords = RecentCallers(), COMPONENTS.create("passwords")
-    limits = Limits(settings.project_max_running, settings.project_max_queued)
+    limits = ProjectLimits(
+        running=settings.project_max_running,
+        queued=settings.project_max_queued,
+        requests=settings.project_max_requests,
+        tokens=settings.project_max_tokens,
+        storage_bytes=settings.project_max_bytes,
+        versions=settings.project_max_versions,
+    )
+    limit_service = LimitService(repository("jobs"), limits)
+    read_rates = COMPONENTS.load("read_rates")
+    rates = RateService(
+        COMPONENTS.create("rate_counter", redis_url=settings.redis_url),
+        limit_service,
+        ServiceRates(
+            requests=read_rates(settings.rate_limit, "requests"),
+            tokens=read_rates(settings.token_rate_limit, "tokens"),
+            log_ins=read_rates(settings.login_rate_limit, "login"),
+            attempts=read_rates(settings.login_account_rate_limit, "account"),
+        ),
+    )
     files = DatasetService(datasets=datasets, bases=bases)
     dataset_versions = DatasetVersionService(repository=repository("datasets"), library=library)
     return Services(
@@ -372,6 +395,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
             passwords=passwords,
             tokens=tokens,
             callers=callers,
+            rates=rates,
             token_seconds=settings.token_seconds,
             session_seconds=settings.session_seconds,
         ),
@@ -424,10 +448,12 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
         models=ModelManagementService(versions=repository("versions"), bases=bases),
         served_models=ServedModelService(repository("versions"), engines, settings.model_redirects),
         inference=InferenceService(
-            targets, engines, COMPONENTS.create("usage_log", repository=repository("usage"))
+            targets, engines, COMPONENTS.create("usage_log", repository=repository("usage")), rates
         ),
         engines=EngineService(repository("versions"), targets, engine_admin),
         usage=UsageService(repository("usage")),
+        limits=limit_service,
+        rates=rates,
         evaluation=EvaluationService(
             versions=repository("versions"),
             bases=bases,

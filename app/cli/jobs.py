@@ -137,10 +137,10 @@ def retry(task_id: str) -> None:
 @click.option("--queued", type=click.IntRange(0), help=_LIMIT.format("wait"))
 def limits(project: str, running: int | None, queued: int | None) -> None:
     """Show the limits of the project, or change them."""
-    training, operator = services().training, operator_in(project)
+    service, operator = services().limits, operator_in(project)
     given = {"running": running, "queued": queued}
-    training.change_limits(operator, {name: value or None for name, value in given.items() if value is not None})
-    found = training.limits(operator)
+    service.change(operator, {name: value or None for name, value in given.items() if value is not None})
+    found = service.limits(operator)
     for name, value in (("running", found.running), ("queued", found.queued)):
         click.echo(f"{name:8} {'any number' if value is None else value}")
 

@@ -22,7 +22,6 @@ _CODES = {
     408: ("request_timeout", "the request took too long to arrive"),
     413: ("body_too_large", "the body is larger than this service accepts"),
     415: ("unsupported_media_type", "send the body as Content-Type: application/json"),
-    429: ("rate_limited", "too many requests: wait for as many seconds as Retry-After says"),
 }
 
 

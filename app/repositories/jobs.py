@@ -16,10 +16,10 @@ from app.core.entities.jobs import (
     JobEvent,
     JobState,
     Lease,
-    Limits,
     Order,
     Progress,
 )
+from app.core.entities.limits import ProjectLimits
 from app.core.entities.metrics import MetricCurve
 from app.core.entities.models import ModelVersion
 from app.core.errors import Conflict
@@ -57,7 +57,7 @@ class SqlJobRepository(JobRepository):
     def __init__(self, engine: Engine) -> None:
         self._database = Database(engine)
 
-    def add(self, job: FineTuningJob, limits: Limits = NO_LIMITS) -> None:
+    def add(self, job: FineTuningJob, limits: ProjectLimits = NO_LIMITS) -> None:
         with self._database.write() as session:
             limits = project_limits(locked_project(session, job.project_id)).or_else(limits)
             if limits.queued is not None:
@@ -128,7 +128,7 @@ class SqlJobRepository(JobRepository):
         job_id: str | None = None,
         *,
         queues: Sequence[str] | None = None,
-        limits: Limits = NO_LIMITS,
+        limits: ProjectLimits = NO_LIMITS,
     ) -> Claim | None:
         with self._database.write() as session:
             if job_id is None:
@@ -234,15 +234,17 @@ class SqlJobRepository(JobRepository):
                 return None
             return _lose(row, LOST_WORKER, max_attempts, has_worker=False)
 
-    def limits(self, project_id: str) -> Limits | None:
+    def limits(self, project_id: str) -> ProjectLimits | None:
         with self._database.read() as session:
             project = session.get(ProjectRow, project_id)
             return None if project is None else project_limits(project)
 
-    def set_limits(self, project_id: str, limits: Limits) -> None:
+    def set_limits(self, project_id: str, limits: ProjectLimits) -> None:
         with self._database.write() as session:
             project = locked_project(session, project_id)
             project.max_running, project.max_queued = limits.running, limits.queued
+            project.max_requests, project.max_tokens = limits.requests, limits.tokens
+            project.max_bytes, project.max_versions = limits.storage_bytes, limits.versions
 
     def events(self, project_id: str, job_id: str, *, after: int = 0, limit: int = 100) -> Sequence[JobEvent]:
         of_job = (JobEventRow.project_id == project_id, JobEventRow.job_id == job_id)

@@ -16,10 +16,10 @@ from app.core.entities.jobs import (
     JobEvent,
     JobState,
     Lease,
-    Limits,
     Order,
     Progress,
 )
+from app.core.entities.limits import ProjectLimits
 from app.core.entities.metrics import MetricCurve, MetricPoint, point_of, reduced, surviving, width_for
 from app.core.entities.models import ModelVersion
 from app.core.errors import Conflict
@@ -83,7 +83,7 @@ class MemoryJobRepository(JobRepository):
         self._turns: dict[str, int] = {}  # of projects: the number of their last claim
 
     @locked
-    def add(self, job: FineTuningJob, limits: Limits = NO_LIMITS) -> None:
+    def add(self, job: FineTuningJob, limits: ProjectLimits = NO_LIMITS) -> None:
         check_room(self._count(job.project_id, WAITING_STATES), self._effective(job.project_id, limits))
         if job.dataset_id is not None:
             self._datasets.refer(job.project_id, job.dataset_id)
@@ -148,7 +148,7 @@ class MemoryJobRepository(JobRepository):
         job_id: str | None = None,
         *,
         queues: Sequence[str] | None = None,
-        limits: Limits = NO_LIMITS,
+        limits: ProjectLimits = NO_LIMITS,
     ) -> Claim | None:
         waiting = [kept for kept in self._kept.values() if kept.owner is None and kept.job.state in WAITING_STATES]
         if job_id is not None:
@@ -167,7 +167,7 @@ class MemoryJobRepository(JobRepository):
         kept.owner, kept.fence, kept.heartbeat, kept.lease_seconds = owner, kept.fence + 1, 0, lease_seconds
         return Claim(kept.job, kept.fence, owner, lease_seconds)
 
-    def _may_run(self, job: FineTuningJob, queues: Sequence[str] | None, limits: Limits) -> bool:
+    def _may_run(self, job: FineTuningJob, queues: Sequence[str] | None, limits: ProjectLimits) -> bool:
         if job.created_by is None or (queues is not None and job.queue not in queues):
             return False
         most = self._effective(job.project_id, limits).running
@@ -275,16 +275,16 @@ class MemoryJobRepository(JobRepository):
         return MetricCurve(width, reduced(counting, width))
 
     @locked
-    def limits(self, project_id: str) -> Limits | None:
+    def limits(self, project_id: str) -> ProjectLimits | None:
         return self._limits.get(project_id)
 
     @locked
-    def set_limits(self, project_id: str, limits: Limits) -> None:
+    def set_limits(self, project_id: str, limits: ProjectLimits) -> None:
         if project_id not in self._limits:
             raise no_project(project_id)
         self._limits[project_id] = limits
 
-    def _effective(self, project_id: str, otherwise: Limits) -> Limits:
+    def _effective(self, project_id: str, otherwise: ProjectLimits) -> ProjectLimits:
         return self._limits.get(project_id, NO_LIMITS).or_else(otherwise)
 
     def _count(self, project_id: str, states: Sequence[JobState]) -> int:

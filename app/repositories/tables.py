@@ -24,6 +24,10 @@ class ProjectRow(Base):
     created_at: Mapped[Time]
     max_running: Mapped[int | None]  # jobs that may train at once; None: what the settings say
     max_queued: Mapped[int | None]
+    max_requests: Mapped[int | None]  # a minute
+    max_tokens: Mapped[int | None] = mapped_column(BigInteger)  # a minute
+    max_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    max_versions: Mapped[int | None]
     last_turn: Mapped[int] = mapped_column(default=0)  # the number of its last claim, counted over all projects
 
 

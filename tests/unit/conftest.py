@@ -28,7 +28,7 @@ from app.core.entities.inference import (
     TokenCounts,
     TokenLogprob,
 )
-from app.core.entities.jobs import Limits
+from app.core.entities.limits import ProjectLimits
 from app.core.entities.models import ModelVersion
 from app.core.errors import Unavailable
 from app.core.interfaces.components import ArtifactStore, ChatTokenizer
@@ -45,6 +45,7 @@ from app.core.services.datasets import DatasetService
 from app.core.services.engines import EngineService
 from app.core.services.forecasting import Forecasts
 from app.core.services.identity import IdentityService
+from app.core.services.limits import LimitService
 from app.core.services.model_management import ModelManagementService
 from app.core.services.monitoring import MonitoringService
 from app.core.services.projects import ProjectService
@@ -68,6 +69,7 @@ from app.repositories.memory import (
 )
 from app.repositories.memory_identity import MemoryKeyRepository, MemorySessionRepository, MemoryUserRepository
 from app.repositories.memory_jobs import MemoryJobRepository
+from tests.rates import a_minute
 
 QUIET = "version: 1\ndisable_existing_loggers: false\n"
 OTHER_PROJECT = "other"
@@ -268,6 +270,8 @@ def services(quiet_settings: Settings, twins: Twins, tokens: JwtIssuer) -> Servi
     )
     files = DatasetService(datasets, bases)
     callers, passwords = RecentCallers(), Argon2Hasher()
+    limits = LimitService(twins.jobs, ProjectLimits(None, settings.project_max_queued))
+    rates = a_minute(limits=limits)
     dataset_versions = DatasetVersionService(
         twins.datasets, FolderDatasetLibrary(settings.data_dir, formats, DataLimits())
     )
@@ -279,6 +283,7 @@ def services(quiet_settings: Settings, twins: Twins, tokens: JwtIssuer) -> Servi
             passwords,
             tokens,
             callers,
+            rates,
             settings.token_seconds,
             settings.session_seconds,
         ),
@@ -297,7 +302,7 @@ def services(quiet_settings: Settings, twins: Twins, tokens: JwtIssuer) -> Servi
             forecasts,
             twins.datasets,
             settings.queues,
-            Limits(None, settings.project_max_queued),
+            ProjectLimits(None, settings.project_max_queued),
         ),
         dataset_versions=dataset_versions,
         data_preparation=DataPreparationService(
@@ -313,6 +318,8 @@ def services(quiet_settings: Settings, twins: Twins, tokens: JwtIssuer) -> Servi
         inference=cast("Any", twins.inference),
         engines=EngineService(twins.versions, Targets(twins.versions, bases, TwinArtifacts()), twins.engines),
         usage=UsageService(twins.usage),
+        limits=limits,
+        rates=rates,
         evaluation=unused,
         lab=unused,
         monitoring=MonitoringService(twins.database, twins.queue, cast("Any", TwinEngines()), twins.jobs),
@@ -321,13 +328,10 @@ def services(quiet_settings: Settings, twins: Twins, tokens: JwtIssuer) -> Servi
 
 @pytest.fixture(scope="session")
 def shared_app(tmp_path_factory: pytest.TempPathFactory) -> Flask:
-    """One for all tests: to document its routes costs a tenth of a second. Its limits are out of the way."""
+    """One for all tests: to document its routes costs a tenth of a second."""
     quiet = tmp_path_factory.mktemp("app") / "logging.yaml"
     quiet.write_text(QUIET)
-    many = "1000000 per minute"
-    return create_app(
-        load_settings(logging_file=quiet, rate_limit=many, login_rate_limit=many), cast("Any", object())
-    )
+    return create_app(load_settings(logging_file=quiet), cast("Any", object()))
 
 
 @pytest.fixture

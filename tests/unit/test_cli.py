@@ -12,7 +12,8 @@ import pytest
 
 from app.core.entities.identity import DEFAULT_PROJECT_ID, Role
 from app.core.entities.inference import AnswerOptions
-from app.core.entities.jobs import JobError, JobEvent, JobState, Limits, Progress
+from app.core.entities.jobs import JobError, JobEvent, JobState, Progress
+from app.core.entities.limits import ProjectLimits
 from app.core.entities.models import ModelVersion
 from app.core.errors import Fault, Unavailable
 
@@ -235,7 +236,7 @@ def test_metrics(flask, twins):
 def test_limits(flask, twins):
     assert flask("jobs", "limits")[1] == "running  any number\nqueued   1000\n"
     assert flask("jobs", "limits", "--running", "2", "--queued", "5")[1] == "running  2\nqueued   5\n"
-    assert twins.jobs.limits(DEFAULT_PROJECT_ID) == Limits(2, 5)
+    assert twins.jobs.limits(DEFAULT_PROJECT_ID) == ProjectLimits(2, 5)
     assert flask("jobs", "limits", "--running", "0")[1] == "running  any number\nqueued   5\n"
     flask("jobs", "limits", "--project", "other", "--running", "3")
     assert (twins.jobs.limits("other").running, twins.jobs.limits(DEFAULT_PROJECT_ID).running) == (3, None)

@@ -71,7 +71,7 @@ also in the header `X-Request-ID` and in the service's log.
 | 422 | `split_alias` | name one of its versions: training takes no draw |
 | 422 | `not_servable` | ask another version: the engine cannot serve this one, as the answer says |
 | 422 | `not_generative` | ask a model that writes text: this one tells labels |
-| 429 | `rate_limited` | wait for `Retry-After` seconds |
+| 429 | `rate_limited`, `tokens_used_up`, `too_many_attempts` | wait for `Retry-After` seconds |
 | 429 | `engine_busy` | too many requests wait for the engine: wait for `Retry-After` seconds |
 | 500 | `internal_error` | give the request id to the operator |
 | 503 | `unavailable`, `base_not_resident`, `engine_unavailable`, `base_model_missing` | try again later |
@@ -81,8 +81,9 @@ also in the header `X-Request-ID` and in the service's log.
 
 ## Rate limits
 
-{rate_limit} for each user over all routes, and {login_rate_limit} for each address at the log-in. The headers
-`RateLimit-Policy` and `RateLimit` say what is left (`r`) and when it starts anew (`t`, seconds).
+{rate_limit} for each API key, or user who has logged in, over all routes, and {login_rate_limit} for each address
+at the log-in. Answers of models count their tokens too, and a project may have rates for all of its callers together.
+The headers `RateLimit-Policy` and `RateLimit` list each: what is left (`r`) and when there is more (`t`, seconds).
 
 Prometheus reads `/metrics`: openly from this host, from elsewhere with the service's `METRICS_TOKEN`.
 """

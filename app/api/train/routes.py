@@ -25,7 +25,8 @@ from app.api.train.schemas import (
 )
 from app.core.entities.forecasts import Estimate
 from app.core.entities.identity import Role
-from app.core.entities.jobs import FineTuningJob, Limits
+from app.core.entities.jobs import FineTuningJob
+from app.core.entities.limits import ProjectLimits
 from app.core.services.training import JobPage
 from app.extensions import current_services
 from app.gateway.authentication import current_principal, require
@@ -206,13 +207,13 @@ def retry(task_id: str) -> FineTuningJob:
 @require(Role.VIEWER)
 @blueprint.response(200, LimitsSchema, example={"running": 2, "queued": 1000})
 @blueprint.errors()
-def limits() -> Limits:
+def limits() -> ProjectLimits:
     """See how many jobs the project may have
 
     The service's operator sets them. Between projects workers share fairly: the one with the fewest jobs in hand
     comes first.
     """
-    return current_services().training.limits(current_principal())
+    return current_services().limits.limits(current_principal())
 
 
 @blueprint.get("/<task_id>/events")

@@ -13,15 +13,15 @@ from app.core.entities.jobs import (
     JobEvent,
     JobState,
     Lease,
-    Limits,
     Order,
     Progress,
 )
+from app.core.entities.limits import ProjectLimits
 from app.core.entities.metrics import MetricCurve
 from app.core.entities.models import ModelAlias, ModelSummary, ModelVersion
 from app.core.entities.usage import Usage, UsageSum
 
-NO_LIMITS = Limits()
+NO_LIMITS = ProjectLimits()
 
 
 class JobRepository(ABC):
@@ -33,7 +33,7 @@ class JobRepository(ABC):
     """
 
     @abstractmethod
-    def add(self, job: FineTuningJob, limits: Limits = NO_LIMITS) -> None:
+    def add(self, job: FineTuningJob, limits: ProjectLimits = NO_LIMITS) -> None:
         """``NotFound`` (dataset_not_found) if the dataset that it names has been deleted meanwhile;
         ``TooMany`` (too_many_jobs) where as many of its project's wait as may."""
 
@@ -73,7 +73,7 @@ class JobRepository(ABC):
         job_id: str | None = None,
         *,
         queues: Sequence[str] | None = None,
-        limits: Limits = NO_LIMITS,
+        limits: ProjectLimits = NO_LIMITS,
     ) -> Claim | None:
         """Take a job that waits (to be validated or to run) and that nobody holds; None if none.
 
@@ -152,11 +152,11 @@ class JobRepository(ABC):
         """
 
     @abstractmethod
-    def limits(self, project_id: str) -> Limits | None:
+    def limits(self, project_id: str) -> ProjectLimits | None:
         """Those set for the project; None: no such project."""
 
     @abstractmethod
-    def set_limits(self, project_id: str, limits: Limits) -> None:
+    def set_limits(self, project_id: str, limits: ProjectLimits) -> None:
         """``NotFound`` (project_not_found)."""
 
     @abstractmethod

@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from app.core.services.identity import IdentityService
     from app.core.services.inference import InferenceService
     from app.core.services.lab import LabService
+    from app.core.services.limits import LimitService
     from app.core.services.model_management import ModelManagementService
     from app.core.services.monitoring import MonitoringService
     from app.core.services.projects import ProjectService
+    from app.core.services.rates import RateService
     from app.core.services.served_models import ServedModelService
     from app.core.services.training import TrainingService
     from app.core.services.usage import UsageService
@@ -43,6 +45,8 @@ class Services:
     inference: InferenceService
     engines: EngineService
     usage: UsageService
+    limits: LimitService
+    rates: RateService
     evaluation: EvaluationService
     monitoring: MonitoringService
     lab: LabService

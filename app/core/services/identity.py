@@ -14,6 +14,7 @@ from app.core.errors import Unauthorized, Unavailable
 from app.core.interfaces.identity import KeyRepository, SessionRepository, UserRepository
 from app.core.interfaces.operations import PasswordHasher, TokenIssuer
 from app.core.services.callers import RecentCallers
+from app.core.services.rates import RateService
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ class IdentityService:
         passwords: PasswordHasher,
         tokens: TokenIssuer,
         callers: RecentCallers,
+        rates: RateService,
         token_seconds: int,
         session_seconds: int,
     ) -> None:
@@ -40,6 +42,7 @@ class IdentityService:
         self._passwords = passwords
         self._tokens = tokens
         self._callers = callers
+        self._rates = rates
         self._token_seconds = token_seconds
         self._session_seconds = session_seconds
 
@@ -47,14 +50,16 @@ class IdentityService:
         """In that project, else in the user's first.
 
         ``Unauthorized`` (invalid_credentials), after the same work whether or not there is such a user; once the
-        password is known to be right, not_a_member.
+        password is known to be right, not_a_member. ``TooMany`` (too_many_attempts), whether or not there is one.
         """
+        self._rates.attempt(username)
         decoy = self._decoy
         user = self._users.by_username(username) if USERNAME.fullmatch(username) else None
         matches = self._passwords.matches(password, user.password_hash if user else decoy)
         memberships = self._users.memberships(user.id) if user and matches else ()
         if user is None or not memberships:
             raise Unauthorized("the username or the password is wrong", code="invalid_credentials")
+        self._rates.forgive(username)
         project = project_id or memberships[0].project_id
         if project not in {membership.project_id for membership in memberships}:
             raise Unauthorized(f"{username} is no member of a project {project[:80]}", code="not_a_member")

@@ -16,6 +16,7 @@ from app.core.entities.identity import Principal, Role
 from app.core.entities.models import ModelAlias, ModelVersion
 from app.core.services.inference import InferenceService
 from app.core.services.targets import Targets
+from tests.rates import a_minute
 from tests.unit.conftest import SOUND_ROWS, TwinArtifacts
 
 VERBS = ("get", "post", "put", "patch", "delete")
@@ -27,7 +28,7 @@ NOW = datetime(2026, 3, 3, tzinfo=UTC)
 def inference(app, services, twins, monkeypatch):
     """The real one, as far as the look for the model; there is no engine behind."""
     targets = Targets(twins.versions, services.models._bases, TwinArtifacts())
-    real = InferenceService(targets, cast("Any", None), cast("Any", None))
+    real = InferenceService(targets, cast("Any", None), cast("Any", None), a_minute())
     monkeypatch.setitem(app.extensions, "services", replace(services, inference=real))
 
 

@@ -34,6 +34,7 @@ from app.core.interfaces.operations import EngineClient, UsageLog
 from app.core.services.inference import InferenceService
 from app.core.services.targets import Targets
 from app.repositories.memory import MemoryModelVersionRepository
+from tests.rates import a_minute
 
 ASKER = Principal("u1", "ada", "default", Role.VIEWER)
 
@@ -200,7 +201,7 @@ def usage() -> KeptUsage:
 
 @pytest.fixture
 def service(versions: MemoryModelVersionRepository, engines: MemoryEngines, usage: KeptUsage) -> InferenceService:
-    return InferenceService(Targets(versions, MemoryBases(), MemoryArtifacts()), engines, usage)
+    return InferenceService(Targets(versions, MemoryBases(), MemoryArtifacts()), engines, usage, a_minute())
 
 
 def test_without_a_model_the_first_resident_base_answers(
@@ -221,7 +222,9 @@ def test_without_a_model_the_first_resident_base_answers(
 
 
 def test_without_a_model_and_without_an_engine(versions: MemoryModelVersionRepository) -> None:
-    lonely = InferenceService(Targets(versions, MemoryBases(), MemoryArtifacts()), MemoryEngines(), KeptUsage())
+    lonely = InferenceService(
+        Targets(versions, MemoryBases(), MemoryArtifacts()), MemoryEngines(), KeptUsage(), a_minute()
+    )
     with pytest.raises(Unavailable) as caught:
         ask(lonely)
     assert caught.value.code == "base_not_resident"
@@ -341,7 +344,9 @@ def test_what_is_no_reference_is_refused(service: InferenceService) -> None:
 
 def test_reasoning_is_told_apart(versions: MemoryModelVersionRepository) -> None:
     thinking = MemoryEngines("tiny", text="hm</think>42")
-    service = InferenceService(Targets(versions, MemoryBases(), MemoryArtifacts()), thinking, KeptUsage())
+    service = InferenceService(
+        Targets(versions, MemoryBases(), MemoryArtifacts()), thinking, KeptUsage(), a_minute()
+    )
     answer = ask(service)
     assert answer.first == Answer("42", "hm", "stop")
 
@@ -396,7 +401,9 @@ def test_a_stream_tells_reasoning_apart(
 ) -> None:
     monkeypatch.setattr(LetterTokenizer, "opens_thinking", True)
     thinking = MemoryEngines("tiny", text="h </think>\n42")
-    service = InferenceService(Targets(versions, MemoryBases(), MemoryArtifacts()), thinking, KeptUsage())
+    service = InferenceService(
+        Targets(versions, MemoryBases(), MemoryArtifacts()), thinking, KeptUsage(), a_minute()
+    )
     stream = service.stream(ASKER, CHAT)
     assert (stream.model, len(thinking.asked)) == ("tiny", 1)
     pieces = list(stream)

@@ -1,0 +1,54 @@
+"""What projects may have."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+
+from app.core.entities.identity import Principal
+from app.core.entities.limits import ProjectLimits
+from app.core.errors import NotFound, Unavailable
+from app.core.interfaces.storage import JobRepository
+
+SECONDS = 2.0  # that the limits of a project are kept for its requests
+MOST = 10_000
+
+
+class LimitService:
+    """``otherwise`` holds where a project's own limits say nothing."""
+
+    def __init__(self, jobs: JobRepository, otherwise: ProjectLimits) -> None:
+        self._jobs = jobs
+        self._otherwise = otherwise
+        self._recent: dict[str, tuple[float, ProjectLimits]] = {}
+
+    def limits(self, principal: Principal) -> ProjectLimits:
+        """Of the principal's project, as they hold now."""
+        return self._own(principal.project_id).or_else(self._otherwise)
+
+    def change(self, principal: Principal, changes: Mapping[str, int | None]) -> None:
+        """Fields of ProjectLimits, for all that comes from now on; None: what the service's settings say."""
+        if changes:
+            self._jobs.set_limits(principal.project_id, replace(self._own(principal.project_id), **changes))
+            self._recent.clear()
+
+    def recent(self, principal: Principal) -> ProjectLimits:
+        """As they were some seconds ago, without a look into the database for each request."""
+        until, found = self._recent.get(principal.project_id, (0.0, None))
+        if found is None or time.monotonic() >= until:
+            now = time.monotonic()
+            try:
+                own = self._jobs.limits(principal.project_id) or ProjectLimits()
+                found = own.or_else(self._otherwise)
+            except Unavailable:  # of the database: what held is better than nothing
+                if found is None:
+                    raise
+            if len(self._recent) >= MOST:
+                self._recent.clear()
+            self._recent[principal.project_id] = now + SECONDS, found
+        return found
+
+    def _own(self, project_id: str) -> ProjectLimits:
+        own = self._jobs.limits(project_id)
+        if own is None:
+            raise NotFound("there is no such project", code="project_not_found")
+        return own
