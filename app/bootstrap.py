@@ -130,6 +130,7 @@ REPOSITORIES = ComponentFactory[Any](
         "sessions": "app.repositories.sessions:SqlSessionRepository",
         "datasets": "app.repositories.datasets:SqlDatasetRepository",
         "usage": "app.repositories.usage:SqlUsageRepository",
+        "kept_requests": "app.repositories.idempotency:SqlIdempotencyRepository",
         "health": "app.repositories.database:SqlDatabaseHealth",
     },
 )
@@ -292,6 +293,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
     from app.core.services.evaluation import EvaluationService
     from app.core.services.execution import ExecutionService
     from app.core.services.forecasting import Forecasts
+    from app.core.services.idempotency import IdempotencyService
     from app.core.services.identity import IdentityService
     from app.core.services.inference import InferenceService
     from app.core.services.lab import LabService
@@ -454,6 +456,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
         usage=UsageService(repository("usage")),
         limits=limit_service,
         rates=rates,
+        idempotency=IdempotencyService(repository("kept_requests"), settings.idempotency_seconds),
         evaluation=EvaluationService(
             versions=repository("versions"),
             bases=bases,

@@ -105,6 +105,7 @@ class Settings(BaseSettings):
     project_max_tokens: int | None = Field(None, ge=1)  # and tokens
     project_max_bytes: int | None = Field(None, ge=1)  # of its datasets and published versions
     project_max_versions: int | None = Field(None, ge=1)  # that it has published
+    idempotency_seconds: int = Field(86_400, ge=60)  # that the answer to a request with a key is kept
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 

@@ -26,12 +26,12 @@ _CODES = {
 
 
 def init_errors(app: Flask) -> None:
-    app.register_error_handler(AppError, _from_app_error)
-    app.register_error_handler(HTTPException, _from_http_exception)
+    app.register_error_handler(AppError, from_app_error)
+    app.register_error_handler(HTTPException, from_http_exception)
     app.register_error_handler(Exception, _from_exception)
 
 
-def _from_app_error(error: AppError) -> Response:
+def from_app_error(error: AppError) -> Response:
     headers = {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
@@ -40,7 +40,7 @@ def _from_app_error(error: AppError) -> Response:
     return _answer(error.status, error.code, error.message, error.faults, headers)
 
 
-def _from_http_exception(error: HTTPException) -> Response:
+def from_http_exception(error: HTTPException) -> Response:
     status = error.code or 500
     if status < 400:  # a redirect
         return current_app.make_response(error)

@@ -82,6 +82,22 @@ class SessionRow(Base):
     revoked_at: Mapped[Time | None]
 
 
+class KeptRequestRow(Base):
+    """A request under an Idempotency-Key; ``status`` is null while it is being done."""
+
+    __tablename__ = "kept_requests"
+    __table_args__ = (Index(None, "project_id", "expires_at"),)  # sweep
+
+    id: Mapped[Id]
+    project_id: Mapped[Str] = mapped_column(ForeignKey("projects.id"))
+    fingerprint: Mapped[Str]
+    holder: Mapped[Str]
+    expires_at: Mapped[Time]
+    status: Mapped[int | None]
+    headers: Mapped[JsonObject]
+    body: Mapped[Str | None]  # null: it had a secret
+
+
 class DatasetRow(Base):
     __tablename__ = "datasets"
     __table_args__ = (

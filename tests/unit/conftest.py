@@ -44,6 +44,7 @@ from app.core.services.dataset_versions import DatasetVersionService
 from app.core.services.datasets import DatasetService
 from app.core.services.engines import EngineService
 from app.core.services.forecasting import Forecasts
+from app.core.services.idempotency import IdempotencyService
 from app.core.services.identity import IdentityService
 from app.core.services.limits import LimitService
 from app.core.services.model_management import ModelManagementService
@@ -67,6 +68,7 @@ from app.repositories.memory import (
     MemoryModelVersionRepository,
     MemoryUsageRepository,
 )
+from app.repositories.memory_idempotency import MemoryIdempotencyRepository
 from app.repositories.memory_identity import MemoryKeyRepository, MemorySessionRepository, MemoryUserRepository
 from app.repositories.memory_jobs import MemoryJobRepository
 from tests.rates import a_minute
@@ -222,6 +224,7 @@ class Twins:
     sessions: MemorySessionRepository = field(default_factory=MemorySessionRepository)
     versions: MemoryModelVersionRepository = field(default_factory=MemoryModelVersionRepository)
     datasets: MemoryDatasetRepository = field(default_factory=MemoryDatasetRepository)
+    kept_requests: MemoryIdempotencyRepository = field(default_factory=MemoryIdempotencyRepository)
     usage: MemoryUsageRepository = field(default_factory=MemoryUsageRepository)
     database: TwinDatabase = field(default_factory=TwinDatabase)
     queue: TwinQueue = field(default_factory=TwinQueue)
@@ -320,6 +323,7 @@ def services(quiet_settings: Settings, twins: Twins, tokens: JwtIssuer) -> Servi
         usage=UsageService(twins.usage),
         limits=limits,
         rates=rates,
+        idempotency=IdempotencyService(twins.kept_requests, settings.idempotency_seconds),
         evaluation=unused,
         lab=unused,
         monitoring=MonitoringService(twins.database, twins.queue, cast("Any", TwinEngines()), twins.jobs),

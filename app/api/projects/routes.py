@@ -14,6 +14,7 @@ from app.api.projects.schemas import (
 from app.core.entities.identity import Member, Project, Role
 from app.extensions import current_services
 from app.gateway.authentication import current_principal, require
+from app.gateway.idempotency import creates
 from app.gateway.openapi import Blueprint
 
 projects = Blueprint("projects", __name__, url_prefix="/api/v1/projects", description="Projects")
@@ -38,6 +39,7 @@ def list_projects() -> dict[str, Any]:
 
 @projects.post("")
 @require(Role.OPERATOR)
+@creates()
 @projects.arguments(NewProjectSchema, example={"id": "support", "admin": "alice"})
 @projects.response(201, ProjectSchema, example=PROJECT)
 @projects.errors(400, 404, 409)
@@ -83,6 +85,7 @@ def remove_member(username: str) -> None:
 
 @members.post("/service-accounts")
 @require(Role.ADMIN)
+@creates()
 @members.arguments(ServiceAccountSchema, example={"name": "ci", "role": "developer"})
 @members.response(201, MemberSchema, example=SERVICE)
 @members.errors(400, 409)

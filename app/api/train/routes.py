@@ -30,6 +30,7 @@ from app.core.entities.limits import ProjectLimits
 from app.core.services.training import JobPage
 from app.extensions import current_services
 from app.gateway.authentication import current_principal, require
+from app.gateway.idempotency import creates
 from app.gateway.openapi import Blueprint
 from app.gateway.streams import current_streams
 
@@ -101,6 +102,7 @@ data: {"task_id": "ftjob-0123456789abcdef01234567", "status": "succeeded", "erro
 
 @blueprint.post("")
 @require(Role.DEVELOPER)
+@creates()
 @blueprint.arguments(TrainSchema, example=EXAMPLE)
 @blueprint.response(202, AcceptedSchema, example=ACCEPTED)
 @blueprint.errors(400, 404, 413)
@@ -192,6 +194,7 @@ def resume(task_id: str) -> FineTuningJob:
 
 @blueprint.post("/<task_id>/retry")
 @require(Role.DEVELOPER)
+@creates()
 @blueprint.response(202, AcceptedSchema, example=ACCEPTED)
 @blueprint.errors(404, 409, 422)
 def retry(task_id: str) -> FineTuningJob:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from app.core.services.engines import EngineService
     from app.core.services.evaluation import EvaluationService
     from app.core.services.execution import ExecutionService
+    from app.core.services.idempotency import IdempotencyService
     from app.core.services.identity import IdentityService
     from app.core.services.inference import InferenceService
     from app.core.services.lab import LabService
@@ -47,6 +48,7 @@ class Services:
     usage: UsageService
     limits: LimitService
     rates: RateService
+    idempotency: IdempotencyService
     evaluation: EvaluationService
     monitoring: MonitoringService
     lab: LabService

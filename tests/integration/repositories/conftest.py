@@ -17,6 +17,7 @@ from app.core.entities.models import ModelVersion
 from app.core.interfaces.identity import KeyRepository, SessionRepository, UserRepository
 from app.core.interfaces.storage import (
     DatasetRepository,
+    IdempotencyRepository,
     JobRepository,
     ModelVersionRepository,
     UsageRepository,
@@ -24,12 +25,14 @@ from app.core.interfaces.storage import (
 from app.repositories.api_keys import SqlKeyRepository
 from app.repositories.database import Database, configure_engine, migrate_empty
 from app.repositories.datasets import SqlDatasetRepository
+from app.repositories.idempotency import SqlIdempotencyRepository
 from app.repositories.jobs import SqlJobRepository
 from app.repositories.memory import (
     MemoryDatasetRepository,
     MemoryModelVersionRepository,
     MemoryUsageRepository,
 )
+from app.repositories.memory_idempotency import MemoryIdempotencyRepository
 from app.repositories.memory_identity import MemoryKeyRepository, MemorySessionRepository, MemoryUserRepository
 from app.repositories.memory_jobs import MemoryJobRepository
 from app.repositories.model_versions import SqlModelVersionRepository
@@ -51,6 +54,7 @@ class Repositories:
     usage: UsageRepository
     keys: KeyRepository
     sessions: SessionRepository
+    kept_requests: IdempotencyRepository
 
     def claim(self, job_id: str | None = None) -> int:
         """The fence of a claim that must succeed."""
@@ -110,6 +114,7 @@ def repositories(request: pytest.FixtureRequest, open_engine: Callable[[str], En
             MemoryUsageRepository(),
             MemoryKeyRepository(),
             MemorySessionRepository(),
+            MemoryIdempotencyRepository(),
         )
     return _over_sql(open_engine(request.param))
 
@@ -126,6 +131,7 @@ def _over_sql(engine: Engine) -> Repositories:
         SqlUsageRepository(engine),
         SqlKeyRepository(engine),
         SqlSessionRepository(engine),
+        SqlIdempotencyRepository(engine),
     )
 
 

@@ -43,6 +43,7 @@ TENANT_DATA = [
     "dataset_tags",
     "api_keys",
     "sessions",
+    "kept_requests",
 ]
 MIGRATE = """
 import sys
