@@ -388,7 +388,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
         ),
     )
     files = DatasetService(datasets=datasets, bases=bases)
-    dataset_versions = DatasetVersionService(repository=repository("datasets"), library=library)
+    dataset_versions = DatasetVersionService(repository("datasets"), library, limits)
     return Services(
         identity=IdentityService(
             users=repository("users"),

@@ -47,9 +47,9 @@ ROUTES: Mapping[Scope, Mapping[Role, Sequence[str]]] = {
             *("auth.whoami", "auth.logout", "projects.list_projects"),
             *("keys.list_keys", "keys.create_key", "keys.revoke_key"),
         ),
-        Role.DEVELOPER: ("members.list_members",),
+        Role.DEVELOPER: ("members.list_members", "projects.show_limits"),
         Role.ADMIN: ("members.set_role", "members.remove_member", "members.create_service_account"),
-        Role.OPERATOR: ("projects.create_project", "users.list_users", "users.create_user"),
+        Role.OPERATOR: ("projects.create_project", "projects.set_limits", "users.list_users", "users.create_user"),
     },
 }
 

@@ -19,7 +19,7 @@ from app.core.entities.jobs import (
     Order,
     Progress,
 )
-from app.core.entities.limits import ProjectLimits
+from app.core.entities.limits import ProjectLimits, ProjectUse
 from app.core.entities.metrics import MetricCurve
 from app.core.entities.models import ModelVersion
 from app.core.errors import Conflict
@@ -48,6 +48,8 @@ from app.repositories.job_rules import (
     unknown_page,
 )
 from app.repositories.mapping import error_json, event_entity, event_row, job_entity, job_row, version_row
+from app.repositories.quota_rules import ONE_VERSION
+from app.repositories.quotas import keep_quotas, use_of
 from app.repositories.tables import DatasetRow, JobEventRow, JobRow, ModelVersionRow, ProjectRow
 
 
@@ -62,6 +64,7 @@ class SqlJobRepository(JobRepository):
             limits = project_limits(locked_project(session, job.project_id)).or_else(limits)
             if limits.queued is not None:
                 check_room(count_jobs(session, job.project_id, WAITING_STATES), limits)
+            keep_quotas(session, job.project_id, limits, ONE_VERSION)
             if job.dataset_id is not None and not _keep_dataset(session, job.project_id, job.dataset_id):
                 raise no_dataset(job.dataset_id)
             session.add(job_row(job))
@@ -209,12 +212,18 @@ class SqlJobRepository(JobRepository):
             return _lose(_held(session, job_id, fence), error, max_attempts, has_worker=True)
 
     def succeed(
-        self, job_id: str, fence: int, version: ModelVersion, metrics: Mapping[str, object]
+        self,
+        job_id: str,
+        fence: int,
+        version: ModelVersion,
+        metrics: Mapping[str, object],
+        limits: ProjectLimits = NO_LIMITS,
     ) -> ModelVersion:
         with self._database.write() as session:
             row = _held(session, job_id, fence)
             if (version.project_id, version.job_id) != (row.project_id, row.id):
                 raise Conflict("a job publishes under its own id, in its own project")
+            keep_quotas(session, row.project_id, limits, ProjectUse(storage_bytes=version.size, versions=1))
             _move(row, JobState.SUCCEEDED)
             numbered = replace(version, number=_next_number(session, row.project_id, version.name))
             session.add(version_row(numbered))
@@ -233,6 +242,10 @@ class SqlJobRepository(JobRepository):
             if row is None or row.owner is None or (row.fence, row.heartbeat) != (lease.fence, lease.heartbeat):
                 return None
             return _lose(row, LOST_WORKER, max_attempts, has_worker=False)
+
+    def use(self, project_id: str) -> ProjectUse:
+        with self._database.read() as session:
+            return use_of(session, project_id)
 
     def limits(self, project_id: str) -> ProjectLimits | None:
         with self._database.read() as session:

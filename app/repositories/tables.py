@@ -239,6 +239,7 @@ class ModelVersionRow(Base):
     created_at: Mapped[Time]
     base_digest: Mapped[Str | None]
     pinned: Mapped[bool] = mapped_column(default=False)
+    size: Mapped[int] = mapped_column(BigInteger, default=0)
 
 
 class ModelAliasRow(Base):

@@ -33,7 +33,7 @@ from app.core.entities.models import ModelVersion
 from app.core.errors import Unavailable
 from app.core.interfaces.components import ArtifactStore, ChatTokenizer
 from app.core.interfaces.operations import EngineAdmin, JobQueue
-from app.core.interfaces.storage import DatabaseHealth
+from app.core.interfaces.storage import NO_LIMITS, DatabaseHealth
 from app.core.services import Services
 from app.core.services.accounts import AccountService
 from app.core.services.answer_stream import AnswerStream
@@ -276,7 +276,7 @@ def services(quiet_settings: Settings, twins: Twins, tokens: JwtIssuer) -> Servi
     limits = LimitService(twins.jobs, ProjectLimits(None, settings.project_max_queued))
     rates = a_minute(limits=limits)
     dataset_versions = DatasetVersionService(
-        twins.datasets, FolderDatasetLibrary(settings.data_dir, formats, DataLimits())
+        twins.datasets, FolderDatasetLibrary(settings.data_dir, formats, DataLimits()), NO_LIMITS
     )
     return Services(
         identity=IdentityService(

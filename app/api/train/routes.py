@@ -216,7 +216,8 @@ def limits() -> ProjectLimits:
     The service's operator sets them. Between projects workers share fairly: the one with the fewest jobs in hand
     comes first.
     """
-    return current_services().limits.limits(current_principal())
+    principal = current_principal()
+    return current_services().limits.report(principal, principal.project_id).limits
 
 
 @blueprint.get("/<task_id>/events")

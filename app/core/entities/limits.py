@@ -25,6 +25,25 @@ class ProjectLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class ProjectUse:
+    """What a project has of what is limited."""
+
+    running: int = 0
+    queued: int = 0
+    storage_bytes: int = 0
+    versions: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LimitReport:
+    """``limits`` as they hold: the project's ``own``, else the service's."""
+
+    limits: ProjectLimits
+    own: ProjectLimits
+    used: ProjectUse
+
+
+@dataclass(frozen=True, slots=True)
 class Rate:
     """So many in so many seconds; ``name`` is what clients read in the headers."""
 

@@ -17,7 +17,7 @@ from app.core.entities.jobs import (
     Order,
     Progress,
 )
-from app.core.entities.limits import ProjectLimits
+from app.core.entities.limits import ProjectLimits, ProjectUse
 from app.core.entities.metrics import MetricCurve
 from app.core.entities.models import ModelAlias, ModelSummary, ModelVersion
 from app.core.entities.usage import Usage, UsageSum
@@ -36,7 +36,8 @@ class JobRepository(ABC):
     @abstractmethod
     def add(self, job: FineTuningJob, limits: ProjectLimits = NO_LIMITS) -> None:
         """``NotFound`` (dataset_not_found) if the dataset that it names has been deleted meanwhile;
-        ``TooMany`` (too_many_jobs) where as many of its project's wait as may."""
+        ``TooMany`` (too_many_jobs) where as many of its project's wait as may; ``Forbidden`` (quota_exceeded)
+        where the version that it is to publish would have no room."""
 
     @abstractmethod
     def get(self, project_id: str, job_id: str) -> FineTuningJob | None: ...
@@ -137,9 +138,17 @@ class JobRepository(ABC):
 
     @abstractmethod
     def succeed(
-        self, job_id: str, fence: int, version: ModelVersion, metrics: Mapping[str, object]
+        self,
+        job_id: str,
+        fence: int,
+        version: ModelVersion,
+        metrics: Mapping[str, object],
+        limits: ProjectLimits = NO_LIMITS,
     ) -> ModelVersion:
-        """SUCCEEDED and its published version in one transaction; the answer carries the version's number."""
+        """SUCCEEDED and its published version in one transaction; the answer carries the version's number.
+
+        ``Forbidden`` (quota_exceeded), and nothing is changed, where the project has no room for it.
+        """
 
     @abstractmethod
     def leases(self) -> Sequence[Lease]:
@@ -151,6 +160,10 @@ class JobRepository(ABC):
 
         Then as ``give_up``; but a job of the foreground has no other worker: FAILED (``interrupted``).
         """
+
+    @abstractmethod
+    def use(self, project_id: str) -> ProjectUse:
+        """What it has of what is limited."""
 
     @abstractmethod
     def limits(self, project_id: str) -> ProjectLimits | None:
@@ -217,12 +230,13 @@ class DatasetRepository(ABC):
     """Datasets, their versions, which never change, and tags, which move."""
 
     @abstractmethod
-    def add(self, dataset: Dataset, version: DatasetVersion) -> DatasetVersion:
-        """With its first version. ``Conflict`` (dataset_name_taken)."""
+    def add(self, dataset: Dataset, version: DatasetVersion, limits: ProjectLimits = NO_LIMITS) -> DatasetVersion:
+        """With its first version. ``Conflict`` (dataset_name_taken), ``Forbidden`` (quota_exceeded)."""
 
     @abstractmethod
-    def add_version(self, version: DatasetVersion) -> DatasetVersion:
-        """The answer carries the next number. ``NotFound`` (dataset_not_found) if the dataset is gone."""
+    def add_version(self, version: DatasetVersion, limits: ProjectLimits = NO_LIMITS) -> DatasetVersion:
+        """The answer carries the next number. ``NotFound`` (dataset_not_found) if the dataset is gone,
+        ``Forbidden`` (quota_exceeded)."""
 
     @abstractmethod
     def get(self, project_id: str, dataset_id: str) -> DatasetSummary | None: ...

@@ -223,6 +223,7 @@ class ExecutionService:
             self._poll_seconds,
             self._drain_seconds,
             self._max_attempts,
+            self._limits,
             on_event,
         )
         attempt.run(job_file, run_folder)

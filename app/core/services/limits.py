@@ -4,8 +4,8 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 
-from app.core.entities.identity import Principal
-from app.core.entities.limits import ProjectLimits
+from app.core.entities.identity import Principal, Role
+from app.core.entities.limits import LimitReport, ProjectLimits
 from app.core.errors import NotFound, Unavailable
 from app.core.interfaces.storage import JobRepository
 
@@ -21,15 +21,17 @@ class LimitService:
         self._otherwise = otherwise
         self._recent: dict[str, tuple[float, ProjectLimits]] = {}
 
-    def limits(self, principal: Principal) -> ProjectLimits:
-        """Of the principal's project, as they hold now."""
-        return self._own(principal.project_id).or_else(self._otherwise)
+    def report(self, principal: Principal, project_id: str) -> LimitReport:
+        """``NotFound`` (project_not_found) for another project too, but for an operator."""
+        own = self._own(principal, project_id)
+        return LimitReport(own.or_else(self._otherwise), own, self._jobs.use(project_id))
 
-    def change(self, principal: Principal, changes: Mapping[str, int | None]) -> None:
+    def change(self, principal: Principal, project_id: str, changes: Mapping[str, int | None]) -> LimitReport:
         """Fields of ProjectLimits, for all that comes from now on; None: what the service's settings say."""
         if changes:
-            self._jobs.set_limits(principal.project_id, replace(self._own(principal.project_id), **changes))
+            self._jobs.set_limits(project_id, replace(self._own(principal, project_id), **changes))
             self._recent.clear()
+        return self.report(principal, project_id)
 
     def recent(self, principal: Principal) -> ProjectLimits:
         """As they were some seconds ago, without a look into the database for each request."""
@@ -47,8 +49,9 @@ class LimitService:
             self._recent[principal.project_id] = now + SECONDS, found
         return found
 
-    def _own(self, project_id: str) -> ProjectLimits:
-        own = self._jobs.limits(project_id)
+    def _own(self, principal: Principal, project_id: str) -> ProjectLimits:
+        is_seen = project_id == principal.project_id or principal.role.covers(Role.OPERATOR)
+        own = self._jobs.limits(project_id) if is_seen else None
         if own is None:
-            raise NotFound("there is no such project", code="project_not_found")
+            raise NotFound(f"there is no project {project_id[:80]!r}", code="project_not_found")
         return own

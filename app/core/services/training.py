@@ -83,7 +83,7 @@ class TrainingService:
 
         ``overrides`` has the keys of TrainingConfig, flat or under ``model``, with JSON's own types. ``Invalid``
         with every fault of the config, the names in it and the data; ``TooMany`` (too_many_jobs) where as many
-        of the project's wait as may; then nothing is saved.
+        of the project's wait as may, ``Forbidden`` (quota_exceeded); then nothing is saved.
         """
         return self._submit(principal, overrides, priority=priority, queue=queue)
 

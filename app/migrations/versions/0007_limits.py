@@ -19,6 +19,7 @@ COLUMNS = {
 def upgrade() -> None:
     for name, kind in COLUMNS.items():
         op.add_column("projects", sa.Column(name, kind, nullable=True))
+    op.add_column("model_versions", sa.Column("size", sa.BigInteger(), nullable=False, server_default="0"))
     op.create_table(
         "kept_requests",
         sa.Column("id", sa.String(), nullable=False),
@@ -39,5 +40,6 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("kept_requests")
+    op.drop_column("model_versions", "size")
     for name in reversed(COLUMNS):
         op.drop_column("projects", name)
