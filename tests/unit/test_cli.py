@@ -113,7 +113,7 @@ def test_usage_errors(flask, words):
         *[("users",), ("users", "create"), ("users", "list")],
         *[("train",), ("train", "submit"), ("train", "estimate"), ("jobs",)],
         *[("jobs", verb) for verb in ("list", "show", "events", "logs", "cancel", "pause", "resume", "retry")],
-        *[("jobs", "limits"), ("jobs", "metrics")],
+        *[("jobs", "metrics"), ("projects", "limits")],
         *[("models",), ("models", "list"), ("models", "show"), ("models", "pull"), ("predict",), ("chat",)],
         *[("models", "alias"), ("models", "unalias")],
         *[("lab",), ("lab", "train"), ("lab", "eval"), ("lab", "chat"), ("lab", "demo")],

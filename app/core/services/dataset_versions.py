@@ -51,7 +51,10 @@ class DatasetDiff:
 
 
 class DatasetVersionService:
-    """``limits`` hold for projects that have none of their own. ``Forbidden`` (quota_exceeded) for what finds no room."""
+    """``limits`` hold for projects that have none of their own.
+
+    What makes a version raises ``Forbidden`` (quota_exceeded) where the project has no room for it.
+    """
 
     def __init__(self, repository: DatasetRepository, library: DatasetLibrary, limits: ProjectLimits) -> None:
         self._repository = repository
