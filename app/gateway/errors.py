@@ -77,7 +77,7 @@ def _answer(
     response.headers.update(headers or {})
     if not openai:
         response.content_type = "application/problem+json"
-    elif status == 409:
+    elif status == 409 and "Retry-After" not in response.headers:
         response.headers["X-Should-Retry"] = "false"  # OpenAI's client would ask again, twice
     return response
 
