@@ -14,7 +14,7 @@ from tests.unit.conftest import SOUND_ROWS
 
 # Every other POST makes something: whoever adds one decides.
 MAKE_NOTHING = {
-    *("auth.token", "auth.refresh", "auth.logout", "datasets.validate", "train.estimate", "engines.load_adapter"),
+    *("auth.token", "auth.refresh", "auth.logout", "datasets.validate", "train.estimate"),
     *("train.cancel", "train.pause", "train.resume", "infer.predict", "infer.chat"),
     *("openai_answers.chat", "openai_answers.complete"),
 }
@@ -75,7 +75,12 @@ def requests(services, dataset, failed_job):
 
 def creating(app):
     posts = {rule.endpoint for rule in app.url_map.iter_rules() if "POST" in rule.methods}
+    assert posts >= MAKE_NOTHING
     return posts - MAKE_NOTHING
+
+
+def code_of(answer):
+    return answer.json.get("error", answer.json)["code"]
 
 
 def fresh(body):
@@ -92,9 +97,10 @@ def test_every_route_that_creates_takes_a_key_and_obeys_it(app, caller, requests
         headers = {"Idempotency-Key": f"key-of-{endpoint}"}
         bodies = [fresh(body), fresh(body), fresh(other)]
         first, again, reused = [caller("POST", path, headers=headers, **one) for one in bodies]
-        assert first.status_code in (201, 202), (endpoint, first.json)
+        assert first.status_code < 300, (endpoint, first.json)
         assert "Idempotency-Replayed" not in first.headers
-        assert (reused.status_code, reused.json["code"]) == (422, "idempotency_key_reused"), endpoint
+        status = 400 if path.startswith("/v1/") else 422
+        assert (reused.status_code, code_of(reused)) == (status, "idempotency_key_reused"), endpoint
         if endpoint == "keys.create_key":
             assert (again.status_code, again.json["code"]) == (409, "idempotency_secret_shown")
             continue
@@ -113,7 +119,7 @@ def test_the_document_says_where(app, client):
         for parameter in item.get("post", {}).get("parameters", []):
             if parameter.get("name") == "Idempotency-Key":
                 said.add(rules[path])
-                assert {"409", "422"} <= item["post"]["responses"].keys()
+                assert "409" in item["post"]["responses"]
     assert said == creating(app)
 
 
