@@ -7,7 +7,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.core.entities.idempotency import KeptAnswer, KeptRequest
-from app.core.interfaces.storage import IdempotencyRepository
+from app.core.interfaces.idempotency import IdempotencyRepository
 from app.repositories.database import Database
 from app.repositories.tables import KeptRequestRow
 

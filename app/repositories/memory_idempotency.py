@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from app.core.entities.idempotency import KeptRequest
-from app.core.interfaces.storage import IdempotencyRepository
+from app.core.interfaces.idempotency import IdempotencyRepository
 from app.repositories.memory import locked
 
 

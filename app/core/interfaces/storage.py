@@ -2,11 +2,10 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime
+from datetime import date
 from typing import Literal
 
 from app.core.entities.dataset_versions import Dataset, DatasetSummary, DatasetVersion
-from app.core.entities.idempotency import KeptRequest
 from app.core.entities.jobs import (
     Claim,
     FineTuningJob,
@@ -289,21 +288,6 @@ class UsageRepository(ABC):
         model: str | None = None,
     ) -> Sequence[UsageSum]:
         """Of the days from ``first`` to ``last``, in any order; ``model`` alone, if it is named."""
-
-
-class IdempotencyRepository(ABC):
-    @abstractmethod
-    def begin(self, request: KeptRequest, now: datetime) -> KeptRequest | None:
-        """None, and it is kept; or the one of that id which is kept already and has not expired. Those of its
-        project that have expired go."""
-
-    @abstractmethod
-    def keep(self, request: KeptRequest) -> None:
-        """Its answer and its time, unless another holds it by now."""
-
-    @abstractmethod
-    def release(self, request: KeptRequest) -> None:
-        """Forget it, unless another holds it by now."""
 
 
 class DatabaseHealth(ABC):

@@ -11,7 +11,7 @@ from app.core.entities.api_keys import digest_of
 from app.core.entities.idempotency import KeptAnswer, KeptRequest
 from app.core.entities.identity import Principal
 from app.core.errors import Conflict, Fault, Invalid, Unavailable
-from app.core.interfaces.storage import IdempotencyRepository
+from app.core.interfaces.idempotency import IdempotencyRepository
 
 log = logging.getLogger(__name__)
 

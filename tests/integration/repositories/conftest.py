@@ -14,10 +14,10 @@ from sqlalchemy import Engine, create_engine
 from app.core.entities.jobs import FineTuningJob, JobState
 from app.core.entities.metrics import MetricCurve, MetricPoint
 from app.core.entities.models import ModelVersion
+from app.core.interfaces.idempotency import IdempotencyRepository
 from app.core.interfaces.identity import KeyRepository, SessionRepository, UserRepository
 from app.core.interfaces.storage import (
     DatasetRepository,
-    IdempotencyRepository,
     JobRepository,
     ModelVersionRepository,
     UsageRepository,
