@@ -81,10 +81,4 @@ def _init_http(app: Flask, settings: Settings) -> None:
     init_metrics(app, metrics_token.get_secret_value() if metrics_token else None)
     init_streams(app, most=max(1, settings.web_threads // 2))  # the other half is for all else
     init_api(app, rate_limit=settings.rate_limit, login_rate_limit=settings.login_rate_limit)
-    init_limits(
-        app,
-        rate_limit=settings.rate_limit,
-        login_rate_limit=settings.login_rate_limit,
-        login_endpoint=LOGIN_ENDPOINT,
-        redis_url=settings.redis_url,
-    )
+    init_limits(app, login_endpoint=LOGIN_ENDPOINT)

@@ -17,7 +17,7 @@ import yaml
 from app.config_files import load_pipeline_config, load_training_config, read_strategy_options
 from app.core.entities.datasets import DataLimits
 from app.core.entities.evaluation import MeasuredRun
-from app.core.entities.jobs import Limits
+from app.core.entities.limits import ProjectLimits
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import AppError
 from app.core.factories import ComponentFactory
@@ -131,6 +131,7 @@ REPOSITORIES = ComponentFactory[Any](
         "datasets": "app.repositories.datasets:SqlDatasetRepository",
         "usage": "app.repositories.usage:SqlUsageRepository",
         "webhooks": "app.repositories.webhooks:SqlWebhookRepository",
+        "kept_requests": "app.repositories.idempotency:SqlIdempotencyRepository",
         "health": "app.repositories.database:SqlDatabaseHealth",
     },
 )
@@ -156,6 +157,8 @@ COMPONENTS = ComponentFactory[Any](
         "secret_box": "app.implementations.webhooks.secret_box:FernetBox",
         "webhook_sender": "app.implementations.webhooks.sender:HttpWebhookSender",
         "engine_places": "app.implementations.serving.places:EnginePlaces",
+        "rate_counter": "app.implementations.limits.counter:WindowCounter",
+        "read_rates": "app.implementations.limits.counter:read_rates",
         "usage_log": "app.implementations.monitoring.usage_log:BatchedUsageLog",
         "engine_client": "app.implementations.serving.engine_client:HttpEngineClient",
         "engine_admin": "app.implementations.serving.engine_admin:HttpEngineAdmin",
@@ -296,12 +299,15 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
     from app.core.services.evaluation import EvaluationService
     from app.core.services.execution import ExecutionService
     from app.core.services.forecasting import Forecasts
+    from app.core.services.idempotency import IdempotencyService
     from app.core.services.identity import IdentityService
     from app.core.services.inference import InferenceService
     from app.core.services.lab import LabService
+    from app.core.services.limits import LimitService
     from app.core.services.model_management import ModelManagementService
     from app.core.services.monitoring import MonitoringService
     from app.core.services.projects import ProjectService
+    from app.core.services.rates import RateService, ServiceRates
     from app.core.services.served_models import ServedModelService
     from app.core.services.targets import Targets
     from app.core.services.training import TrainingService
@@ -375,9 +381,28 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
         key_file=settings.instance_dir / "encryption_key",
     )
     sender = COMPONENTS.create("webhook_sender", networks=settings.webhook_allowed_networks)
-    limits = Limits(settings.project_max_running, settings.project_max_queued)
+    limits = ProjectLimits(
+        running=settings.project_max_running,
+        queued=settings.project_max_queued,
+        requests=settings.project_max_requests,
+        tokens=settings.project_max_tokens,
+        storage_bytes=settings.project_max_bytes,
+        versions=settings.project_max_versions,
+    )
+    limit_service = LimitService(repository("jobs"), limits)
+    read_rates = COMPONENTS.load("read_rates")
+    rates = RateService(
+        COMPONENTS.create("rate_counter", redis_url=settings.redis_url),
+        limit_service,
+        ServiceRates(
+            requests=read_rates(settings.rate_limit, "requests"),
+            tokens=read_rates(settings.token_rate_limit, "tokens"),
+            log_ins=read_rates(settings.login_rate_limit, "login"),
+            attempts=read_rates(settings.login_account_rate_limit, "account"),
+        ),
+    )
     files = DatasetService(datasets=datasets, bases=bases)
-    dataset_versions = DatasetVersionService(repository=repository("datasets"), library=library)
+    dataset_versions = DatasetVersionService(repository("datasets"), library, limits)
     return Services(
         identity=IdentityService(
             users=repository("users"),
@@ -386,6 +411,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
             passwords=passwords,
             tokens=tokens,
             callers=callers,
+            rates=rates,
             token_seconds=settings.token_seconds,
             session_seconds=settings.session_seconds,
             external=external,
@@ -447,12 +473,15 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
         models=ModelManagementService(versions=repository("versions"), bases=bases),
         served_models=ServedModelService(repository("versions"), engines, settings.model_redirects),
         inference=InferenceService(
-            targets, engines, COMPONENTS.create("usage_log", repository=repository("usage"))
+            targets, engines, COMPONENTS.create("usage_log", repository=repository("usage")), rates
         ),
         engines=EngineService(repository("versions"), targets, engine_admin),
         usage=UsageService(repository("usage")),
         webhooks=WebhookService(repository("webhooks"), sender, box),
         webhook_delivery=WebhookDeliveryService(repository("webhooks"), sender, box),
+        limits=limit_service,
+        rates=rates,
+        idempotency=IdempotencyService(repository("kept_requests"), settings.idempotency_seconds),
         evaluation=EvaluationService(
             versions=repository("versions"),
             bases=bases,

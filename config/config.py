@@ -95,7 +95,7 @@ class Settings(BaseSettings):
     session_seconds: int = Field(14 * 86_400, ge=60)  # from a log-in on, however often it is refreshed
     admin_password: SecretStr | None = None
     metrics_token: SecretStr | None = None
-    rate_limit: str = "600 per minute"  # a user, every route
+    rate_limit: str = "600 per minute"  # requests of an API key or a user, every route
     login_rate_limit: str = "10 per minute"  # an address
     max_body_bytes: int = Field(10 * 1024 * 1024, ge=1024)
     max_upload_bytes: int = Field(200 * 1024 * 1024, ge=1024)  # of a dataset, over HTTP
@@ -107,6 +107,13 @@ class Settings(BaseSettings):
     oidc_audience: str | None = None  # that these tokens must be for
     oidc_project_claim: str = "project"  # which says the project; a token without it is for the user's first
     old_public_key_files: list[Path] = []  # PEM, that still verify while tokens live that their keys signed
+    token_rate_limit: str = "1000000 per minute"  # noqa: S105 - of prompts and answers, of an API key or a user
+    login_account_rate_limit: str = "5 per minute"  # attempts at one account; one that succeeds forgives them
+    project_max_requests: int | None = Field(None, ge=1)  # of a project a minute; None: any number
+    project_max_tokens: int | None = Field(None, ge=1)  # and tokens
+    project_max_bytes: int | None = Field(None, ge=1)  # of its datasets and published versions
+    project_max_versions: int | None = Field(None, ge=1)  # that it has published
+    idempotency_seconds: int = Field(86_400, ge=60)  # that the answer to a request with a key is kept
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
@@ -157,7 +164,7 @@ class Settings(BaseSettings):
             raise ValueError("must be a URL, redis://… or rediss://…")
         return value
 
-    @field_validator("rate_limit", "login_rate_limit")
+    @field_validator("rate_limit", "login_rate_limit", "token_rate_limit", "login_account_rate_limit")
     @classmethod
     def _readable(cls, value: str) -> str:
         from limits import parse_many

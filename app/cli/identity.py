@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 
 import click
 
@@ -13,6 +14,7 @@ users = Commands("users", help="People who may call the service.")
 projects = Commands("projects", help="Projects, and who works in them.")
 keys = Commands("keys", help="API keys.")
 
+_LIMIT = click.IntRange(0)
 _MEMBER_ROLE = click.Choice([role.value for role in MEMBER_ROLES])
 _PASSWORD_STDIN = click.option(
     "--password-stdin", is_flag=True, help="Read the password from the first line of standard input."
@@ -123,6 +125,24 @@ def set_role(project_id: str, username: str, role: str) -> None:
 def remove_member(project_id: str, username: str) -> None:
     """Take USERNAME out of the project ID."""
     services().projects.remove(operator_in(project_id), username)
+
+
+@projects.command("limits")
+@click.argument("project_id", metavar="ID")
+@click.option("--running", type=_LIMIT, help="Jobs that train at once.")
+@click.option("--queued", type=_LIMIT, help="Jobs that wait.")
+@click.option("--requests", type=_LIMIT, help="Requests in a minute.")
+@click.option("--tokens", type=_LIMIT, help="Tokens of prompts and answers in a minute.")
+@click.option("--storage-bytes", type=_LIMIT, help="Bytes of datasets and published versions.")
+@click.option("--versions", type=_LIMIT, help="Published versions.")
+def limits(project_id: str, **given: int | None) -> None:
+    """Show the limits of the project ID, or change them; 0: what the service's settings say."""
+    changes = {name: value or None for name, value in given.items() if value is not None}
+    report = services().limits.change(operator_in(project_id), project_id, changes)
+    used = asdict(report.used)
+    for name, value in asdict(report.limits).items():
+        has = f"{used[name]:,} of " if name in used else ""
+        click.echo(f"{name:14} {has}{'any number' if value is None else f'{value:,}'}")
 
 
 @keys.command("create")

@@ -9,13 +9,12 @@ from itertools import chain
 import click
 from flask import current_app
 
-from app.cli.base import OPERATOR, PROJECT, Commands, operator_in, services
+from app.cli.base import OPERATOR, Commands, services
 from app.core.entities.jobs import FineTuningJob, JobState
 from app.utils.csv_cells import csv_safe
 
 jobs = Commands("jobs", help="What becomes of fine-tuning jobs.")
 _TASK = click.argument("task_id")
-_LIMIT = "Jobs that may {} at once; 0: what the service's settings say."
 
 
 @jobs.command("list")
@@ -129,20 +128,6 @@ def resume(task_id: str) -> None:
 def retry(task_id: str) -> None:
     """Ask anew for what the failed or cancelled job TASK_ID asked for, and print the new job's id."""
     click.echo(services().training.retry(OPERATOR, task_id).id)
-
-
-@jobs.command("limits")
-@PROJECT
-@click.option("--running", type=click.IntRange(0), help=_LIMIT.format("train"))
-@click.option("--queued", type=click.IntRange(0), help=_LIMIT.format("wait"))
-def limits(project: str, running: int | None, queued: int | None) -> None:
-    """Show the limits of the project, or change them."""
-    training, operator = services().training, operator_in(project)
-    given = {"running": running, "queued": queued}
-    training.change_limits(operator, {name: value or None for name, value in given.items() if value is not None})
-    found = training.limits(operator)
-    for name, value in (("running", found.running), ("queued", found.queued)):
-        click.echo(f"{name:8} {'any number' if value is None else value}")
 
 
 def _line(job: FineTuningJob) -> str:

@@ -54,11 +54,11 @@ ROUTES: Mapping[Scope, Mapping[Role, Sequence[str]]] = {
             *("auth.whoami", "auth.logout", "auth.change_password", "projects.list_projects"),
             *("keys.list_keys", "keys.create_key", "keys.revoke_key"),
         ),
-        Role.DEVELOPER: ("members.list_members",),
+        Role.DEVELOPER: ("members.list_members", "projects.show_limits"),
         Role.ADMIN: ("members.set_role", "members.remove_member", "members.create_service_account"),
         Role.OPERATOR: (
-            *("projects.create_project", "users.list_users", "users.create_user", "users.set_password"),
-            *("users.link", "users.disable", "users.enable"),
+            *("projects.create_project", "projects.set_limits", "users.list_users", "users.create_user"),
+            *("users.set_password", "users.link", "users.disable", "users.enable"),
         ),
     },
 }

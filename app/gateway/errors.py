@@ -22,17 +22,16 @@ _CODES = {
     408: ("request_timeout", "the request took too long to arrive"),
     413: ("body_too_large", "the body is larger than this service accepts"),
     415: ("unsupported_media_type", "send the body as Content-Type: application/json"),
-    429: ("rate_limited", "too many requests: wait for as many seconds as Retry-After says"),
 }
 
 
 def init_errors(app: Flask) -> None:
-    app.register_error_handler(AppError, _from_app_error)
-    app.register_error_handler(HTTPException, _from_http_exception)
+    app.register_error_handler(AppError, from_app_error)
+    app.register_error_handler(HTTPException, from_http_exception)
     app.register_error_handler(Exception, _from_exception)
 
 
-def _from_app_error(error: AppError) -> Response:
+def from_app_error(error: AppError) -> Response:
     headers = {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
@@ -41,7 +40,7 @@ def _from_app_error(error: AppError) -> Response:
     return _answer(error.status, error.code, error.message, error.faults, headers)
 
 
-def _from_http_exception(error: HTTPException) -> Response:
+def from_http_exception(error: HTTPException) -> Response:
     status = error.code or 500
     if status < 400:  # a redirect
         return current_app.make_response(error)
@@ -78,7 +77,7 @@ def _answer(
     response.headers.update(headers or {})
     if not openai:
         response.content_type = "application/problem+json"
-    elif status == 409:
+    elif status == 409 and "Retry-After" not in response.headers:
         response.headers["X-Should-Retry"] = "false"  # OpenAI's client would ask again, twice
     return response
 

@@ -1,60 +1,61 @@
-"""How often: a user over all routes, an address at the log-in."""
+"""How often: a key or a user and a project over all routes, an address at the log-in; what answers say of it."""
 
-import math
-import time
+from collections.abc import Sequence
 
-from flask import Flask, Response, request
-from flask_limiter import Limiter, RequestLimit
+from flask import Flask, Response, g, request
 
-from app.core.errors import Unauthorized
+from app.core.entities.identity import Scope
+from app.core.entities.limits import Reading
+from app.core.errors import TooMany, Unauthorized
+from app.extensions import current_services
+from app.gateway.access import scope_of
 from app.gateway.authentication import current_principal
 
+FREE = "/api/v1/monitor/"
+LIMITED = ("/api/", "/v1/")  # and not probes, docs, metrics
 
-def init_limits(
-    app: Flask, *, rate_limit: str, login_rate_limit: str, login_endpoint: str, redis_url: str | None
-) -> None:
-    """Call it once the routes are registered. Without Redis each web process counts for itself.
 
-    While Redis does not answer, each counts for itself too: a lost counter is better than a lost service.
-    """
-    limiter = Limiter(
-        _caller,
-        app=app,
-        application_limits=[rate_limit],
-        storage_uri=redis_url or "memory://",
-        storage_options={"socket_connect_timeout": 1, "socket_timeout": 1} if redis_url else {},
-        strategy="sliding-window-counter",
-        in_memory_fallback_enabled=redis_url is not None,
-    )
-    limiter.request_filter(lambda: not request.path.startswith(("/api/", "/v1/")))  # probes, docs, metrics
-    limiter.request_filter(lambda: request.path.startswith("/api/v1/monitor/"))
-    login = limiter.limit(login_rate_limit, key_func=_address)
-    app.view_functions[login_endpoint] = login(app.view_functions[login_endpoint])
+def init_limits(app: Flask, *, login_endpoint: str) -> None:
+    @app.before_request
+    def count() -> None:
+        if not request.path.startswith(LIMITED) or request.path.startswith(FREE):
+            return
+        rates, address = current_services().rates, request.remote_addr or ""
+        try:
+            caller = current_principal()
+        except Unauthorized:
+            caller = None
+        g.readings = rates.count(caller, address)
+        _refuse(g.readings)
+        if request.endpoint == login_endpoint:
+            g.readings = rates.count_log_in(address)
+            _refuse(g.readings)
+        g.counts_tokens = caller is not None and scope_of(request.endpoint) is Scope.INFER
 
     @app.after_request
     def say(response: Response) -> Response:
-        """draft-ietf-httpapi-ratelimit-headers, and Retry-After (RFC 9110 § 10.2.3) on a refusal."""
-        if limit := limiter.current_limit:
-            wait = max(1, math.ceil(limit.reset_at - time.time()))
-            response.headers["RateLimit-Policy"] = (
-                f'"{_name(limit)}";q={limit.limit.amount};w={limit.limit.get_expiry()}'
+        """draft-ietf-httpapi-ratelimit-headers, and OpenAI's own under /v1."""
+        requests: Sequence[Reading] = g.get("readings", ())
+        tokens = current_services().rates.tokens(current_principal()) if g.get("counts_tokens") else ()
+        if readings := [*requests, *tokens]:
+            headers = response.headers
+            headers["RateLimit-Policy"] = ", ".join(
+                f'"{one.rate.name}";q={one.rate.amount};w={one.rate.seconds}' for one in readings
             )
-            response.headers["RateLimit"] = f'"{_name(limit)}";r={limit.remaining};t={wait}'
-            if response.status_code == 429:
-                response.headers.setdefault("Retry-After", str(wait))  # an engine that is busy has said its own
+            headers["RateLimit"] = ", ".join(
+                f'"{one.rate.name}";r={one.remaining};t={one.wait}' for one in readings
+            )
+        if request.path.startswith("/v1/"):
+            for unit, of_unit in (("requests", requests), ("tokens", tokens)):
+                if of_unit:
+                    least = min(of_unit, key=lambda reading: reading.remaining)
+                    response.headers[f"x-ratelimit-limit-{unit}"] = str(least.rate.amount)
+                    response.headers[f"x-ratelimit-remaining-{unit}"] = str(least.remaining)
+                    response.headers[f"x-ratelimit-reset-{unit}"] = f"{least.wait}s"
         return response
 
 
-def _caller() -> str:
-    try:
-        return f"user {current_principal().user_id}"
-    except Unauthorized:
-        return _address()
-
-
-def _address() -> str:
-    return f"address {request.remote_addr}"
-
-
-def _name(limit: RequestLimit) -> str:
-    return "user" if limit.shared else "login"
+def _refuse(readings: Sequence[Reading]) -> None:
+    if waits := [reading.wait for reading in readings if reading.is_refused]:
+        message = "too many requests: wait for as many seconds as Retry-After says"
+        raise TooMany(message, code="rate_limited", retry_after=max(waits))

@@ -9,6 +9,14 @@ from flask_smorest.utils import prepare_response
 
 from app.gateway.json_bodies import RequestParser
 
+IDEMPOTENCY_KEY = {
+    "in": "header",
+    "name": "Idempotency-Key",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+    "description": "Of your own choice, new for each request: sent again with it, the request is done once and "
+    "answered alike (docs/limits.md).",
+    "example": "8e03978e-40d5-43e8-bc93-6894a57f9324",
+}
 ENVELOPED = "OPENAI_"  # before the name of an error's response: under /v1
 
 
@@ -47,6 +55,16 @@ class Blueprint(flask_smorest.Blueprint):
     """Its bodies are read by ``RequestParser``."""
 
     ARGUMENTS_PARSER = RequestParser()
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._prepare_doc_cbks.append(self._prepare_idempotency)
+
+    @staticmethod
+    def _prepare_idempotency(doc: dict[str, Any], info: dict[str, Any], **_: Any) -> dict[str, Any]:
+        if info.get("creates"):  # app.gateway.idempotency
+            doc.setdefault("parameters", []).append(dict(IDEMPOTENCY_KEY))
+        return doc
 
     @classmethod
     def errors(cls, *statuses: int) -> Any:

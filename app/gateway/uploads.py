@@ -14,7 +14,8 @@ def takes_upload(view: View) -> View:
 
     @wraps(view)
     def with_room(*args: Any, **kwargs: Any) -> Any:
-        request.max_content_length = current_app.config["MAX_UPLOAD_BYTES"]
+        if request.mimetype == "multipart/form-data":  # what is no file is read into memory
+            request.max_content_length = current_app.config["MAX_UPLOAD_BYTES"]
         return view(*args, **kwargs)
 
     return with_room

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from sqlalchemy import ColumnElement, Select, and_, case, func, select
 from sqlalchemy.orm import Session
 
-from app.core.entities.jobs import TRAINING_STATES, WAITING_STATES, JobState, Limits
+from app.core.entities.jobs import TRAINING_STATES, WAITING_STATES, JobState
+from app.core.entities.limits import ProjectLimits
 from app.repositories.job_rules import no_project
 from app.repositories.tables import JobRow, ProjectRow
 
 
-def next_of_all(session: Session, queues: Sequence[str] | None, limits: Limits) -> JobRow | None:
+def next_of_all(session: Session, queues: Sequence[str] | None, limits: ProjectLimits) -> JobRow | None:
     """The job to claim, its row locked, and its project's turn taken; jobs of the foreground are passed over."""
     for project_id, own in _projects_in_turn(session, queues):
         most = own.or_else(limits).running
@@ -45,8 +46,15 @@ def locked_project(session: Session, project_id: str) -> ProjectRow:
     return project
 
 
-def project_limits(project: ProjectRow) -> Limits:
-    return Limits(project.max_running, project.max_queued)
+def project_limits(project: ProjectRow) -> ProjectLimits:
+    return ProjectLimits(
+        running=project.max_running,
+        queued=project.max_queued,
+        requests=project.max_requests,
+        tokens=project.max_tokens,
+        storage_bytes=project.max_bytes,
+        versions=project.max_versions,
+    )
 
 
 def count_jobs(session: Session, project_id: str, states: Sequence[JobState]) -> int:
@@ -54,7 +62,7 @@ def count_jobs(session: Session, project_id: str, states: Sequence[JobState]) ->
     return session.scalar(query) or 0
 
 
-def _projects_in_turn(session: Session, queues: Sequence[str] | None) -> Sequence[tuple[str, Limits]]:
+def _projects_in_turn(session: Session, queues: Sequence[str] | None) -> Sequence[tuple[str, ProjectLimits]]:
     """Of those with a job to claim: the fewest jobs held first, then the turn that is the longest ago."""
     of_project = JobRow.project_id == ProjectRow.id
     held = select(func.count()).where(of_project, JobRow.owner.is_not(None)).scalar_subquery()

@@ -8,10 +8,12 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.core.entities.dataset_versions import Dataset, DatasetSummary, DatasetVersion
-from app.core.interfaces.storage import DatasetRepository
+from app.core.entities.limits import ProjectLimits, ProjectUse
+from app.core.interfaces.storage import NO_LIMITS, DatasetRepository
 from app.repositories.database import Database
 from app.repositories.dataset_rules import in_use, name_taken, no_dataset, unknown_page
 from app.repositories.mapping import dataset_entity, dataset_row, dataset_version_entity, dataset_version_row
+from app.repositories.quotas import keep_quotas, new_bytes
 from app.repositories.tables import DatasetRow, DatasetTagRow, DatasetVersionRow, JobRow
 
 
@@ -21,10 +23,11 @@ class SqlDatasetRepository(DatasetRepository):
     def __init__(self, engine: Engine) -> None:
         self._database = Database(engine)
 
-    def add(self, dataset: Dataset, version: DatasetVersion) -> DatasetVersion:
+    def add(self, dataset: Dataset, version: DatasetVersion, limits: ProjectLimits = NO_LIMITS) -> DatasetVersion:
         first = replace(version, number=1)
         try:
             with self._database.write() as session:
+                _keep_quota(session, version, limits)
                 session.add(dataset_row(dataset))
                 session.flush()
                 session.add(dataset_version_row(first))
@@ -32,8 +35,9 @@ class SqlDatasetRepository(DatasetRepository):
             raise name_taken(dataset.name) from None
         return first
 
-    def add_version(self, version: DatasetVersion) -> DatasetVersion:
+    def add_version(self, version: DatasetVersion, limits: ProjectLimits = NO_LIMITS) -> DatasetVersion:
         with self._database.write() as session:
+            _keep_quota(session, version, limits)  # first, as whoever adds a job: the project, then the dataset
             if _locked(session, version.project_id, version.dataset_id) is None:
                 raise no_dataset(version.dataset_id)
             newest = session.scalar(
@@ -123,6 +127,11 @@ class SqlDatasetRepository(DatasetRepository):
 def _locked(session: Session, project_id: str, dataset_id: str) -> DatasetRow | None:
     query = select(DatasetRow).where(DatasetRow.project_id == project_id, DatasetRow.id == dataset_id)
     return session.scalar(query.with_for_update())
+
+
+def _keep_quota(session: Session, version: DatasetVersion, limits: ProjectLimits) -> None:
+    more = new_bytes(session, version.project_id, version.digest, version.size)
+    keep_quotas(session, version.project_id, limits, ProjectUse(storage_bytes=more))
 
 
 def _versions(project_id: str, dataset_id: str):  # type: ignore[no-untyped-def]  # Select's own is longer than it

@@ -7,9 +7,9 @@ from app.core.entities.jobs import (
     FineTuningJob,
     JobError,
     JobState,
-    Limits,
     Order,
 )
+from app.core.entities.limits import ProjectLimits
 from app.core.errors import Conflict, Fault, Invalid, NotFound, StaleAttempt, TooMany
 
 LOST_WORKER = JobError("worker_lost", "its worker was not heard of for a lease")
@@ -41,7 +41,7 @@ def no_project(project_id: str) -> NotFound:
     return NotFound(f"there is no project {project_id[:80]!r}", code="project_not_found")
 
 
-def check_room(waiting: int, limits: Limits) -> None:
+def check_room(waiting: int, limits: ProjectLimits) -> None:
     """``waiting``: jobs of the project in WAITING_STATES, without the one to come."""
     if limits.queued is not None and waiting >= limits.queued:
         message = f"{waiting} jobs of this project wait already, as many as may: wait for one, or cancel one"

@@ -16,10 +16,10 @@ from app.core.entities.jobs import (
     JobEvent,
     JobState,
     Lease,
-    Limits,
     Order,
     Progress,
 )
+from app.core.entities.limits import ProjectLimits, ProjectUse
 from app.core.entities.metrics import MetricCurve
 from app.core.entities.models import ModelVersion
 from app.core.errors import Conflict
@@ -49,6 +49,8 @@ from app.repositories.job_rules import (
 )
 from app.repositories.mapping import error_json, event_entity, event_row, job_entity, job_row, version_row
 from app.repositories.outbox import tell_of_end
+from app.repositories.quota_rules import ONE_VERSION
+from app.repositories.quotas import keep_quotas, use_of
 from app.repositories.tables import DatasetRow, JobEventRow, JobRow, ModelVersionRow, ProjectRow
 
 
@@ -58,11 +60,12 @@ class SqlJobRepository(JobRepository):
     def __init__(self, engine: Engine) -> None:
         self._database = Database(engine)
 
-    def add(self, job: FineTuningJob, limits: Limits = NO_LIMITS) -> None:
+    def add(self, job: FineTuningJob, limits: ProjectLimits = NO_LIMITS) -> None:
         with self._database.write() as session:
             limits = project_limits(locked_project(session, job.project_id)).or_else(limits)
             if limits.queued is not None:
                 check_room(count_jobs(session, job.project_id, WAITING_STATES), limits)
+            keep_quotas(session, job.project_id, limits, ONE_VERSION)
             if job.dataset_id is not None and not _keep_dataset(session, job.project_id, job.dataset_id):
                 raise no_dataset(job.dataset_id)
             session.add(job_row(job))
@@ -129,7 +132,7 @@ class SqlJobRepository(JobRepository):
         job_id: str | None = None,
         *,
         queues: Sequence[str] | None = None,
-        limits: Limits = NO_LIMITS,
+        limits: ProjectLimits = NO_LIMITS,
     ) -> Claim | None:
         with self._database.write() as session:
             if job_id is None:
@@ -210,12 +213,18 @@ class SqlJobRepository(JobRepository):
             return _lose(_held(session, job_id, fence), error, max_attempts, has_worker=True)
 
     def succeed(
-        self, job_id: str, fence: int, version: ModelVersion, metrics: Mapping[str, object]
+        self,
+        job_id: str,
+        fence: int,
+        version: ModelVersion,
+        metrics: Mapping[str, object],
+        limits: ProjectLimits = NO_LIMITS,
     ) -> ModelVersion:
         with self._database.write() as session:
             row = _held(session, job_id, fence)
             if (version.project_id, version.job_id) != (row.project_id, row.id):
                 raise Conflict("a job publishes under its own id, in its own project")
+            keep_quotas(session, row.project_id, limits, ProjectUse(storage_bytes=version.size, versions=1))
             _move(row, JobState.SUCCEEDED)
             numbered = replace(version, number=_next_number(session, row.project_id, version.name))
             session.add(version_row(numbered))
@@ -235,15 +244,21 @@ class SqlJobRepository(JobRepository):
                 return None
             return _lose(row, LOST_WORKER, max_attempts, has_worker=False)
 
-    def limits(self, project_id: str) -> Limits | None:
+    def use(self, project_id: str) -> ProjectUse:
+        with self._database.read() as session:
+            return use_of(session, project_id)
+
+    def limits(self, project_id: str) -> ProjectLimits | None:
         with self._database.read() as session:
             project = session.get(ProjectRow, project_id)
             return None if project is None else project_limits(project)
 
-    def set_limits(self, project_id: str, limits: Limits) -> None:
+    def set_limits(self, project_id: str, limits: ProjectLimits) -> None:
         with self._database.write() as session:
             project = locked_project(session, project_id)
             project.max_running, project.max_queued = limits.running, limits.queued
+            project.max_requests, project.max_tokens = limits.requests, limits.tokens
+            project.max_bytes, project.max_versions = limits.storage_bytes, limits.versions
 
     def events(self, project_id: str, job_id: str, *, after: int = 0, limit: int = 100) -> Sequence[JobEvent]:
         of_job = (JobEventRow.project_id == project_id, JobEventRow.job_id == job_id)

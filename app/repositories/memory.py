@@ -9,9 +9,11 @@ from threading import RLock
 from typing import Any, Literal, TypeVar, cast
 
 from app.core.entities.dataset_versions import Dataset, DatasetSummary, DatasetVersion
+from app.core.entities.limits import ProjectLimits, ProjectUse
 from app.core.entities.models import ModelAlias, ModelSummary, ModelVersion
 from app.core.entities.usage import Usage, UsageSum
 from app.core.interfaces.storage import (
+    NO_LIMITS,
     DatasetRepository,
     ModelVersionRepository,
     UsageRepository,
@@ -102,9 +104,12 @@ class MemoryDatasetRepository(DatasetRepository):
     def __init__(self) -> None:
         self._kept: dict[str, _KeptDataset] = {}
         self._in_use: set[str] = set()  # by jobs
+        # Set by the twin of jobs, which knows limits.
+        self.check_quota: Callable[[str, ProjectLimits, ProjectUse], None] = lambda *_: None
 
     @locked
-    def add(self, dataset: Dataset, version: DatasetVersion) -> DatasetVersion:
+    def add(self, dataset: Dataset, version: DatasetVersion, limits: ProjectLimits = NO_LIMITS) -> DatasetVersion:
+        self._check_quota(version, limits)
         taken = {(kept.dataset.project_id, kept.dataset.name) for kept in self._kept.values()}
         if (dataset.project_id, dataset.name) in taken:
             raise dataset_rules.name_taken(dataset.name)
@@ -112,7 +117,8 @@ class MemoryDatasetRepository(DatasetRepository):
         return self._kept[dataset.id].versions[0]
 
     @locked
-    def add_version(self, version: DatasetVersion) -> DatasetVersion:
+    def add_version(self, version: DatasetVersion, limits: ProjectLimits = NO_LIMITS) -> DatasetVersion:
+        self._check_quota(version, limits)
         kept = self._of_project(version.project_id, version.dataset_id)
         if kept is None:
             raise dataset_rules.no_dataset(version.dataset_id)
@@ -181,6 +187,16 @@ class MemoryDatasetRepository(DatasetRepository):
         if self._of_project(project_id, dataset_id) is None:
             raise dataset_rules.no_dataset(dataset_id)
         self._in_use.add(dataset_id)
+
+    @locked
+    def sizes(self, project_id: str) -> dict[str, int]:
+        """Bytes by digest: what is there twice is there once."""
+        of_project = [kept for kept in self._kept.values() if kept.dataset.project_id == project_id]
+        return {version.digest: version.size for kept in of_project for version in kept.versions}
+
+    def _check_quota(self, version: DatasetVersion, limits: ProjectLimits) -> None:
+        more = 0 if version.digest in self.sizes(version.project_id) else version.size
+        self.check_quota(version.project_id, limits, ProjectUse(storage_bytes=more))
 
     def _of_project(self, project_id: str, dataset_id: str) -> _KeptDataset | None:
         kept = self._kept.get(dataset_id)

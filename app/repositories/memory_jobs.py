@@ -16,10 +16,10 @@ from app.core.entities.jobs import (
     JobEvent,
     JobState,
     Lease,
-    Limits,
     Order,
     Progress,
 )
+from app.core.entities.limits import ProjectLimits, ProjectUse
 from app.core.entities.metrics import MetricCurve, MetricPoint, point_of, reduced, surviving, width_for
 from app.core.entities.models import ModelVersion
 from app.core.errors import Conflict
@@ -39,6 +39,7 @@ from app.repositories.job_rules import (
     unknown_page,
 )
 from app.repositories.memory import MemoryDatasetRepository, MemoryModelVersionRepository, locked
+from app.repositories.quota_rules import ONE_VERSION, check_quotas
 
 
 @dataclass
@@ -79,12 +80,14 @@ class MemoryJobRepository(JobRepository):
         self._kept: dict[str, _Kept] = {}
         self._versions = versions or MemoryModelVersionRepository()
         self._datasets = datasets or MemoryDatasetRepository()
+        self._datasets.check_quota = self._check_quotas
         self._limits = dict.fromkeys(projects, NO_LIMITS)
         self._turns: dict[str, int] = {}  # of projects: the number of their last claim
 
     @locked
-    def add(self, job: FineTuningJob, limits: Limits = NO_LIMITS) -> None:
+    def add(self, job: FineTuningJob, limits: ProjectLimits = NO_LIMITS) -> None:
         check_room(self._count(job.project_id, WAITING_STATES), self._effective(job.project_id, limits))
+        self._check_quotas(job.project_id, limits, ONE_VERSION)
         if job.dataset_id is not None:
             self._datasets.refer(job.project_id, job.dataset_id)
         self._kept[job.id] = _Kept(job)
@@ -148,7 +151,7 @@ class MemoryJobRepository(JobRepository):
         job_id: str | None = None,
         *,
         queues: Sequence[str] | None = None,
-        limits: Limits = NO_LIMITS,
+        limits: ProjectLimits = NO_LIMITS,
     ) -> Claim | None:
         waiting = [kept for kept in self._kept.values() if kept.owner is None and kept.job.state in WAITING_STATES]
         if job_id is not None:
@@ -167,7 +170,7 @@ class MemoryJobRepository(JobRepository):
         kept.owner, kept.fence, kept.heartbeat, kept.lease_seconds = owner, kept.fence + 1, 0, lease_seconds
         return Claim(kept.job, kept.fence, owner, lease_seconds)
 
-    def _may_run(self, job: FineTuningJob, queues: Sequence[str] | None, limits: Limits) -> bool:
+    def _may_run(self, job: FineTuningJob, queues: Sequence[str] | None, limits: ProjectLimits) -> bool:
         if job.created_by is None or (queues is not None and job.queue not in queues):
             return False
         most = self._effective(job.project_id, limits).running
@@ -232,11 +235,18 @@ class MemoryJobRepository(JobRepository):
 
     @locked
     def succeed(
-        self, job_id: str, fence: int, version: ModelVersion, metrics: Mapping[str, object]
+        self,
+        job_id: str,
+        fence: int,
+        version: ModelVersion,
+        metrics: Mapping[str, object],
+        limits: ProjectLimits = NO_LIMITS,
     ) -> ModelVersion:
         kept = self._held(job_id, fence)
         if (version.project_id, version.job_id) != (kept.job.project_id, job_id):
             raise Conflict("a job publishes under its own id, in its own project")
+        more = ProjectUse(storage_bytes=version.size, versions=1)
+        self._check_quotas(version.project_id, limits, more)
         kept.move(JobState.SUCCEEDED)
         kept.change(model_version_id=version.id, metrics=dict(metrics))
         kept.owner = None
@@ -275,17 +285,31 @@ class MemoryJobRepository(JobRepository):
         return MetricCurve(width, reduced(counting, width))
 
     @locked
-    def limits(self, project_id: str) -> Limits | None:
+    def use(self, project_id: str) -> ProjectUse:
+        versions = [version for version in self._versions.kept if version.project_id == project_id]
+        published = sum(version.size for version in versions)
+        return ProjectUse(
+            running=self._count(project_id, TRAINING_STATES),
+            queued=self._count(project_id, WAITING_STATES),
+            storage_bytes=published + sum(self._datasets.sizes(project_id).values()),
+            versions=len(versions),
+        )
+
+    @locked
+    def limits(self, project_id: str) -> ProjectLimits | None:
         return self._limits.get(project_id)
 
     @locked
-    def set_limits(self, project_id: str, limits: Limits) -> None:
+    def set_limits(self, project_id: str, limits: ProjectLimits) -> None:
         if project_id not in self._limits:
             raise no_project(project_id)
         self._limits[project_id] = limits
 
-    def _effective(self, project_id: str, otherwise: Limits) -> Limits:
+    def _effective(self, project_id: str, otherwise: ProjectLimits) -> ProjectLimits:
         return self._limits.get(project_id, NO_LIMITS).or_else(otherwise)
+
+    def _check_quotas(self, project_id: str, limits: ProjectLimits, more: ProjectUse) -> None:
+        check_quotas(self.use(project_id), self._effective(project_id, limits), more)
 
     def _count(self, project_id: str, states: Sequence[JobState]) -> int:
         return sum(k.job.project_id == project_id and k.job.state in states for k in self._kept.values())

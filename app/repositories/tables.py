@@ -24,6 +24,10 @@ class ProjectRow(Base):
     created_at: Mapped[Time]
     max_running: Mapped[int | None]  # jobs that may train at once; None: what the settings say
     max_queued: Mapped[int | None]
+    max_requests: Mapped[int | None]  # a minute
+    max_tokens: Mapped[int | None] = mapped_column(BigInteger)  # a minute
+    max_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    max_versions: Mapped[int | None]
     last_turn: Mapped[int] = mapped_column(default=0)  # the number of its last claim, counted over all projects
 
 
@@ -78,6 +82,22 @@ class SessionRow(Base):
     created_at: Mapped[Time]
     expires_at: Mapped[Time]
     revoked_at: Mapped[Time | None]
+
+
+class KeptRequestRow(Base):
+    """A request under an Idempotency-Key; ``status`` is null while it is being done."""
+
+    __tablename__ = "kept_requests"
+    __table_args__ = (Index(None, "project_id", "expires_at"),)  # sweep
+
+    id: Mapped[Id]
+    project_id: Mapped[Str] = mapped_column(ForeignKey("projects.id"))
+    fingerprint: Mapped[Str]
+    holder: Mapped[Str]
+    expires_at: Mapped[Time]
+    status: Mapped[int | None]
+    headers: Mapped[JsonObject]
+    body: Mapped[Str | None]  # null: it had a secret
 
 
 class DatasetRow(Base):
@@ -221,6 +241,7 @@ class ModelVersionRow(Base):
     created_at: Mapped[Time]
     base_digest: Mapped[Str | None]
     pinned: Mapped[bool] = mapped_column(default=False)
+    size: Mapped[int] = mapped_column(BigInteger, default=0)
 
 
 class ModelAliasRow(Base):

@@ -28,12 +28,12 @@ from app.core.entities.inference import (
     TokenCounts,
     TokenLogprob,
 )
-from app.core.entities.jobs import Limits
+from app.core.entities.limits import ProjectLimits
 from app.core.entities.models import ModelVersion
 from app.core.errors import Unavailable
 from app.core.interfaces.components import ArtifactStore, ChatTokenizer
 from app.core.interfaces.operations import EngineAdmin, ExternalIssuer, JobQueue, Wanted
-from app.core.interfaces.storage import DatabaseHealth
+from app.core.interfaces.storage import NO_LIMITS, DatabaseHealth
 from app.core.services import Services
 from app.core.services.accounts import AccountService
 from app.core.services.answer_stream import AnswerStream
@@ -44,7 +44,9 @@ from app.core.services.dataset_versions import DatasetVersionService
 from app.core.services.datasets import DatasetService
 from app.core.services.engines import EngineService
 from app.core.services.forecasting import Forecasts
+from app.core.services.idempotency import IdempotencyService
 from app.core.services.identity import IdentityService
+from app.core.services.limits import LimitService
 from app.core.services.model_management import ModelManagementService
 from app.core.services.monitoring import MonitoringService
 from app.core.services.projects import ProjectService
@@ -71,9 +73,11 @@ from app.repositories.memory import (
     MemoryModelVersionRepository,
     MemoryUsageRepository,
 )
+from app.repositories.memory_idempotency import MemoryIdempotencyRepository
 from app.repositories.memory_identity import MemoryKeyRepository, MemorySessionRepository, MemoryUserRepository
 from app.repositories.memory_jobs import MemoryJobRepository
 from app.repositories.memory_webhooks import MemoryWebhookRepository
+from tests.rates import a_minute
 
 QUIET = "version: 1\ndisable_existing_loggers: false\n"
 OTHER_PROJECT = "other"
@@ -241,6 +245,7 @@ class Twins:
     sessions: MemorySessionRepository = field(default_factory=MemorySessionRepository)
     versions: MemoryModelVersionRepository = field(default_factory=MemoryModelVersionRepository)
     datasets: MemoryDatasetRepository = field(default_factory=MemoryDatasetRepository)
+    kept_requests: MemoryIdempotencyRepository = field(default_factory=MemoryIdempotencyRepository)
     usage: MemoryUsageRepository = field(default_factory=MemoryUsageRepository)
     webhooks: MemoryWebhookRepository = field(default_factory=MemoryWebhookRepository)
     database: TwinDatabase = field(default_factory=TwinDatabase)
@@ -299,8 +304,10 @@ def services(
     box = FernetBox(None, settings.instance_dir / "encryption_key")
     sender = HttpWebhookSender(settings.webhook_allowed_networks)
     callers, passwords = RecentCallers(), Argon2Hasher()
+    limits = LimitService(twins.jobs, ProjectLimits(None, settings.project_max_queued))
+    rates = a_minute(limits=limits)
     dataset_versions = DatasetVersionService(
-        twins.datasets, FolderDatasetLibrary(settings.data_dir, formats, DataLimits())
+        twins.datasets, FolderDatasetLibrary(settings.data_dir, formats, DataLimits()), NO_LIMITS
     )
     return Services(
         identity=IdentityService(
@@ -310,6 +317,7 @@ def services(
             passwords,
             tokens,
             callers,
+            rates,
             settings.token_seconds,
             settings.session_seconds,
             external,
@@ -329,7 +337,7 @@ def services(
             forecasts,
             twins.datasets,
             settings.queues,
-            Limits(None, settings.project_max_queued),
+            ProjectLimits(None, settings.project_max_queued),
         ),
         dataset_versions=dataset_versions,
         data_preparation=DataPreparationService(
@@ -347,6 +355,9 @@ def services(
         usage=UsageService(twins.usage),
         webhooks=WebhookService(twins.webhooks, sender, box),
         webhook_delivery=WebhookDeliveryService(twins.webhooks, sender, box),
+        limits=limits,
+        rates=rates,
+        idempotency=IdempotencyService(twins.kept_requests, settings.idempotency_seconds),
         evaluation=unused,
         lab=unused,
         monitoring=MonitoringService(twins.database, twins.queue, cast("Any", TwinEngines()), twins.jobs),
@@ -355,13 +366,10 @@ def services(
 
 @pytest.fixture(scope="session")
 def shared_app(tmp_path_factory: pytest.TempPathFactory) -> Flask:
-    """One for all tests: to document its routes costs a tenth of a second. Its limits are out of the way."""
+    """One for all tests: to document its routes costs a tenth of a second."""
     quiet = tmp_path_factory.mktemp("app") / "logging.yaml"
     quiet.write_text(QUIET)
-    many = "1000000 per minute"
-    return create_app(
-        load_settings(logging_file=quiet, rate_limit=many, login_rate_limit=many), cast("Any", object())
-    )
+    return create_app(load_settings(logging_file=quiet), cast("Any", object()))
 
 
 @pytest.fixture

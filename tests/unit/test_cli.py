@@ -12,7 +12,8 @@ import pytest
 
 from app.core.entities.identity import DEFAULT_PROJECT_ID, Role
 from app.core.entities.inference import AnswerOptions
-from app.core.entities.jobs import JobError, JobEvent, JobState, Limits, Progress
+from app.core.entities.jobs import JobError, JobEvent, JobState, Progress
+from app.core.entities.limits import ProjectLimits
 from app.core.entities.models import ModelVersion
 from app.core.errors import Fault, Unavailable
 
@@ -112,7 +113,7 @@ def test_usage_errors(flask, words):
         *[("users",), ("users", "create"), ("users", "list")],
         *[("train",), ("train", "submit"), ("train", "estimate"), ("jobs",)],
         *[("jobs", verb) for verb in ("list", "show", "events", "logs", "cancel", "pause", "resume", "retry")],
-        *[("jobs", "limits"), ("jobs", "metrics")],
+        *[("jobs", "metrics"), ("projects", "limits")],
         *[("models",), ("models", "list"), ("models", "show"), ("models", "pull"), ("predict",), ("chat",)],
         *[("models", "alias"), ("models", "unalias")],
         *[("lab",), ("lab", "train"), ("lab", "eval"), ("lab", "chat"), ("lab", "demo")],
@@ -233,13 +234,20 @@ def test_metrics(flask, twins):
 
 
 def test_limits(flask, twins):
-    assert flask("jobs", "limits")[1] == "running  any number\nqueued   1000\n"
-    assert flask("jobs", "limits", "--running", "2", "--queued", "5")[1] == "running  2\nqueued   5\n"
-    assert twins.jobs.limits(DEFAULT_PROJECT_ID) == Limits(2, 5)
-    assert flask("jobs", "limits", "--running", "0")[1] == "running  any number\nqueued   5\n"
-    flask("jobs", "limits", "--project", "other", "--running", "3")
+    begin = "running        0 of any number\nqueued         0 of 1,000\n"
+    assert flask("projects", "limits", "default")[1].startswith(begin)
+    _, out, _ = flask(
+        "projects", "limits", "default", "--running", "2", "--tokens", "5000", "--storage-bytes", "9"
+    )
+    assert out == (
+        "running        0 of 2\nqueued         0 of 1,000\nrequests       any number\ntokens         5,000\n"
+        "storage_bytes  0 of 9\nversions       0 of any number\n"
+    )
+    assert twins.jobs.limits(DEFAULT_PROJECT_ID) == ProjectLimits(2, tokens=5000, storage_bytes=9)
+    assert flask("projects", "limits", "default", "--running", "0")[1].startswith(begin)
+    flask("projects", "limits", "other", "--running", "3")
     assert (twins.jobs.limits("other").running, twins.jobs.limits(DEFAULT_PROJECT_ID).running) == (3, None)
-    assert flask("jobs", "limits", "--project", "nowhere", "--running", "3")[0] == 1
+    assert flask("projects", "limits", "nowhere", "--running", "3")[0] == 1
 
 
 @pytest.mark.parametrize(

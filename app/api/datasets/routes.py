@@ -27,6 +27,7 @@ from app.core.entities.identity import Role
 from app.core.services.dataset_versions import DatasetDiff, DatasetPage
 from app.extensions import current_services
 from app.gateway.authentication import current_principal, require
+from app.gateway.idempotency import creates
 from app.gateway.openapi import Blueprint
 from app.gateway.uploads import takes_upload
 
@@ -90,6 +91,7 @@ MOST_ROWS = 5000  # that the slow checks of a request look through, in seconds
 @blueprint.post("")
 @require(Role.DEVELOPER)
 @takes_upload
+@creates()
 @blueprint.arguments(UploadQuerySchema, location="query")
 @blueprint.arguments(UploadSchema, location="files")
 @blueprint.response(201, DatasetVersionSchema, example=VERSION)
@@ -148,6 +150,7 @@ def list_versions(dataset_id: str) -> dict[str, Any]:
 @blueprint.post("/<dataset_id>/versions")
 @require(Role.DEVELOPER)
 @takes_upload
+@creates()
 @blueprint.arguments(NextVersionQuerySchema, location="query")
 @blueprint.arguments(UploadSchema, location="files")
 @blueprint.response(201, DatasetVersionSchema, example=VERSION)
@@ -201,6 +204,7 @@ def preview(query: dict[str, Any], dataset_id: str) -> dict[str, Any]:
 
 @blueprint.post("/<dataset_id>/restore")
 @require(Role.DEVELOPER)
+@creates()
 @blueprint.arguments(RestoreSchema, example={"version": 1})
 @blueprint.response(201, DatasetVersionSchema, example={**VERSION, "number": 3, "parent": 1})
 @blueprint.errors(400, 404)

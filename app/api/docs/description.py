@@ -63,15 +63,19 @@ also in the header `X-Request-ID` and in the service's log.
 | 403 | `scope_missing`, `needs_log_in` | use a key with that scope; log in to make keys |
 | 404 | `not_found`, `job_not_found`, `model_not_found` | look at the id: another project's are not found either |
 | 405 | `method_not_allowed` | the header `Allow` lists the methods |
+| 403 | `quota_exceeded` | delete something, or ask the operator for more |
 | 409 | `conflict`, `job_is_final`, `last_admin` | the thing has moved on: read it again |
+| 409 | `idempotency_in_progress` | ask again after `Retry-After` seconds |
+| 409 | `idempotency_secret_shown` | it was made; the secret was in the first answer alone |
 | 413 | `body_too_large` | send less |
 | 415 | `unsupported_media_type` | send `Content-Type: application/json` |
 | 422 | `invalid_request` | mend what `errors` lists |
+| 422 | `idempotency_key_reused` | the key came with another body: take a new one |
 | 422 | `chat_not_renderable` | the model's template takes no such conversation: `detail` has its words |
 | 422 | `split_alias` | name one of its versions: training takes no draw |
 | 422 | `not_servable` | ask another version: the engine cannot serve this one, as the answer says |
 | 422 | `not_generative` | ask a model that writes text: this one tells labels |
-| 429 | `rate_limited` | wait for `Retry-After` seconds |
+| 429 | `rate_limited`, `tokens_used_up`, `too_many_attempts` | wait for `Retry-After` seconds |
 | 429 | `engine_busy` | too many requests wait for the engine: wait for `Retry-After` seconds |
 | 500 | `internal_error` | give the request id to the operator |
 | 503 | `unavailable`, `base_not_resident`, `engine_unavailable`, `base_model_missing` | try again later |
@@ -81,8 +85,14 @@ also in the header `X-Request-ID` and in the service's log.
 
 ## Rate limits
 
-{rate_limit} for each user over all routes, and {login_rate_limit} for each address at the log-in. The headers
-`RateLimit-Policy` and `RateLimit` say what is left (`r`) and when it starts anew (`t`, seconds).
+{rate_limit} for each API key, or user who has logged in, over all routes, and {login_rate_limit} for each address
+at the log-in. Answers of models count their tokens too, and a project may have rates for all of its callers. The
+headers `RateLimit-Policy` and `RateLimit` list each: what is left (`r`) and when there is more (`t`, seconds).
+
+## Sent again, done once
+
+The routes that make something take an `Idempotency-Key`: a text of your choice, new for each request. Sent again
+with the same key and body, the request gets the answer of the first time, with `Idempotency-Replayed: true`.
 
 Prometheus reads `/metrics`: openly from this host, from elsewhere with the service's `METRICS_TOKEN`.
 """

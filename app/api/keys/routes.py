@@ -7,6 +7,7 @@ from app.api.keys.schemas import KeyListSchema, MadeKeySchema, NewKeySchema
 from app.core.entities.identity import Role, Scope
 from app.extensions import current_services
 from app.gateway.authentication import current_principal, require
+from app.gateway.idempotency import creates
 from app.gateway.openapi import Blueprint
 
 blueprint = Blueprint("keys", __name__, url_prefix="/api/v1/keys", description="API keys")
@@ -27,6 +28,7 @@ KEY = {
 
 @blueprint.post("")
 @require(Role.VIEWER)
+@creates(secret=True)
 @blueprint.arguments(NewKeySchema, example={"name": "laptop", "scopes": ["infer"], "expires_in_days": 90})
 @blueprint.response(201, MadeKeySchema, example={**KEY, "key": "llmft_3fZk…"})
 @blueprint.errors(400, 404)

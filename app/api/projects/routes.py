@@ -3,23 +3,33 @@
 from typing import Any
 
 from app.api.projects.schemas import (
+    LimitReportSchema,
     MemberListSchema,
     MemberSchema,
     NewProjectSchema,
+    ProjectLimitsSchema,
     ProjectListSchema,
     ProjectSchema,
     RoleSchema,
     ServiceAccountSchema,
 )
 from app.core.entities.identity import Member, Project, Role
+from app.core.entities.limits import LimitReport
 from app.extensions import current_services
 from app.gateway.authentication import current_principal, require
+from app.gateway.idempotency import creates
 from app.gateway.openapi import Blueprint
 
 projects = Blueprint("projects", __name__, url_prefix="/api/v1/projects", description="Projects")
 members = Blueprint("members", __name__, url_prefix="/api/v1", description="Who works in the project")
 
 PROJECT = {"id": "support", "created_at": "2026-11-24T09:30:00+00:00"}
+OWN = {"tokens": 200_000, "storage_bytes": 10_000_000_000, "versions": 20}
+LIMITS = {
+    "limits": {"running": None, "queued": 1000, "requests": None, **OWN},
+    "own": {"running": None, "queued": None, "requests": None, **OWN},
+    "used": {"running": 1, "queued": 3, "storage_bytes": 48_300_000, "versions": 4},
+}
 MEMBER = {"username": "alice", "user_id": "user-0123", "role": "developer", "is_service": False}
 SERVICE = {"username": "ci@support", "user_id": "user-0124", "role": "developer", "is_service": True}
 
@@ -38,12 +48,39 @@ def list_projects() -> dict[str, Any]:
 
 @projects.post("")
 @require(Role.OPERATOR)
+@creates()
 @projects.arguments(NewProjectSchema, example={"id": "support", "admin": "alice"})
 @projects.response(201, ProjectSchema, example=PROJECT)
 @projects.errors(400, 404, 409)
 def create_project(body: dict[str, Any]) -> Project:
     """Make a project, with its first admin"""
     return current_services().projects.create(body["id"], body["admin"])
+
+
+@projects.get("/<project_id>/limits")
+@require(Role.DEVELOPER)
+@projects.response(200, LimitReportSchema, example=LIMITS)
+@projects.errors(404)
+def show_limits(project_id: str) -> LimitReport:
+    """See what the project may have, and what it has
+
+    Your own; an operator sees any.
+    """
+    return current_services().limits.report(current_principal(), project_id)
+
+
+@projects.put("/<project_id>/limits")
+@require(Role.OPERATOR)
+@projects.arguments(ProjectLimitsSchema, example=OWN)
+@projects.response(200, LimitReportSchema, example=LIMITS)
+@projects.errors(400, 404)
+def set_limits(body: dict[str, Any], project_id: str) -> LimitReport:
+    """Set what a project may have
+
+    What is null or left out is as the service's settings say. Rates hold within seconds; what a project has beyond
+    a quota stays.
+    """
+    return current_services().limits.change(current_principal(), project_id, body)
 
 
 @members.get("/members")
@@ -83,6 +120,7 @@ def remove_member(username: str) -> None:
 
 @members.post("/service-accounts")
 @require(Role.ADMIN)
+@creates()
 @members.arguments(ServiceAccountSchema, example={"name": "ci", "role": "developer"})
 @members.response(201, MemberSchema, example=SERVICE)
 @members.errors(400, 409)

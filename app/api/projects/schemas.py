@@ -32,6 +32,41 @@ class NewProjectSchema(ma.Schema):
     )
 
 
+def _limit(description: str) -> ma.fields.Integer:
+    return ma.fields.Integer(
+        strict=True,
+        allow_none=True,
+        load_default=None,
+        validate=ma.validate.Range(1, 2**53),
+        metadata={"description": description},
+    )
+
+
+class ProjectLimitsSchema(ma.Schema):
+    class Meta:
+        unknown = ma.RAISE
+
+    running = _limit("jobs that train at once")
+    queued = _limit("jobs that wait")
+    requests = _limit("requests in a minute")
+    tokens = _limit("tokens of prompts and answers in a minute")
+    storage_bytes = _limit("bytes of datasets and published versions")
+    versions = _limit("published versions")
+
+
+class ProjectUseSchema(ma.Schema):
+    running = ma.fields.Integer()
+    queued = ma.fields.Integer()
+    storage_bytes = ma.fields.Integer()
+    versions = ma.fields.Integer()
+
+
+class LimitReportSchema(ma.Schema):
+    limits = ma.fields.Nested(ProjectLimitsSchema, metadata={"description": "as they hold; null: none"})
+    own = ma.fields.Nested(ProjectLimitsSchema, metadata={"description": "null: what the service's settings say"})
+    used = ma.fields.Nested(ProjectUseSchema)
+
+
 class MemberSchema(ma.Schema):
     username = ma.fields.String(attribute="user.username", metadata={"example": "alice"})
     user_id = ma.fields.String(attribute="user.id")

@@ -25,10 +25,12 @@ from app.api.train.schemas import (
 )
 from app.core.entities.forecasts import Estimate
 from app.core.entities.identity import Role
-from app.core.entities.jobs import FineTuningJob, Limits
+from app.core.entities.jobs import FineTuningJob
+from app.core.entities.limits import ProjectLimits
 from app.core.services.training import JobPage
 from app.extensions import current_services
 from app.gateway.authentication import current_principal, require
+from app.gateway.idempotency import creates
 from app.gateway.openapi import Blueprint
 from app.gateway.streams import current_streams
 
@@ -100,6 +102,7 @@ data: {"task_id": "ftjob-0123456789abcdef01234567", "status": "succeeded", "erro
 
 @blueprint.post("")
 @require(Role.DEVELOPER)
+@creates()
 @blueprint.arguments(TrainSchema, example=EXAMPLE)
 @blueprint.response(202, AcceptedSchema, example=ACCEPTED)
 @blueprint.errors(400, 404, 413)
@@ -191,6 +194,7 @@ def resume(task_id: str) -> FineTuningJob:
 
 @blueprint.post("/<task_id>/retry")
 @require(Role.DEVELOPER)
+@creates()
 @blueprint.response(202, AcceptedSchema, example=ACCEPTED)
 @blueprint.errors(404, 409, 422)
 def retry(task_id: str) -> FineTuningJob:
@@ -206,13 +210,14 @@ def retry(task_id: str) -> FineTuningJob:
 @require(Role.VIEWER)
 @blueprint.response(200, LimitsSchema, example={"running": 2, "queued": 1000})
 @blueprint.errors()
-def limits() -> Limits:
+def limits() -> ProjectLimits:
     """See how many jobs the project may have
 
     The service's operator sets them. Between projects workers share fairly: the one with the fewest jobs in hand
     comes first.
     """
-    return current_services().training.limits(current_principal())
+    principal = current_principal()
+    return current_services().limits.report(principal, principal.project_id).limits
 
 
 @blueprint.get("/<task_id>/events")

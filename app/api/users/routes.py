@@ -7,6 +7,7 @@ from app.api.users.schemas import NewPasswordSchema, NewUserSchema, SubjectSchem
 from app.core.entities.identity import Role, User
 from app.extensions import current_services
 from app.gateway.authentication import require
+from app.gateway.idempotency import creates
 from app.gateway.openapi import Blueprint
 
 blueprint = Blueprint("users", __name__, url_prefix="/api/v1/users", description="People and service accounts")
@@ -39,6 +40,7 @@ def list_users() -> dict[str, Any]:
 
 @blueprint.post("")
 @require(Role.OPERATOR)
+@creates()
 @blueprint.arguments(NewUserSchema, example=NEW)
 @blueprint.response(201, UserSchema, example=USER)
 @blueprint.errors(400, 404, 409)

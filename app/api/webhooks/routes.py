@@ -17,6 +17,7 @@ from app.core.entities.identity import Role
 from app.core.entities.webhooks import Delivery, Webhook, WebhookEvent
 from app.extensions import current_services
 from app.gateway.authentication import current_principal, require
+from app.gateway.idempotency import creates
 from app.gateway.openapi import Blueprint
 
 blueprint = Blueprint("webhooks", __name__, url_prefix="/api/v1/webhooks", description="Webhooks")
@@ -56,6 +57,7 @@ PING = {
 
 @blueprint.post("")
 @require(Role.ADMIN)
+@creates(secret=True)
 @blueprint.arguments(NewWebhookSchema, example=NEW)
 @blueprint.response(201, WebhookWithSecretSchema, example={**WEBHOOK, "secret": "whsec_…"})
 @blueprint.errors(400, 409)
@@ -115,6 +117,7 @@ def remove_webhook(webhook_id: str) -> None:
 
 @blueprint.post("/<webhook_id>/rotate-secret")
 @require(Role.ADMIN)
+@creates(secret=True)
 @blueprint.response(
     200,
     WebhookWithSecretSchema,
@@ -132,6 +135,7 @@ def rotate_secret(webhook_id: str) -> dict[str, Any]:
 
 @blueprint.post("/<webhook_id>/ping")
 @require(Role.ADMIN)
+@creates()
 @blueprint.response(202, DeliverySchema, example=PING)
 @blueprint.errors(404)
 def ping(webhook_id: str) -> Delivery:

@@ -107,19 +107,6 @@ class FineTuningJob:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """Jobs that a project may have at once; None: as many as it likes. ``queued`` counts WAITING_STATES."""
-
-    running: int | None = None
-    queued: int | None = None
-
-    def or_else(self, otherwise: Limits) -> Limits:
-        """These; ``otherwise`` where these say nothing."""
-        running = otherwise.running if self.running is None else self.running
-        return Limits(running, otherwise.queued if self.queued is None else self.queued)
-
-
-@dataclass(frozen=True, slots=True)
 class Claim:
     """One attempt's hold on a job. ``fence`` grows with each claim; a write with an old one is refused."""
 

@@ -42,6 +42,7 @@ class ModelVersion:
     created_at: datetime
     base_digest: str | None = None  # of the base model's weights; None: a version of earlier days
     pinned: bool = False  # whether engines keep its adapter in memory; an operator's mark, which may change
+    size: int = 0  # bytes of its artifacts; 0: a version of earlier days
 
     @property
     def reference(self) -> str:

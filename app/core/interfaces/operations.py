@@ -10,6 +10,7 @@ from app.core.entities.engines import EngineKind, EngineState
 from app.core.entities.forecasts import Shortage
 from app.core.entities.inference import Adapter, Generation, GenerationRequest, LabelRequest, Piece
 from app.core.entities.jobs import JobEvent
+from app.core.entities.limits import Window
 from app.core.entities.usage import Usage
 from app.core.errors import Fault
 
@@ -170,6 +171,24 @@ class UsageLog(ABC):
     @abstractmethod
     def record(self, usage: Usage) -> None:
         """Never raises and never waits: what finds no place is lost, and counted."""
+
+
+class RateCounter(ABC):
+    """Counts in sliding windows of ``seconds``, together with the other processes where it can."""
+
+    @abstractmethod
+    def take(self, key: str, seconds: int, most: int) -> bool:
+        """One more; False, and nothing is taken, where that would be above ``most``."""
+
+    @abstractmethod
+    def add(self, key: str, seconds: int, cost: int) -> None:
+        """So many more, whatever has been taken."""
+
+    @abstractmethod
+    def window(self, key: str, seconds: int) -> Window: ...
+
+    @abstractmethod
+    def forget(self, key: str, seconds: int) -> None: ...
 
 
 class EngineClient(ABC):

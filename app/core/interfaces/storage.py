@@ -13,15 +13,15 @@ from app.core.entities.jobs import (
     JobEvent,
     JobState,
     Lease,
-    Limits,
     Order,
     Progress,
 )
+from app.core.entities.limits import ProjectLimits, ProjectUse
 from app.core.entities.metrics import MetricCurve
 from app.core.entities.models import ModelAlias, ModelSummary, ModelVersion
 from app.core.entities.usage import Usage, UsageSum
 
-NO_LIMITS = Limits()
+NO_LIMITS = ProjectLimits()
 
 
 class JobRepository(ABC):
@@ -33,9 +33,10 @@ class JobRepository(ABC):
     """
 
     @abstractmethod
-    def add(self, job: FineTuningJob, limits: Limits = NO_LIMITS) -> None:
+    def add(self, job: FineTuningJob, limits: ProjectLimits = NO_LIMITS) -> None:
         """``NotFound`` (dataset_not_found) if the dataset that it names has been deleted meanwhile;
-        ``TooMany`` (too_many_jobs) where as many of its project's wait as may."""
+        ``TooMany`` (too_many_jobs) where as many of its project's wait as may; ``Forbidden`` (quota_exceeded)
+        where the version that it is to publish would have no room."""
 
     @abstractmethod
     def get(self, project_id: str, job_id: str) -> FineTuningJob | None: ...
@@ -73,7 +74,7 @@ class JobRepository(ABC):
         job_id: str | None = None,
         *,
         queues: Sequence[str] | None = None,
-        limits: Limits = NO_LIMITS,
+        limits: ProjectLimits = NO_LIMITS,
     ) -> Claim | None:
         """Take a job that waits (to be validated or to run) and that nobody holds; None if none.
 
@@ -136,9 +137,17 @@ class JobRepository(ABC):
 
     @abstractmethod
     def succeed(
-        self, job_id: str, fence: int, version: ModelVersion, metrics: Mapping[str, object]
+        self,
+        job_id: str,
+        fence: int,
+        version: ModelVersion,
+        metrics: Mapping[str, object],
+        limits: ProjectLimits = NO_LIMITS,
     ) -> ModelVersion:
-        """SUCCEEDED and its published version in one transaction; the answer carries the version's number."""
+        """SUCCEEDED and its published version in one transaction; the answer carries the version's number.
+
+        ``Forbidden`` (quota_exceeded), and nothing is changed, where the project has no room for it.
+        """
 
     @abstractmethod
     def leases(self) -> Sequence[Lease]:
@@ -152,11 +161,15 @@ class JobRepository(ABC):
         """
 
     @abstractmethod
-    def limits(self, project_id: str) -> Limits | None:
+    def use(self, project_id: str) -> ProjectUse:
+        """What it has of what is limited."""
+
+    @abstractmethod
+    def limits(self, project_id: str) -> ProjectLimits | None:
         """Those set for the project; None: no such project."""
 
     @abstractmethod
-    def set_limits(self, project_id: str, limits: Limits) -> None:
+    def set_limits(self, project_id: str, limits: ProjectLimits) -> None:
         """``NotFound`` (project_not_found)."""
 
     @abstractmethod
@@ -216,12 +229,13 @@ class DatasetRepository(ABC):
     """Datasets, their versions, which never change, and tags, which move."""
 
     @abstractmethod
-    def add(self, dataset: Dataset, version: DatasetVersion) -> DatasetVersion:
-        """With its first version. ``Conflict`` (dataset_name_taken)."""
+    def add(self, dataset: Dataset, version: DatasetVersion, limits: ProjectLimits = NO_LIMITS) -> DatasetVersion:
+        """With its first version. ``Conflict`` (dataset_name_taken), ``Forbidden`` (quota_exceeded)."""
 
     @abstractmethod
-    def add_version(self, version: DatasetVersion) -> DatasetVersion:
-        """The answer carries the next number. ``NotFound`` (dataset_not_found) if the dataset is gone."""
+    def add_version(self, version: DatasetVersion, limits: ProjectLimits = NO_LIMITS) -> DatasetVersion:
+        """The answer carries the next number. ``NotFound`` (dataset_not_found) if the dataset is gone,
+        ``Forbidden`` (quota_exceeded)."""
 
     @abstractmethod
     def get(self, project_id: str, dataset_id: str) -> DatasetSummary | None: ...

@@ -14,12 +14,15 @@ if TYPE_CHECKING:
     from app.core.services.engines import EngineService
     from app.core.services.evaluation import EvaluationService
     from app.core.services.execution import ExecutionService
+    from app.core.services.idempotency import IdempotencyService
     from app.core.services.identity import IdentityService
     from app.core.services.inference import InferenceService
     from app.core.services.lab import LabService
+    from app.core.services.limits import LimitService
     from app.core.services.model_management import ModelManagementService
     from app.core.services.monitoring import MonitoringService
     from app.core.services.projects import ProjectService
+    from app.core.services.rates import RateService
     from app.core.services.served_models import ServedModelService
     from app.core.services.training import TrainingService
     from app.core.services.usage import UsageService
@@ -47,6 +50,9 @@ class Services:
     usage: UsageService
     webhooks: WebhookService
     webhook_delivery: WebhookDeliveryService
+    limits: LimitService
+    rates: RateService
+    idempotency: IdempotencyService
     evaluation: EvaluationService
     monitoring: MonitoringService
     lab: LabService

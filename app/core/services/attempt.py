@@ -13,9 +13,10 @@ from typing import Any
 
 from app.core.entities.forecasts import Shortage
 from app.core.entities.jobs import Claim, JobError, JobEvent, JobState, Order, Progress
+from app.core.entities.limits import ProjectLimits
 from app.core.entities.models import ModelVersion
 from app.core.entities.training_config import TrainingConfig
-from app.core.errors import AppError, StaleAttempt
+from app.core.errors import AppError, Forbidden, StaleAttempt
 from app.core.interfaces.components import ArtifactStore
 from app.core.interfaces.operations import TrainerHandle, TrainerLauncher, TrainerOutcome
 from app.core.interfaces.storage import JobRepository
@@ -52,6 +53,7 @@ class Attempt:
         poll_seconds: float,
         drain_seconds: float,
         max_attempts: int,
+        limits: ProjectLimits,
         on_event: Callable[[JobEvent], None] | None,
     ) -> None:
         self._jobs = jobs
@@ -66,6 +68,7 @@ class Attempt:
         self._poll_seconds = poll_seconds
         self._drain_seconds = drain_seconds
         self._max_attempts = max_attempts
+        self._limits = limits
         self._on_event = on_event
         self._progress = Progress()
         self._last_seen: Shortage | None = None  # of memory, if it is the system that ends the trainer
@@ -207,15 +210,21 @@ class Attempt:
             created_by=self._job.created_by,
             created_at=datetime.now(UTC),
             base_digest=self._base_digest,
+            size=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
         )
         try:
             self._heartbeat.persist(
-                lambda: self._jobs.succeed(self._job.id, self._fence, version, result["metrics"])
+                lambda: self._jobs.succeed(self._job.id, self._fence, version, result["metrics"], self._limits)
             )
-        except AppError:
+        except AppError as error:
             # The answer to a commit may be lost and the try after it refused: then the row names the version.
             job = self._heartbeat.persist(lambda: self._jobs.get(self._job.project_id, self._job.id))
             if job is not None and job.model_version_id == version_id:
                 return
             self._artifacts.discard(artifacts)
+            if error.code == "quota_exceeded":
+                message = (
+                    f"trained, and not published: {error.message}; what was trained stays in the run's folder"
+                )
+                raise Forbidden(message, code=error.code) from error
             raise

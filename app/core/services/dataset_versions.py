@@ -16,6 +16,7 @@ from app.core.entities.dataset_versions import (
 )
 from app.core.entities.datasets import Conversation, row_key
 from app.core.entities.identity import DEFAULT_PROJECT_ID, Principal
+from app.core.entities.limits import ProjectLimits
 from app.core.errors import Fault, Invalid, NotFound
 from app.core.interfaces.components import ByteProgress, DatasetLibrary, KeptRows
 from app.core.interfaces.storage import DatasetRepository
@@ -50,8 +51,14 @@ class DatasetDiff:
 
 
 class DatasetVersionService:
-    def __init__(self, repository: DatasetRepository, library: DatasetLibrary) -> None:
+    """``limits`` hold for projects that have none of their own.
+
+    What makes a version raises ``Forbidden`` (quota_exceeded) where the project has no room for it.
+    """
+
+    def __init__(self, repository: DatasetRepository, library: DatasetLibrary, limits: ProjectLimits) -> None:
         self._repository = repository
+        self._limits = limits
         self._library = library
 
     def upload(
@@ -78,9 +85,9 @@ class DatasetVersionService:
         with self._library.receive(stream, source, columns or {}, progress) as kept:
             version = self._version(principal, dataset_id or f"ds-{secrets.token_hex(12)}", kept, source)
             if dataset_id is not None:
-                return self._repository.add_version(version)
+                return self._repository.add_version(version, self._limits)
             made = Dataset(version.dataset_id, project, name or "", version.created_by, version.created_at)
-            return self._repository.add(made, version)
+            return self._repository.add(made, version, self._limits)
 
     def list(self, principal: Principal | None, *, limit: int = 20, after: str | None = None) -> DatasetPage:
         """Newest first, from the dataset after ``after`` on."""
@@ -133,7 +140,7 @@ class DatasetVersionService:
             created_by=principal.user_id if principal else None,
             created_at=datetime.now(UTC),
         )
-        return self._repository.add_version(restored)
+        return self._repository.add_version(restored, self._limits)
 
     def derive(
         self,
@@ -148,9 +155,8 @@ class DatasetVersionService:
             raise Invalid("the pipeline leaves no row", code="no_rows")
         with self._library.keeping(rows) as kept:
             version = self._version(principal, parent.dataset_id, kept, f"made of version {parent.number}")
-            return self._repository.add_version(
-                replace(version, format=parent.format, parent=parent.number, pipeline=pipeline, changes=changes)
-            )
+            made = replace(version, format=parent.format, parent=parent.number, pipeline=pipeline, changes=changes)
+            return self._repository.add_version(made, self._limits)
 
     def diff(self, principal: Principal | None, before: str, after: str, limit: int = 20) -> DatasetDiff:
         """What became of the rows of one version in another, which may be of another dataset.

@@ -12,8 +12,9 @@ from typing import Any
 
 import yaml
 
-from app.core.entities.jobs import Claim, FineTuningJob, JobError, JobEvent, JobState, Limits, Order
+from app.core.entities.jobs import Claim, FineTuningJob, JobError, JobEvent, JobState, Order
 from app.core.entities.ledger import TokenLedger
+from app.core.entities.limits import ProjectLimits
 from app.core.entities.models import Reference
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import AppError, NotFound, StaleAttempt
@@ -59,7 +60,7 @@ class ExecutionService:
         max_attempts: int,
         threads: int,
         queues: Sequence[str] | None,
-        limits: Limits,
+        limits: ProjectLimits,
     ) -> None:
         self._jobs = jobs
         self._versions = versions
@@ -222,6 +223,7 @@ class ExecutionService:
             self._poll_seconds,
             self._drain_seconds,
             self._max_attempts,
+            self._limits,
             on_event,
         )
         attempt.run(job_file, run_folder)

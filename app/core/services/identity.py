@@ -16,6 +16,7 @@ from app.core.errors import Unauthorized, Unavailable
 from app.core.interfaces.identity import KeyRepository, SessionRepository, UserRepository
 from app.core.interfaces.operations import ExternalIssuer, PasswordHasher, TokenIssuer
 from app.core.services.callers import RecentCallers
+from app.core.services.rates import RateService
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ class IdentityService:
         passwords: PasswordHasher,
         tokens: TokenIssuer,
         callers: RecentCallers,
+        rates: RateService,
         token_seconds: int,
         session_seconds: int,
         external: ExternalIssuer | None = None,
@@ -44,6 +46,7 @@ class IdentityService:
         self._passwords = passwords
         self._tokens = tokens
         self._callers = callers
+        self._rates = rates
         self._token_seconds = token_seconds
         self._session_seconds = session_seconds
         self._external = external
@@ -53,8 +56,9 @@ class IdentityService:
         """In that project, else in the user's first.
 
         ``Unauthorized`` (invalid_credentials), after the same work whether or not there is such a user; once the
-        password is known to be right, not_a_member.
+        password is known to be right, not_a_member. ``TooMany`` (too_many_attempts), whether or not there is one.
         """
+        self._rates.attempt(username)
         decoy = self._decoy
         user = self._users.by_username(username) if USERNAME.fullmatch(username) else None
         matches = self._passwords.matches(password, user.password_hash if user else decoy)
@@ -62,6 +66,7 @@ class IdentityService:
         memberships = self._users.memberships(user.id) if user and may_call else ()
         if user is None or not memberships:
             raise Unauthorized("the username or the password is wrong", code="invalid_credentials")
+        self._rates.forgive(username)
         project = project_id or memberships[0].project_id
         if project not in {membership.project_id for membership in memberships}:
             raise Unauthorized(f"{username} is no member of a project {project[:80]}", code="not_a_member")

@@ -26,6 +26,7 @@ from app.core.entities.models import not_generative
 from app.core.errors import Fault, Invalid, Unavailable
 from app.core.interfaces.operations import EngineClient, UsageLog, Wanted
 from app.core.services.answer_stream import AnswerStream
+from app.core.services.rates import RateService
 from app.core.services.targets import Target, Targets
 from app.core.services.usage import metered
 
@@ -38,14 +39,15 @@ class InferenceService:
 
     Its methods raise ``NotFound`` for a model that the caller's project does not have, ``Invalid``
     (not_generative) where one with a label head is to chat, (not_servable) for one that no engine attaches and
-    (chat_not_renderable) for what its template does not take, and what ``EngineClient`` raises, (client_gone)
-    among it once ``is_wanted`` says that nobody waits.
+    (chat_not_renderable) for what its template does not take, ``TooMany`` (tokens_used_up), and what
+    ``EngineClient`` raises, (client_gone) among it once ``is_wanted`` says that nobody waits.
     """
 
-    def __init__(self, targets: Targets, engines: EngineClient, usage: UsageLog) -> None:
+    def __init__(self, targets: Targets, engines: EngineClient, usage: UsageLog, rates: RateService) -> None:
         self._targets = targets
         self._engines = engines
         self._usage = usage
+        self._rates = rates
         self._pool = ThreadPoolExecutor(MOST_AT_ONCE, "predict")  # starts none before its first batch
 
     def predict(
@@ -101,6 +103,7 @@ class InferenceService:
 
     def _target(self, principal: Principal, model: str | None, conversation: str | None = None) -> Target:
         """Without ``model``, the first resident base."""
+        self._rates.admit(principal)
         if model:
             return self._targets.find(principal.project_id, model, conversation)
         resident = self._engines.resident()
@@ -120,7 +123,7 @@ class InferenceService:
         _check_nothing_drawn(target, options)
         rows = _each("texts", len(texts), lambda place: _plain(target, texts[place]))
         engine = EngineName(target.base_model, target.own_engine)
-        with metered(self._usage, principal, target) as meter:
+        with metered(self._usage, self._rates, principal, target) as meter:
             meter.prompt_tokens = sum(map(len, rows))
             scores = self._engines.classify(LabelRequest(engine, rows, options.deadline_seconds))
         return [
@@ -131,7 +134,7 @@ class InferenceService:
     def _generate(
         self, principal: Principal, target: Target, request: GenerationRequest, is_wanted: Wanted | None
     ) -> Generation:
-        with metered(self._usage, principal, target) as meter:
+        with metered(self._usage, self._rates, principal, target) as meter:
             meter.prompt_tokens = len(request.prompt_ids)
             generation = self._engines.generate(request, is_wanted)
             meter.completion_tokens = generation.tokens.completion
@@ -142,7 +145,7 @@ class InferenceService:
         self, principal: Principal, target: Target, request: GenerationRequest, is_wanted: Wanted | None
     ) -> Generator[Piece]:
         stream = self._engines.stream(request, is_wanted)
-        with metered(self._usage, principal, target) as meter, closing(stream) as pieces:
+        with metered(self._usage, self._rates, principal, target) as meter, closing(stream) as pieces:
             meter.prompt_tokens = len(request.prompt_ids)
             for piece in pieces:
                 if piece.text:

@@ -3,7 +3,7 @@
 import re
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ from app.core.entities.dataset_versions import DatasetReference
 from app.core.entities.datasets import DatasetCheck
 from app.core.entities.forecasts import Estimate
 from app.core.entities.identity import DEFAULT_PROJECT_ID, Principal
-from app.core.entities.jobs import DEFAULT_QUEUE, FINAL_STATES, FineTuningJob, JobEvent, JobState, Limits
+from app.core.entities.jobs import DEFAULT_QUEUE, FINAL_STATES, FineTuningJob, JobEvent, JobState
+from app.core.entities.limits import ProjectLimits
 from app.core.entities.metrics import MetricCurve
 from app.core.entities.training_config import TrainingConfig, training_config
 from app.core.errors import Conflict, Fault, Invalid, NotFound
@@ -56,7 +57,7 @@ class TrainingService:
         forecasts: Forecasts,
         dataset_versions: DatasetRepository,
         queues: Sequence[str],
-        limits: Limits,
+        limits: ProjectLimits,
     ) -> None:
         self._jobs = jobs
         self._versions = versions
@@ -82,7 +83,7 @@ class TrainingService:
 
         ``overrides`` has the keys of TrainingConfig, flat or under ``model``, with JSON's own types. ``Invalid``
         with every fault of the config, the names in it and the data; ``TooMany`` (too_many_jobs) where as many
-        of the project's wait as may; then nothing is saved.
+        of the project's wait as may, ``Forbidden`` (quota_exceeded); then nothing is saved.
         """
         return self._submit(principal, overrides, priority=priority, queue=queue)
 
@@ -235,21 +236,6 @@ class TrainingService:
             raise _no_job(job_id)
         self._queue.ring(job.id, job.queue)
         return job
-
-    def limits(self, principal: Principal) -> Limits:
-        """Of the principal's project, as they hold now."""
-        return self._own_limits(principal).or_else(self._limits)
-
-    def change_limits(self, principal: Principal, changes: Mapping[str, int | None]) -> None:
-        """Fields of Limits, from the next claim and submission on; None: what the service's settings say."""
-        if changes:
-            self._jobs.set_limits(principal.project_id, replace(self._own_limits(principal), **changes))
-
-    def _own_limits(self, principal: Principal) -> Limits:
-        own = self._jobs.limits(principal.project_id)
-        if own is None:
-            raise NotFound("there is no such project", code="project_not_found")
-        return own
 
     def events(
         self, principal: Principal | None, job_id: str, *, after: int = 0, limit: int = 100

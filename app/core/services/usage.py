@@ -12,6 +12,7 @@ from app.core.entities.usage import Usage, UsageSum
 from app.core.errors import AppError
 from app.core.interfaces.operations import UsageLog
 from app.core.interfaces.storage import UsageRepository
+from app.core.services.rates import RateService
 from app.core.services.targets import Target
 
 DAYS = 30  # that sums are of, where nobody says since when
@@ -39,10 +40,11 @@ class Meter:
 
 
 @contextmanager
-def metered(log: UsageLog, principal: Principal, target: Target) -> Iterator[Meter]:
-    """One request to ``target``: it leaves its row when the block ends, however it ends.
+def metered(log: UsageLog, rates: RateService, principal: Principal, target: Target) -> Iterator[Meter]:
+    """One request to ``target``: it leaves its row when the block ends, however it ends, and spends its tokens.
 
-    In a generator that is closed before its end, as a stream is whose client goes away, too.
+    In a generator that is closed before its end, as a stream is whose client goes away, too. One that failed
+    before its first token spends none.
     """
     meter = Meter()
     error: str | None = None
@@ -58,6 +60,8 @@ def metered(log: UsageLog, principal: Principal, target: Target) -> Iterator[Met
         error = AppError.default_code
         raise
     finally:
+        if meter.completion_tokens or error in (None, CLIENT_GONE):
+            rates.spend(principal, meter.prompt_tokens + meter.completion_tokens)
         log.record(
             Usage(
                 project_id=principal.project_id,

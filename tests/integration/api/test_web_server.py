@@ -151,3 +151,21 @@ def test_a_sound_chunked_body_is_read(connection):
 def test_a_method_and_a_path_that_mean_nothing(connection):
     answer, problem = ask(connection, "BREW", "/%2e%2e/%00?x=%ff")
     assert (answer.status, problem["code"]) == (404, "not_found")
+
+
+LONG = [
+    ("line", f"GET /api/v1/models?after={'x' * 5000} HTTP/1.1", [], (414, 400)),
+    ("header", "GET /api/v1/models HTTP/1.1", [f"X-Long: {'x' * 9000}"], (431, 400)),
+    ("headers", "GET /api/v1/models HTTP/1.1", [f"X-{n}: x" for n in range(200)], (431, 400)),
+    ("name", "GET /api/v1/models HTTP/1.1", ["X Y: z"], (400,)),
+    ("query", f"GET /api/v1/models?after={'x' * 3000} HTTP/1.1", [], (401,)),
+    ("path", f"GET /api/v1/models/{'x' * 3000} HTTP/1.1", [], (401,)),
+]
+
+
+@pytest.mark.parametrize(("line", "headers", "statuses"), [one[1:] for one in LONG], ids=[one[0] for one in LONG])
+def test_a_head_that_is_too_large_is_refused(address, line, headers, statuses):
+    with socket.create_connection(address, timeout=60) as raw:
+        raw.sendall("\r\n".join([line, "Host: x", "Connection: close", *headers, "", ""]).encode())
+        status = raw.recv(4096).split(b"\r\n")[0]
+    assert int(status.split()[1]) in statuses, status

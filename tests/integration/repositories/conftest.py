@@ -14,6 +14,7 @@ from sqlalchemy import Engine, create_engine
 from app.core.entities.jobs import FineTuningJob, JobState
 from app.core.entities.metrics import MetricCurve, MetricPoint
 from app.core.entities.models import ModelVersion
+from app.core.interfaces.idempotency import IdempotencyRepository
 from app.core.interfaces.identity import KeyRepository, SessionRepository, UserRepository
 from app.core.interfaces.storage import (
     DatasetRepository,
@@ -25,12 +26,14 @@ from app.core.interfaces.webhooks import WebhookRepository
 from app.repositories.api_keys import SqlKeyRepository
 from app.repositories.database import Database, configure_engine, migrate_empty
 from app.repositories.datasets import SqlDatasetRepository
+from app.repositories.idempotency import SqlIdempotencyRepository
 from app.repositories.jobs import SqlJobRepository
 from app.repositories.memory import (
     MemoryDatasetRepository,
     MemoryModelVersionRepository,
     MemoryUsageRepository,
 )
+from app.repositories.memory_idempotency import MemoryIdempotencyRepository
 from app.repositories.memory_identity import MemoryKeyRepository, MemorySessionRepository, MemoryUserRepository
 from app.repositories.memory_jobs import MemoryJobRepository
 from app.repositories.memory_webhooks import MemoryWebhookRepository
@@ -55,6 +58,7 @@ class Repositories:
     keys: KeyRepository
     sessions: SessionRepository
     webhooks: WebhookRepository
+    kept_requests: IdempotencyRepository
 
     def claim(self, job_id: str | None = None) -> int:
         """The fence of a claim that must succeed."""
@@ -115,6 +119,7 @@ def repositories(request: pytest.FixtureRequest, open_engine: Callable[[str], En
             MemoryKeyRepository(),
             MemorySessionRepository(),
             MemoryWebhookRepository(),
+            MemoryIdempotencyRepository(),
         )
     return _over_sql(open_engine(request.param))
 
@@ -132,6 +137,7 @@ def _over_sql(engine: Engine) -> Repositories:
         SqlKeyRepository(engine),
         SqlSessionRepository(engine),
         SqlWebhookRepository(engine),
+        SqlIdempotencyRepository(engine),
     )
 
 

@@ -8,7 +8,8 @@ from threading import Barrier
 import pytest
 
 from app.core.entities.dataset_versions import Dataset, DatasetVersion
-from app.core.entities.jobs import JobEvent, JobState, Limits
+from app.core.entities.jobs import JobEvent, JobState
+from app.core.entities.limits import ProjectLimits
 from app.core.entities.models import ModelAlias
 from app.core.errors import Conflict, NotFound, StaleAttempt, TooMany
 from app.repositories.mapping import job_row
@@ -62,9 +63,9 @@ def test_each_of_many_claims_gets_a_job_of_its_own(sql, add_jobs, together):
 
 def test_many_claims_at_once_keep_to_the_limit(sql, add_jobs, together):
     add_jobs(4 * THREADS)
-    shares = together(lambda number: sql.jobs.claim(f"worker-{number}", 30, limits=Limits(running=3)))
+    shares = together(lambda number: sql.jobs.claim(f"worker-{number}", 30, limits=ProjectLimits(running=3)))
     assert sum(claim is not None for claim in shares) <= 3
-    while sql.jobs.claim("worker", 30, limits=Limits(running=3)):
+    while sql.jobs.claim("worker", 30, limits=ProjectLimits(running=3)):
         pass
     assert len(sql.jobs.leases()) == 3
 
@@ -74,7 +75,7 @@ def test_many_submissions_at_once_keep_to_the_limit(sql, make_job, together):
 
     def submit(number):
         try:
-            sql.jobs.add(new[number], Limits(queued=3))
+            sql.jobs.add(new[number], ProjectLimits(queued=3))
         except TooMany:
             return False
         return True

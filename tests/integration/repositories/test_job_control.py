@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from app.core.entities.jobs import JobError, JobEvent, JobState, Limits, Order
+from app.core.entities.jobs import JobError, JobEvent, JobState, Order
+from app.core.entities.limits import ProjectLimits
 from app.core.errors import Conflict, NotFound, StaleAttempt, TooMany
 
 NOW = datetime(2026, 5, 5, tzinfo=UTC)
@@ -69,19 +70,19 @@ def test_a_worker_takes_from_its_own_queues(jobs, add):
 def test_no_more_of_a_project_train_than_may(jobs, add):
     mine = [add() for _ in range(3)]
     theirs = add(project_id="other")
-    jobs.set_limits("other", Limits(running=2))
-    at_most_one = Limits(running=1)
+    jobs.set_limits("other", ProjectLimits(running=2))
+    at_most_one = ProjectLimits(running=1)
     assert claimed(jobs, 3, limits=at_most_one) == [mine[0], theirs, None]
     checked = add(state=JobState.VALIDATING_FILES)
     more = add(project_id="other")
     assert claimed(jobs, 3, limits=at_most_one) == [checked, more, None]  # to validate is not to train
-    jobs.set_limits("default", Limits(running=2))
+    jobs.set_limits("default", ProjectLimits(running=2))
     assert claimed(jobs, 2, limits=at_most_one) == [mine[1], None]
     assert claimed(jobs, 1) == [None]
 
 
 def test_no_more_of_a_project_wait_than_may(jobs, add, make_job):
-    limits = Limits(queued=2)
+    limits = ProjectLimits(queued=2)
     waiting = add(state=JobState.VALIDATING_FILES)
     add(project_id="other")
     jobs.add(make_job(), limits)
@@ -91,20 +92,20 @@ def test_no_more_of_a_project_wait_than_may(jobs, add, make_job):
     assert len(jobs.list("default")) == 2
     jobs.request_cancel("default", waiting)
     jobs.add(make_job(), limits)
-    jobs.set_limits("default", Limits(queued=3))
+    jobs.set_limits("default", ProjectLimits(queued=3))
     jobs.add(make_job(), limits)
     with pytest.raises(TooMany):
         jobs.add(make_job())
 
 
 def test_limits_of_a_project(jobs):
-    assert jobs.limits("default") == Limits()
-    jobs.set_limits("default", Limits(3, 5))
-    assert jobs.limits("default") == Limits(3, 5)
-    assert jobs.limits("other") == Limits()
+    assert jobs.limits("default") == ProjectLimits()
+    jobs.set_limits("default", ProjectLimits(3, 5))
+    assert jobs.limits("default") == ProjectLimits(3, 5)
+    assert jobs.limits("other") == ProjectLimits()
     assert jobs.limits("nowhere") is None
     with pytest.raises(NotFound, match="no project"):
-        jobs.set_limits("nowhere", Limits())
+        jobs.set_limits("nowhere", ProjectLimits())
 
 
 def test_a_queued_job_is_paused_at_once_and_goes_on_when_asked(jobs, add):

@@ -15,9 +15,9 @@ from app.core.entities.jobs import (
     JobEvent,
     JobState,
     Lease,
-    Limits,
     Progress,
 )
+from app.core.entities.limits import ProjectLimits
 from app.core.errors import AppError
 from app.repositories.database import Database, migrate_empty
 from app.repositories.jobs import SqlJobRepository
@@ -26,7 +26,7 @@ from app.repositories.tables import JobEventRow, JobMetricChunkRow, JobRow, Mode
 from tests.integration.repositories.conftest import SQL, START, rounded
 
 MAX_ATTEMPTS = 2
-LIMITS = Limits(queued=6)
+LIMITS = ProjectLimits(queued=6)
 indexes = st.sampled_from([0, 0, 0, 1, 2])
 fences = st.sampled_from([0, 0, 0, 1])  # how far behind the newest
 moves = st.sampled_from([JobState.QUEUED, *JobState])
@@ -91,7 +91,7 @@ class JobLife(RuleBasedStateMachine):
 
     @rule(running=st.sampled_from([None, 1, 2]), project_id=st.sampled_from(["default", "other"]))
     def limit(self, running, project_id):
-        self.same(lambda jobs: jobs.set_limits(project_id, Limits(running)))
+        self.same(lambda jobs: jobs.set_limits(project_id, ProjectLimits(running)))
 
     def take(self, chosen, **options):
         claim = self.same(lambda jobs: jobs.claim("worker", 30, chosen, limits=LIMITS, **options))

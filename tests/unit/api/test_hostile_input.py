@@ -329,3 +329,28 @@ def test_log_in_refuses(client, body):
     answer = client.post("/api/v1/auth/token", json=body)
     assert answer.status_code == 422
     assert set(wheres(answer.json)) <= {"username", "password"}
+
+
+def parts(count, text=b"x"):
+    head = b'--b\r\nContent-Disposition: form-data; name="n"\r\n\r\n'
+    return (head + text + b"\r\n") * count + b"--b--\r\n"
+
+
+UPLOADS = [
+    (parts(2000), "; boundary=b", 413),
+    (parts(1, b"x" * 600_000), "; boundary=b", 413),
+    (parts(1), "; boundary=b", 422),
+    (b"--b\r\n", "; boundary=b", 422),
+    (b"--b\r\nContent-Disposition: " + b"x" * 100_000 + b"\r\n\r\n--b--\r\n", "; boundary=b", 422),
+    (parts(1), "", 422),
+    (b"", "; boundary=" + "b" * 1000, 422),
+]
+
+
+@pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "k"}], ids=["", "with a key"])
+@pytest.mark.parametrize(("body", "boundary", "status"), UPLOADS)
+def test_forms_that_are_no_upload(caller, body, boundary, status, headers):
+    content_type = f"multipart/form-data{boundary}"
+    path = "/api/v1/datasets?name=x"
+    answer = caller("POST", path, data=body, content_type=content_type, headers=headers)
+    assert (answer.status_code, answer.content_type) == (status, "application/problem+json"), answer.json

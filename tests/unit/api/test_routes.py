@@ -10,7 +10,8 @@ import pytest
 from app.bootstrap import load_training_config
 from app.core.entities.identity import DEFAULT_PROJECT_ID, Role
 from app.core.entities.inference import AnswerOptions
-from app.core.entities.jobs import JobError, JobEvent, JobState, Limits, Progress
+from app.core.entities.jobs import JobError, JobEvent, JobState, Progress
+from app.core.entities.limits import ProjectLimits
 from app.core.entities.models import ModelVersion
 from app.core.errors import Fault, NotFound, Unavailable
 
@@ -170,7 +171,7 @@ def test_a_priority_or_queue_that_is_none_starts_nothing(caller, twins, field, v
 
 
 def test_as_many_jobs_wait_as_may(caller, twins):
-    twins.jobs.set_limits("default", Limits(queued=1))
+    twins.jobs.set_limits("default", ProjectLimits(queued=1))
     assert caller("GET", "/api/v1/train/limits").json == {"running": None, "queued": 1}
     assert caller("POST", "/api/v1/train", json={"dataset_path": "data/raw/sound.json"}).status_code == 202
     answer = caller("POST", "/api/v1/train", json={"dataset_path": "data/raw/sound.json"})

@@ -4,7 +4,8 @@ import logging
 
 import pytest
 
-from app.core.errors import Fault, Invalid
+from app.core.errors import Conflict, Fault, Invalid
+from app.gateway.errors import from_app_error
 
 SECRET = "/home/someone/secret.db is locked"
 
@@ -96,3 +97,11 @@ def test_the_log_has_the_request_id_and_no_forged_line(client, caplog, app):
     inside, outside = caplog.records
     assert (inside.request_id, outside.request_id) == ("trace-2", "-")
     assert "\n" not in inside.getMessage()
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(None, "false"), (1, None)])
+def test_openais_client_asks_again_where_that_helps(app, seconds, said):
+    with app.test_request_context("/v1/files"):
+        answer = from_app_error(Conflict("busy", retry_after=seconds))
+    assert answer.status_code == 409
+    assert answer.headers.get("X-Should-Retry") == said

@@ -10,6 +10,7 @@ from app.core.interfaces.operations import PasswordHasher
 from app.core.services.accounts import AccountService
 from app.core.services.callers import RecentCallers
 from app.core.services.identity import IdentityService
+from tests.rates import a_minute
 
 PASSWORD = "correct horse battery"
 
@@ -40,7 +41,7 @@ def callers():
 
 @pytest.fixture
 def identity(twins, tokens, hasher, callers):
-    return IdentityService(twins.users, twins.keys, twins.sessions, hasher, tokens, callers, 600, 3600)
+    return IdentityService(twins.users, twins.keys, twins.sessions, hasher, tokens, callers, a_minute(), 600, 3600)
 
 
 @pytest.fixture
@@ -185,7 +186,9 @@ def test_what_another_process_revokes_is_seen_within_a_second(identity, accounts
 
 
 def test_a_session_ends_however_often_it_is_refreshed(twins, tokens, hasher, accounts):
-    short = IdentityService(twins.users, twins.keys, twins.sessions, hasher, tokens, RecentCallers(), 600, 0)
+    short = IdentityService(
+        twins.users, twins.keys, twins.sessions, hasher, tokens, RecentCallers(), a_minute(), 600, 0
+    )
     accounts.create_user("alice", PASSWORD, Role.VIEWER)
     first = short.login("alice", PASSWORD)
     with pytest.raises(Unauthorized) as refused:

@@ -29,12 +29,14 @@ from app.core.entities.inference import (
 from app.core.entities.models import BaseModelSpec, ModelVersion
 from app.core.entities.reasoning import split_reasoning
 from app.core.entities.usage import Usage
-from app.core.errors import Invalid, NotFound, Unavailable
+from app.core.errors import Invalid, NotFound, TooMany, Unavailable
 from app.core.interfaces.components import ArtifactStore, BaseModelStore, ChatTokenizer
 from app.core.interfaces.operations import EngineClient, UsageLog, Wanted
 from app.core.services.inference import InferenceService
+from app.core.services.rates import RateService
 from app.core.services.targets import Targets
 from app.repositories.memory import MemoryModelVersionRepository
+from tests.rates import a_minute
 
 ASKER = Principal("u1", "ada", "default", Role.VIEWER)
 
@@ -202,7 +204,7 @@ def usage() -> KeptUsage:
 
 @pytest.fixture
 def service(versions: MemoryModelVersionRepository, engines: MemoryEngines, usage: KeptUsage) -> InferenceService:
-    return InferenceService(Targets(versions, MemoryBases(), MemoryArtifacts()), engines, usage)
+    return InferenceService(Targets(versions, MemoryBases(), MemoryArtifacts()), engines, usage, a_minute())
 
 
 def test_without_a_model_the_first_resident_base_answers(
@@ -223,7 +225,9 @@ def test_without_a_model_the_first_resident_base_answers(
 
 
 def test_without_a_model_and_without_an_engine(versions: MemoryModelVersionRepository) -> None:
-    lonely = InferenceService(Targets(versions, MemoryBases(), MemoryArtifacts()), MemoryEngines(), KeptUsage())
+    lonely = InferenceService(
+        Targets(versions, MemoryBases(), MemoryArtifacts()), MemoryEngines(), KeptUsage(), a_minute()
+    )
     with pytest.raises(Unavailable) as caught:
         ask(lonely)
     assert caught.value.code == "base_not_resident"
@@ -343,7 +347,9 @@ def test_what_is_no_reference_is_refused(service: InferenceService) -> None:
 
 def test_reasoning_is_told_apart(versions: MemoryModelVersionRepository) -> None:
     thinking = MemoryEngines("tiny", text="<think>hm</think>42")
-    service = InferenceService(Targets(versions, MemoryBases(), MemoryArtifacts()), thinking, KeptUsage())
+    service = InferenceService(
+        Targets(versions, MemoryBases(), MemoryArtifacts()), thinking, KeptUsage(), a_minute()
+    )
     answer = ask(service)
     assert answer.first == Answer("42", "hm", "stop")
 
@@ -398,7 +404,9 @@ def test_a_stream_tells_reasoning_apart(
 ) -> None:
     monkeypatch.setattr(LetterTokenizer, "opens_thinking", True)
     thinking = MemoryEngines("tiny", text="h </think>\n42")
-    service = InferenceService(Targets(versions, MemoryBases(), MemoryArtifacts()), thinking, KeptUsage())
+    service = InferenceService(
+        Targets(versions, MemoryBases(), MemoryArtifacts()), thinking, KeptUsage(), a_minute()
+    )
     stream = service.stream(ASKER, CHAT)
     assert (stream.model, len(thinking.asked)) == ("tiny", 1)
     pieces = list(stream)
@@ -488,6 +496,55 @@ def test_a_refusal_of_the_engine_leaves_its_code(
         ask(service, "tiny")
     [row] = usage.rows
     assert (row.finish_reason, row.error, row.prompt_tokens, row.completion_tokens) == (None, "engine_busy", 4, 0)
+
+
+@pytest.fixture
+def rates() -> RateService:
+    return a_minute(tokens=20)
+
+
+@pytest.fixture
+def limited(
+    versions: MemoryModelVersionRepository, engines: MemoryEngines, usage: KeptUsage, rates: RateService
+) -> InferenceService:
+    """With twenty tokens a minute for each caller."""
+    return InferenceService(Targets(versions, MemoryBases(), MemoryArtifacts()), engines, usage, rates)
+
+
+def test_a_caller_without_tokens_is_refused_before_the_engine_is_asked(
+    limited: InferenceService, engines: MemoryEngines, rates: RateService
+) -> None:
+    ask(limited, "tiny")
+    assert rates.tokens(ASKER)[0].remaining == 20 - 7
+    limited.predict(ASKER, ["hi", "hi"], SHORT, "tiny")  # admitted with what is left, and answered whole
+    assert rates.tokens(ASKER)[0].remaining == 0
+    asked = len(engines.asked)
+    for refused in (lambda: ask(limited, "tiny"), lambda: limited.stream(ASKER, CHAT)):
+        with pytest.raises(TooMany) as caught:
+            refused()
+        assert caught.value.code == "tokens_used_up"
+    assert len(engines.asked) == asked
+
+
+def test_a_client_that_goes_away_has_spent_what_it_got(limited: InferenceService, rates: RateService) -> None:
+    stream = limited.stream(ASKER, CHAT)
+    prompt = 20 - rates.tokens(ASKER)[0].remaining
+    assert prompt == 0  # counted at the end
+    next(iter(stream))
+    stream.close()
+    assert 0 < rates.tokens(ASKER)[0].remaining < 20
+
+
+def test_a_refusal_of_the_engine_spends_nothing(
+    limited: InferenceService, engines: MemoryEngines, rates: RateService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(request: GenerationRequest, is_wanted: object) -> Generation:
+        raise Unavailable("busy", code="engine_busy")
+
+    monkeypatch.setattr(engines, "generate", refuse)
+    with pytest.raises(Unavailable):
+        ask(limited, "tiny")
+    assert rates.tokens(ASKER)[0].remaining == 20
 
 
 def test_what_no_model_was_found_for_leaves_none(service: InferenceService, usage: KeptUsage) -> None:

@@ -14,6 +14,7 @@ from app.core.interfaces.operations import UsageLog
 from app.core.services.targets import Target
 from app.core.services.usage import UsageService, metered
 from app.repositories.memory import MemoryUsageRepository
+from tests.rates import a_minute
 
 ASKER = Principal("u1", "ada", "default", Role.DEVELOPER)
 TARGET = Target("support:1", "tiny", cast("Any", None), version_id="v1")
@@ -35,7 +36,7 @@ def log() -> Kept:
 
 
 def test_a_stream_that_is_read_to_its_end(log: Kept) -> None:
-    with metered(log, ASKER, TARGET) as meter:
+    with metered(log, a_minute(), ASKER, TARGET) as meter:
         meter.prompt_tokens = 7
         meter.first_token()
         first = meter.first_token_seconds
@@ -55,7 +56,7 @@ def test_a_stream_that_is_read_to_its_end(log: Kept) -> None:
 )
 def test_a_failure_leaves_its_code_and_goes_on(log: Kept, failure: Exception, code: str) -> None:
     def fail() -> None:
-        with metered(log, ASKER, TARGET) as meter:
+        with metered(log, a_minute(), ASKER, TARGET) as meter:
             meter.finish_reason = "stop"
             raise failure
 
@@ -66,7 +67,7 @@ def test_a_failure_leaves_its_code_and_goes_on(log: Kept, failure: Exception, co
 
 def test_a_client_that_goes_away_leaves_what_it_got(log: Kept) -> None:
     def pieces() -> Iterator[str]:
-        with metered(log, ASKER, TARGET) as meter:
+        with metered(log, a_minute(), ASKER, TARGET) as meter:
             for piece in "abc":
                 meter.completion_tokens += 1
                 yield piece
@@ -79,7 +80,7 @@ def test_a_client_that_goes_away_leaves_what_it_got(log: Kept) -> None:
 
 def test_a_reader_may_stop_at_the_answers_end(log: Kept) -> None:
     def pieces() -> Iterator[str]:
-        with metered(log, ASKER, TARGET) as meter:
+        with metered(log, a_minute(), ASKER, TARGET) as meter:
             meter.finish_reason = "stop"
             yield "the last"
 

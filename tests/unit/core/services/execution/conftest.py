@@ -11,6 +11,7 @@ import pytest
 
 from app.core.entities.datasets import IGNORED, Conversation, DatasetCheck, Message, PreparedDataset, TokenizedRow
 from app.core.entities.jobs import FineTuningJob, JobEvent, JobState
+from app.core.entities.limits import ProjectLimits
 from app.core.entities.models import BaseModelSpec, ModelVersion
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import Invalid, Unavailable
@@ -231,7 +232,12 @@ class House:
         self.jobs = MemoryJobRepository(self.versions)
         self.execution = self.worker()
 
-    def worker(self, jobs: MemoryJobRepository | None = None, lease_seconds: float = LEASE) -> ExecutionService:
+    def worker(
+        self,
+        jobs: MemoryJobRepository | None = None,
+        lease_seconds: float = LEASE,
+        limits: ProjectLimits = NO_LIMITS,
+    ) -> ExecutionService:
         return ExecutionService(
             jobs=jobs or self.jobs,
             versions=self.versions,
@@ -250,7 +256,7 @@ class House:
             max_attempts=2,
             threads=1,
             queues=None,
-            limits=NO_LIMITS,
+            limits=limits,
         )
 
     def submit(self, state: JobState = JobState.QUEUED, created_by: str | None = "user", **config: Any) -> str:

@@ -1,8 +1,9 @@
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -10,8 +11,9 @@ import yaml
 from app.core.entities.datasets import Conversation
 from app.core.entities.forecasts import Forecast
 from app.core.entities.jobs import JobEvent, JobState, Lease
+from app.core.entities.limits import ProjectLimits
 from app.core.errors import Conflict, StaleAttempt, Unavailable
-from app.core.interfaces.operations import TrainerOutcome
+from app.core.interfaces.operations import TrainerHandle, TrainerOutcome
 from app.core.services import tracking
 from app.core.services.heartbeat import Heartbeat
 from app.repositories.memory_jobs import MemoryJobRepository
@@ -576,6 +578,37 @@ def test_what_a_killed_worker_published_is_removed_by_the_next_attempt(house: Ho
     jobs.release_lost(jobs.leases()[0], 2)
     house.worker(jobs).run_next("me")
     assert house.artifacts.kept == {house.job(job_id).model_version_id}
+
+
+def test_what_finds_no_room_in_the_project_is_kept_in_its_run_folder(house: House) -> None:
+    job_id = house.submit()
+    house.trainer.end()
+    house.worker(limits=ProjectLimits(versions=0)).run_next("me")
+    job = house.job(job_id)
+    assert (job.state, job.model_version_id) == (JobState.FAILED, None)
+    assert job.error is not None
+    assert job.error.code == "quota_exceeded"
+    assert "0 of the 0 published versions" in job.error.message
+    assert "stays in the run's folder" in job.error.message
+    assert house.artifacts.kept == set()
+    assert job.run_folder is not None
+    assert (house.results / job.run_folder).is_dir()
+
+
+def test_a_version_says_its_bytes(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = house.trainer.start
+
+    def write(job_file: Mapping[str, Any], folder: Path, deadline: float) -> TrainerHandle:
+        artifacts = Path(job_file["run_folder"]) / "artifacts" / "tokenizer"
+        artifacts.mkdir(parents=True)
+        (artifacts / "tokenizer.json").write_bytes(b"12345")
+        return start(job_file, folder, deadline)
+
+    monkeypatch.setattr(house.trainer, "start", write)
+    house.submit()
+    house.trainer.end()
+    house.execution.run_next("me")
+    assert [version.size for version in house.versions.kept] == [5]
 
 
 def test_ctrl_c_in_the_foreground_cancels(house: House) -> None:

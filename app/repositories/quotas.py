@@ -1,0 +1,48 @@
+"""What a project has, counted against what it may have."""
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from app.core.entities.jobs import TRAINING_STATES, WAITING_STATES
+from app.core.entities.limits import ProjectLimits, ProjectUse
+from app.repositories.claiming import count_jobs, locked_project, project_limits
+from app.repositories.quota_rules import check_quotas
+from app.repositories.tables import DatasetVersionRow, ModelVersionRow, ProjectRow
+
+
+def use_of(session: Session, project_id: str) -> ProjectUse:
+    return ProjectUse(
+        running=count_jobs(session, project_id, TRAINING_STATES),
+        queued=count_jobs(session, project_id, WAITING_STATES),
+        storage_bytes=_dataset_bytes(session, project_id) + _published(session, project_id)[1],
+        versions=_published(session, project_id)[0],
+    )
+
+
+def keep_quotas(session: Session, project_id: str, otherwise: ProjectLimits, more: ProjectUse) -> None:
+    """``Forbidden`` (quota_exceeded) where ``more`` finds no room; else until this transaction ends nobody else
+    takes it. A project without quotas is not locked, nor counted."""
+    project = session.get(ProjectRow, project_id)
+    limits = otherwise if project is None else project_limits(project).or_else(otherwise)
+    if limits.storage_bytes is None and limits.versions is None:
+        return
+    limits = project_limits(locked_project(session, project_id)).or_else(otherwise)
+    check_quotas(use_of(session, project_id), limits, more)
+
+
+def new_bytes(session: Session, project_id: str, digest: str, size: int) -> int:
+    """Of a dataset's version: what the project has already is there once."""
+    of_it = (DatasetVersionRow.project_id == project_id, DatasetVersionRow.digest == digest)
+    return 0 if session.scalar(select(DatasetVersionRow.number).where(*of_it).limit(1)) else size
+
+
+def _dataset_bytes(session: Session, project_id: str) -> int:
+    columns = select(DatasetVersionRow.digest, DatasetVersionRow.size)
+    files = columns.where(DatasetVersionRow.project_id == project_id).distinct().subquery()
+    return int(session.scalar(select(func.sum(files.c.size))) or 0)
+
+
+def _published(session: Session, project_id: str) -> tuple[int, int]:
+    columns = select(func.count(), func.sum(ModelVersionRow.size))
+    count, size = session.execute(columns.where(ModelVersionRow.project_id == project_id)).one()
+    return count, int(size or 0)
