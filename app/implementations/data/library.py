@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from app.core.entities.datasets import Conversation, DataLimits
-from app.core.errors import Invalid, Unavailable
+from app.core.errors import AppError, Invalid, Unavailable
 from app.core.interfaces.components import ByteProgress, DataFormat, DatasetLibrary, KeptRows
 from app.implementations.data.conversion import Conversion
 from app.implementations.data.cuts import WHOLE, read_split, write_split
@@ -79,10 +79,16 @@ class FolderDatasetLibrary(DatasetLibrary):
             seal(fresh, {"digest": digest, "rows": count.number})
             target = self._folder / digest
             with locked(target):
+                is_new = not target.exists()
                 if manifest_of(target) is None:
                     remove_folder(target)
                     move_into_place(fresh, target)
-                yield KeptRows(digest, count.number, size, conversion.format if conversion else None)
+                try:
+                    yield KeptRows(digest, count.number, size, conversion.format if conversion else None)
+                except AppError as refusal:
+                    if is_new and refusal.status < 500:  # beyond, a row may have been written after all
+                        remove_folder(target)
+                    raise
         finally:
             remove_folder(fresh)
 

@@ -56,13 +56,23 @@ def test_what_finds_no_room(caller, client, bearer, twins, quiet_settings):
         file = {"file": (io.BytesIO(text.encode()), "rows.json")}
         return caller("POST", f"/api/v1/datasets?name={name}", data=file)
 
+    def folders():
+        return {path.name for path in quiet_settings.data_dir.rglob("*") if not path.name.endswith(".lock")}
+
     size = upload("first").json["size"]
+    before = folders()
     caller("PUT", PLACE, json={"storage_bytes": size})
     refused = upload("second", SOUND_ROWS.replace("Hello", "Goodbye"))
     assert (refused.status_code, refused.json["code"]) == (403, "quota_exceeded")
     assert f"{size:,} of the {size:,} bytes" in refused.json["detail"]
     assert "operator" in refused.json["detail"]
     assert len(caller("GET", "/api/v1/datasets").json["data"]) == 1
+    assert folders() == before
+    caller("PUT", PLACE, json={})
+    assert upload("first", SOUND_ROWS.replace("Hello", "Again")).json["code"] == "dataset_name_taken"
+    assert upload("first").json["code"] == "dataset_name_taken"
+    assert folders() == before  # what is refused takes no room, and what was there stays
+    caller("PUT", PLACE, json={"storage_bytes": size})
     job = caller("POST", "/api/v1/train", json={"dataset_path": "data/raw/sound.json"})
     assert (job.status_code, job.json["code"]) == (403, "quota_exceeded")
     assert twins.job_count() == 0
