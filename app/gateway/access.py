@@ -55,7 +55,7 @@ ROUTES: Mapping[Scope, Mapping[Role, Sequence[str]]] = {
 
 # These want no caller: log-ins, probes, the API page, and /metrics, which has a token of its own.
 OPEN = frozenset(
-    {"auth.token", "auth.refresh", "monitor.health", "monitor.ready", "docs.docs"}
+    {"auth.token", "auth.refresh", "monitor.health", "monitor.ready", "docs.docs", "docs.errors"}
     | {"api-docs.openapi_json", "static", "metrics"}
 )
 
