@@ -65,6 +65,7 @@ def _create_app(settings: Settings, services: Services | None, inline: bool) -> 
 
 def _init_http(app: Flask, settings: Settings) -> None:
     from app.api.routes import LOGIN_ENDPOINT, init_api
+    from app.gateway.audit import init_audit
     from app.gateway.errors import init_errors
     from app.gateway.headers import init_headers
     from app.gateway.json_answers import StrictJSONProvider
@@ -77,6 +78,7 @@ def _init_http(app: Flask, settings: Settings) -> None:
     init_request_ids(app)  # first: whatever answers carries the id
     init_headers(app)
     init_errors(app)
+    init_audit(app)
     metrics_token = settings.metrics_token
     init_metrics(app, metrics_token.get_secret_value() if metrics_token else None)
     init_streams(app, most=max(1, settings.web_threads // 2))  # the other half is for all else

@@ -130,6 +130,7 @@ REPOSITORIES = ComponentFactory[Any](
         "sessions": "app.repositories.sessions:SqlSessionRepository",
         "datasets": "app.repositories.datasets:SqlDatasetRepository",
         "usage": "app.repositories.usage:SqlUsageRepository",
+        "audit": "app.repositories.audit:SqlAuditRepository",
         "health": "app.repositories.database:SqlDatabaseHealth",
     },
 )
@@ -282,6 +283,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
     """Wire everything. ``inline`` is the foreground: jobs wait for no worker."""
     from app.core.services.accounts import AccountService
     from app.core.services.api_keys import ApiKeyService
+    from app.core.services.audit import AuditService
     from app.core.services.callers import RecentCallers
     from app.core.services.data_preparation import DataPreparationService
     from app.core.services.dataset_versions import DatasetVersionService
@@ -428,6 +430,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
         ),
         engines=EngineService(repository("versions"), targets, engine_admin),
         usage=UsageService(repository("usage")),
+        audit=AuditService(repository("audit")),
         evaluation=EvaluationService(
             versions=repository("versions"),
             bases=bases,

@@ -2,6 +2,7 @@
 
 from flask import Flask
 
+from app.api.audit.routes import blueprint as audit
 from app.api.auth.routes import blueprint as auth
 from app.api.datasets.routes import blueprint as datasets
 from app.api.docs.description import DESCRIPTION
@@ -41,7 +42,7 @@ def init_api(app: Flask, *, rate_limit: str, login_rate_limit: str) -> None:
     document_training_config(api)
     for blueprint in (
         *(auth, keys, members, projects, users),
-        *(datasets, train, infer, models, engines, usage, monitor),
+        *(datasets, train, infer, models, engines, usage, audit, monitor),
         *(openai_answers, openai_models),
     ):
         api.register_blueprint(blueprint)

@@ -48,7 +48,10 @@ ROUTES: Mapping[Scope, Mapping[Role, Sequence[str]]] = {
             *("keys.list_keys", "keys.create_key", "keys.revoke_key"),
         ),
         Role.DEVELOPER: ("members.list_members",),
-        Role.ADMIN: ("members.set_role", "members.remove_member", "members.create_service_account"),
+        Role.ADMIN: (
+            *("members.set_role", "members.remove_member", "members.create_service_account"),
+            "audit.entries",
+        ),
         Role.OPERATOR: ("projects.create_project", "users.list_users", "users.create_user"),
     },
 }

@@ -38,6 +38,7 @@ from app.core.services import Services
 from app.core.services.accounts import AccountService
 from app.core.services.answer_stream import AnswerStream
 from app.core.services.api_keys import ApiKeyService
+from app.core.services.audit import AuditService
 from app.core.services.callers import RecentCallers
 from app.core.services.data_preparation import DataPreparationService
 from app.core.services.dataset_versions import DatasetVersionService
@@ -62,6 +63,7 @@ from app.implementations.identity.tokens import JwtIssuer
 from app.implementations.models.base_models import FolderBaseModelStore
 from app.implementations.queue.trainer_launcher import ProcessTrainerLauncher
 from app.repositories.memory import (
+    MemoryAuditRepository,
     MemoryDatasetRepository,
     MemoryModelVersionRepository,
     MemoryUsageRepository,
@@ -221,6 +223,7 @@ class Twins:
     versions: MemoryModelVersionRepository = field(default_factory=MemoryModelVersionRepository)
     datasets: MemoryDatasetRepository = field(default_factory=MemoryDatasetRepository)
     usage: MemoryUsageRepository = field(default_factory=MemoryUsageRepository)
+    audit: MemoryAuditRepository = field(default_factory=MemoryAuditRepository)
     database: TwinDatabase = field(default_factory=TwinDatabase)
     queue: TwinQueue = field(default_factory=TwinQueue)
     engines: TwinEngineAdmin = field(default_factory=TwinEngineAdmin)
@@ -313,6 +316,7 @@ def services(quiet_settings: Settings, twins: Twins, tokens: JwtIssuer) -> Servi
         inference=cast("Any", twins.inference),
         engines=EngineService(twins.versions, Targets(twins.versions, bases, TwinArtifacts()), twins.engines),
         usage=UsageService(twins.usage),
+        audit=AuditService(twins.audit),
         evaluation=unused,
         lab=unused,
         monitoring=MonitoringService(twins.database, twins.queue, cast("Any", TwinEngines()), twins.jobs),

@@ -16,16 +16,19 @@ from app.core.entities.metrics import MetricCurve, MetricPoint
 from app.core.entities.models import ModelVersion
 from app.core.interfaces.identity import KeyRepository, SessionRepository, UserRepository
 from app.core.interfaces.storage import (
+    AuditRepository,
     DatasetRepository,
     JobRepository,
     ModelVersionRepository,
     UsageRepository,
 )
 from app.repositories.api_keys import SqlKeyRepository
+from app.repositories.audit import SqlAuditRepository
 from app.repositories.database import Database, configure_engine, migrate_empty
 from app.repositories.datasets import SqlDatasetRepository
 from app.repositories.jobs import SqlJobRepository
 from app.repositories.memory import (
+    MemoryAuditRepository,
     MemoryDatasetRepository,
     MemoryModelVersionRepository,
     MemoryUsageRepository,
@@ -49,6 +52,7 @@ class Repositories:
     users: UserRepository
     datasets: DatasetRepository
     usage: UsageRepository
+    audit: AuditRepository
     keys: KeyRepository
     sessions: SessionRepository
 
@@ -108,6 +112,7 @@ def repositories(request: pytest.FixtureRequest, open_engine: Callable[[str], En
             users,
             datasets,
             MemoryUsageRepository(),
+            MemoryAuditRepository(),
             MemoryKeyRepository(),
             MemorySessionRepository(),
         )
@@ -124,6 +129,7 @@ def _over_sql(engine: Engine) -> Repositories:
         SqlUserRepository(engine),
         SqlDatasetRepository(engine),
         SqlUsageRepository(engine),
+        SqlAuditRepository(engine),
         SqlKeyRepository(engine),
         SqlSessionRepository(engine),
     )

@@ -6,6 +6,7 @@ import re
 import pytest
 
 from app.core.entities.identity import DEFAULT_PROJECT_ID, Principal, Role
+from app.core.services.audit import AuditService
 
 PATH, SECRET = "/home/someone/instance/app.db", "postgresql://app:hunter2@db/llm"
 VERBS = {"get", "post", "put", "patch", "delete"}
@@ -16,7 +17,9 @@ NO_SERVICE = {"/api/v1/monitor/health", "/api/v1/auth/whoami"}  # which answer b
 class Broken:
     """Any service of it, and any method of that, raises."""
 
-    identity = property(lambda self: Door())
+    def __init__(self):
+        self.identity = Door()
+        self.audit = AuditService(BrokenService())  # its own fault is logged, and the answer stays
 
     def __getattr__(self, name):
         return BrokenService()
