@@ -71,10 +71,13 @@ def _init_http(app: Flask, settings: Settings) -> None:
     from app.gateway.json_answers import StrictJSONProvider
     from app.gateway.limits import init_limits
     from app.gateway.metrics import init_metrics
+    from app.gateway.origins import init_proxies, init_trusted_hosts
     from app.gateway.request_ids import init_request_ids
     from app.gateway.streams import init_streams
 
     app.json = StrictJSONProvider(app)
+    init_proxies(app, settings.trusted_proxies)
+    init_trusted_hosts(app, settings.host, settings.trusted_hosts)
     init_request_ids(app)  # first: whatever answers carries the id
     init_headers(app)
     init_errors(app)

@@ -188,4 +188,4 @@ def _row(number: int) -> dict[str, Any]:
 
 
 def _plain(value: object) -> str:
-    return json.dumps(value) if isinstance(value, dict) else str(value)
+    return json.dumps(value) if isinstance(value, dict | list) else str(value)

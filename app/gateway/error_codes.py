@@ -40,6 +40,9 @@ _LOOK = "Look at the name or id: what belongs to another project is not found ei
 CODES: Mapping[str, ErrorCode] = {
     # The request itself
     "bad_request": _of("Not a sound request", "Send a request as HTTP has it.", 400),
+    "untrusted_host": _of(
+        "Not a name of this service", "Use a name that the operator has listed in TRUSTED_HOSTS.", 400
+    ),
     "duplicate_key": _of("A key is given twice", "Give each key of the JSON once.", 400),
     "invalid_text": _of(
         "A text that cannot be kept", "Send UTF-8 without NUL and without half a surrogate pair.", 400, 422

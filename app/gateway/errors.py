@@ -6,7 +6,7 @@ from http import HTTPStatus
 from typing import Any
 
 from flask import Flask, Response, current_app, jsonify, request
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, SecurityError
 
 from app.core.errors import AppError, Fault
 from app.gateway.error_codes import CODES, PAGE
@@ -49,6 +49,10 @@ def _from_http_exception(error: HTTPException) -> Response:
     status = error.code or 500
     if status < 400:  # a redirect
         return current_app.make_response(error)
+    if isinstance(error, SecurityError):
+        return _answer(
+            400, "untrusted_host", "not a name of this service: its operator lists them in TRUSTED_HOSTS"
+        )
     if status not in _CODES:
         status = 400 if status < 500 else 500
     code, message = _CODES.get(status, _INTERNAL)

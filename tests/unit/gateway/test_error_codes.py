@@ -58,6 +58,8 @@ def raised():
                     continue
                 if name in JOB_ENDS:
                     given += node.args[JOB_ENDS[name] : JOB_ENDS[name] + 1]
+                elif name == "_answer" and len(node.args) > 2 and literal(node.args[1]):
+                    yield literal(node.args[1]), node.args[0].value, where
                 elif name == "raise_any" or (name == "_fault" and len(node.args) == 3):
                     given += node.args[1:2]
                 known = {"raise_any": 422, "_fault": 422, **statuses}
