@@ -15,6 +15,7 @@ import socket
 import sys
 import time
 import urllib.request
+from ipaddress import ip_address
 from pathlib import Path
 from types import FrameType
 from typing import TextIO
@@ -134,7 +135,7 @@ class Supervisor:
         # Whatever the address: TRUSTED_HOSTS could not name one of IPv6.
         asked = urllib.request.Request(f"{self._base}/api/v1/monitor/ready", headers={"Host": "localhost"})  # noqa: S310
         try:
-            with urllib.request.urlopen(asked, timeout=2) as answer:  # noqa: S310
+            with urllib.request.urlopen(asked, timeout=2) as answer:  # noqa: S310 # nosec B310 # ourselves
                 engines = json.load(answer)["engines"]
         except (URLError, OSError, ValueError):
             return False
@@ -192,7 +193,8 @@ def _metrics_folder(instance_dir: Path) -> str:
 
 def _base(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    if ip_address(host).is_unspecified:
+        host = "::1" if ":" in host else "127.0.0.1"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 

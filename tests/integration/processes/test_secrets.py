@@ -1,4 +1,4 @@
-"""Secrets are planted everywhere, the service runs, fails and ends: none is in a log, a file, a table or an answer."""
+"""Secrets are planted everywhere, the service runs, fails and ends: no log, file, table or answer has one."""
 
 import json
 import subprocess
