@@ -103,6 +103,16 @@ def use(client: Client) -> str:
     client.ask("/api/v1/monitor/ready")
     body = {"dataset_path": "data/raw/rows.json", "base_model": BASE, "config": {"experiment_name": "double"}}
     job = json.loads(client.ask("/api/v1/train", body, token))["task_id"]
+    entries = json.loads(client.ask("/api/v1/audit?all=true&limit=100", None, token))["data"]
+    seen = {(entry["actor"], entry["action"], entry["object_id"], entry["status"]) for entry in entries}
+    assert seen >= {
+        ("admin", "auth.token", "", 200),
+        ("admin", "auth.token", "", 401),
+        ("admin", "auth.refresh", "", 200),
+        ("admin", "users.create_user", "", 422),
+        ("admin", "train.submit", job, 202),
+    }
+    client.ask("/api/v1/audit?all=true&format=csv", None, token)
     return str(job)
 
 
