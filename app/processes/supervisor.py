@@ -179,6 +179,7 @@ def _web(settings: Settings, listener: socket.socket) -> list[str]:
         *(sys.executable, "-m", "gunicorn", "run:create_app()"),
         *("--bind", f"fd://{listener.fileno()}", "--worker-class", "app.processes.web.WebWorker"),
         *("--workers", str(settings.web_workers), "--threads", str(settings.web_threads)),
+        "--forwarded-allow-ips=",  # whom to believe is TRUSTED_PROXIES' alone
         *("--graceful-timeout", "5", "--no-control-socket", "--log-level", settings.log_level.lower()),
     ]
 
