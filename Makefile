@@ -1,7 +1,7 @@
 RUN := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint format serve clean data-analyze data-validate data-versions
+.PHONY: help install demo test test-slow lint format audit sbom serve clean data-analyze data-validate data-versions
 .PHONY: bench-train bench-data bench-jobs bench-job-start bench-serve
 
 help:
@@ -26,15 +26,24 @@ test: install  ## all tests but the slow ones, with coverage
 test-slow: install  ## the tests that take minutes
 	$(RUN) -m pytest -m slow
 
-lint: install  ## formatting, rules, types, layers
+lint: install  ## formatting, rules, types, layers, what bandit finds
 	$(RUN) -m ruff format --check
 	$(RUN) -m ruff check
 	$(RUN) -m mypy
 	.venv/bin/lint-imports --no-logo --no-cache
+	.venv/bin/bandit --quiet --configfile pyproject.toml --recursive app config deploy run.py
 
 format: install  ## format the code and fix what ruff can fix
 	$(RUN) -m ruff format
 	$(RUN) -m ruff check --fix
+
+# Where the advisories cannot be reached it says so, and does not fail
+audit: install  ## the pinned packages against the known vulnerabilities
+	@$(RUN) deploy/audit.py $(ARGS)
+
+sbom: install  ## the packages that are installed, as CycloneDX, in build/sbom.json
+	@mkdir -p build
+	.venv/bin/cyclonedx-py environment .venv --pyproject pyproject.toml --output-reproducible -o build/sbom.json
 
 serve: install  ## the service: web, worker and engine on http://127.0.0.1:5000
 	@$(RUN) run.py

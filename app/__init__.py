@@ -65,18 +65,23 @@ def _create_app(settings: Settings, services: Services | None, inline: bool) -> 
 
 def _init_http(app: Flask, settings: Settings) -> None:
     from app.api.routes import LOGIN_ENDPOINT, init_api
+    from app.gateway.audit import init_audit
     from app.gateway.errors import init_errors
     from app.gateway.headers import init_headers
     from app.gateway.json_answers import StrictJSONProvider
     from app.gateway.limits import init_limits
     from app.gateway.metrics import init_metrics
+    from app.gateway.origins import init_proxies, init_trusted_hosts
     from app.gateway.request_ids import init_request_ids
     from app.gateway.streams import init_streams
 
     app.json = StrictJSONProvider(app)
+    init_proxies(app, settings.trusted_proxies)
+    init_trusted_hosts(app, settings.host, settings.trusted_hosts)
     init_request_ids(app)  # first: whatever answers carries the id
     init_headers(app)
     init_errors(app)
+    init_audit(app)
     metrics_token = settings.metrics_token
     init_metrics(app, metrics_token.get_secret_value() if metrics_token else None)
     init_streams(app, most=max(1, settings.web_threads // 2))  # the other half is for all else

@@ -132,6 +132,7 @@ REPOSITORIES = ComponentFactory[Any](
         "usage": "app.repositories.usage:SqlUsageRepository",
         "webhooks": "app.repositories.webhooks:SqlWebhookRepository",
         "kept_requests": "app.repositories.idempotency:SqlIdempotencyRepository",
+        "audit": "app.repositories.audit:SqlAuditRepository",
         "health": "app.repositories.database:SqlDatabaseHealth",
     },
 )
@@ -291,6 +292,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
     """Wire everything. ``inline`` is the foreground: jobs wait for no worker."""
     from app.core.services.accounts import AccountService
     from app.core.services.api_keys import ApiKeyService
+    from app.core.services.audit import AuditService
     from app.core.services.callers import RecentCallers
     from app.core.services.data_preparation import DataPreparationService
     from app.core.services.dataset_versions import DatasetVersionService
@@ -482,6 +484,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
         limits=limit_service,
         rates=rates,
         idempotency=IdempotencyService(repository("kept_requests"), settings.idempotency_seconds),
+        audit=AuditService(repository("audit")),
         evaluation=EvaluationService(
             versions=repository("versions"),
             bases=bases,

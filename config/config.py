@@ -23,6 +23,7 @@ ROOT = CONFIG_DIR.parent
 
 DEFAULT_QUEUE = "default"
 Port = Annotated[int, Field(ge=0, le=65535)]
+HostName = Annotated[str, Field(pattern=r"^\.?[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*$")]  # .example.com: all below it
 QueueName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
 GpuSlot = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+(,[A-Za-z0-9-]+)*$")]  # as CUDA_VISIBLE_DEVICES
 
@@ -53,8 +54,8 @@ class Settings(BaseSettings):
     train_config_file: Path = CONFIG_DIR / "train_config.yaml"
     logging_file: Path = CONFIG_DIR / "logging.yaml"
 
-    database_url: str | None = None  # None: SQLite in instance_dir
-    redis_url: str | None = None  # None: the filesystem broker in instance_dir
+    database_url: str | None = Field(None, repr=False)  # None: SQLite in instance_dir
+    redis_url: str | None = Field(None, repr=False)  # None: the filesystem broker in instance_dir
 
     default_base_model: str | None = None  # None: what train_config_file says
     engine_base_model: str = "smollm2-135m-instruct"
@@ -63,7 +64,7 @@ class Settings(BaseSettings):
     engine_adapter_bytes: int = Field(1024**3, ge=0)  # adapters in memory, the least recently used out
     engines_bytes: int | None = Field(None, ge=0)  # of engines on demand, in all; None: half of the host's memory
     engine_kernels: Literal["native", "torch"] = "native"  # compiled at its first start, where there is a compiler
-    engines: dict[str, str] = {}  # base model → URL of an engine that somebody else runs (vLLM)
+    engines: dict[str, str] = Field({}, repr=False)  # base model → URL of an engine that somebody else runs (vLLM)
     engine_secret: SecretStr | None = None  # None: run.py makes one for its own engine
     engine_timeout: float = Field(120, gt=0)  # seconds a generation may take
     model_redirects: dict[str, str] = {}  # under /v1: a name that clients send → the reference that answers to it
@@ -114,6 +115,8 @@ class Settings(BaseSettings):
     project_max_bytes: int | None = Field(None, ge=1)  # of its datasets and published versions
     project_max_versions: int | None = Field(None, ge=1)  # that it has published
     idempotency_seconds: int = Field(86_400, ge=60)  # that the answer to a request with a key is kept
+    trusted_hosts: list[HostName] = []  # names of this service in the header Host; none: any
+    trusted_proxies: int = Field(0, ge=0, le=10)  # in front, each of which adds to X-Forwarded-For and its like
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 

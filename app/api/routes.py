@@ -2,6 +2,7 @@
 
 from flask import Flask
 
+from app.api.audit.routes import blueprint as audit
 from app.api.auth.routes import blueprint as auth
 from app.api.auth.routes import well_known
 from app.api.datasets.routes import blueprint as datasets
@@ -43,7 +44,7 @@ def init_api(app: Flask, *, rate_limit: str, login_rate_limit: str) -> None:
     document_training_config(api)
     for blueprint in (
         *(auth, well_known, keys, members, projects, users),
-        *(datasets, train, infer, models, engines, usage, webhooks, monitor),
+        *(datasets, train, infer, models, engines, usage, webhooks, audit, monitor),
         *(openai_answers, openai_models),
     ):
         api.register_blueprint(blueprint)

@@ -38,7 +38,7 @@ def init_cli(app: Flask) -> None:
     app.cli.add_command(chat)
 
 
-def _job_options(command: Callable[..., None]) -> Callable[..., None]:
+def _job_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """What a job is: ``command`` is given the overrides of the training config."""
 
     @click.option("--dataset-path", help="A file under data/raw.")
@@ -58,10 +58,10 @@ def _job_options(command: Callable[..., None]) -> Callable[..., None]:
         base_model: str | None,
         changes: tuple[str, ...],
         **others: Any,
-    ) -> None:
+    ) -> Any:
         named = {"dataset_path": dataset_path, "dataset_id": dataset_id, "base_model": base_model}
         overrides = dict(map(_change, changes)) | {key: value for key, value in named.items() if value is not None}
-        command(overrides, **others)
+        return command(overrides, **others)
 
     return with_options
 
@@ -76,9 +76,11 @@ def _job_options(command: Callable[..., None]) -> Callable[..., None]:
     help="Among the jobs of the project; the higher, the sooner.",
 )
 @click.option("--queue", default=DEFAULT_QUEUE, show_default=True, help="Whose workers may take it.")
-def submit(overrides: dict[str, Any], priority: int, queue: str) -> None:
+def submit(overrides: dict[str, Any], priority: int, queue: str) -> str:
     """Queue a job for a worker, and print its id."""
-    click.echo(services().training.submit(OPERATOR, overrides, priority=priority, queue=queue).id)
+    job = services().training.submit(OPERATOR, overrides, priority=priority, queue=queue)
+    click.echo(job.id)
+    return job.id
 
 
 @train.command("estimate")

@@ -38,7 +38,7 @@ PIPELINE = "config/data_pipeline.yaml"
 @click.option("--name", help="A new dataset of this name; without it the file's.")
 @click.option("--to", "dataset_id", help="The next version of this dataset instead.")
 @click.option("--column", "columns", metavar="THEIRS=OURS", multiple=True, help="Rename a column; repeatable.")
-def upload(file: Path, name: str | None, dataset_id: str | None, columns: tuple[str, ...]) -> None:
+def upload(file: Path, name: str | None, dataset_id: str | None, columns: tuple[str, ...]) -> str:
     """Check FILE (json, jsonl, csv, parquet) and keep its rows as a dataset's version; print its reference."""
     if name is not None and dataset_id is not None:
         raise click.UsageError("--name or --to: a dataset that is there has its name")
@@ -54,6 +54,7 @@ def upload(file: Path, name: str | None, dataset_id: str | None, columns: tuple[
             progress=partial(_move, bar),
         )
     click.echo(version.reference)
+    return version.reference
 
 
 @data.command("list")

@@ -162,16 +162,17 @@ def limits(project_id: str, **given: int | None) -> None:
 @click.option("--days", type=click.IntRange(1), help="That it is good for; else until it is revoked.")
 def create_key(
     project: str, name: str, account: str | None, role: str, scopes: tuple[str, ...], days: int | None
-) -> None:
+) -> str:
     """Make an API key of a service account, and print it. An account that is not there is made."""
     found, operator = services(), operator_in(project)
     username = f"{account or name}@{project}"
     if username not in {member.user.username for member in found.projects.members(operator)}:
         found.projects.create_service_account(operator, account or name, Role(role))
-    _, text = found.api_keys.create(
+    key, text = found.api_keys.create(
         operator, name, username=username, scopes=[Scope(scope) for scope in scopes], days=days
     )
     click.echo(text)
+    return key.id
 
 
 @keys.command("list")

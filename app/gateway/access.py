@@ -55,7 +55,10 @@ ROUTES: Mapping[Scope, Mapping[Role, Sequence[str]]] = {
             *("keys.list_keys", "keys.create_key", "keys.revoke_key"),
         ),
         Role.DEVELOPER: ("members.list_members", "projects.show_limits"),
-        Role.ADMIN: ("members.set_role", "members.remove_member", "members.create_service_account"),
+        Role.ADMIN: (
+            *("members.set_role", "members.remove_member", "members.create_service_account"),
+            "audit.entries",
+        ),
         Role.OPERATOR: (
             *("projects.create_project", "projects.set_limits", "users.list_users", "users.create_user"),
             *("users.set_password", "users.link", "users.disable", "users.enable"),
@@ -65,7 +68,15 @@ ROUTES: Mapping[Scope, Mapping[Role, Sequence[str]]] = {
 
 # These want no caller: log-ins, public keys, probes, the API page, and /metrics, which has a token of its own.
 OPEN = frozenset(
-    {"auth.token", "auth.refresh", "well_known.jwks", "monitor.health", "monitor.ready", "docs.docs"}
+    {
+        "auth.token",
+        "auth.refresh",
+        "well_known.jwks",
+        "monitor.health",
+        "monitor.ready",
+        "docs.docs",
+        "docs.errors",
+    }
     | {"api-docs.openapi_json", "static", "metrics"}
 )
 

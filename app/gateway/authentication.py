@@ -9,6 +9,7 @@ from flask import g, request
 from app.core.entities.identity import Principal, Role
 from app.core.errors import AppError, Forbidden, Unauthorized
 from app.extensions import current_services
+from app.gateway import audit
 from app.gateway.access import scope_of
 from app.gateway.openapi import Blueprint
 
@@ -39,6 +40,7 @@ def require(role: Role) -> Callable[[View], View]:
         @wraps(view)
         def checked(*args: Any, **kwargs: Any) -> Any:
             principal, scope = current_principal(), scope_of(request.endpoint)
+            audit.enter(principal)
             if not principal.role.covers(role):
                 raise Forbidden(f"this needs the role {role.value}")
             if not principal.may_use(scope):

@@ -6,9 +6,10 @@ from http import HTTPStatus
 from typing import Any
 
 from flask import Flask, Response, current_app, jsonify, request
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, SecurityError
 
 from app.core.errors import AppError, Fault
+from app.gateway.error_codes import CODES, PAGE
 from app.gateway.request_ids import request_id
 
 log = logging.getLogger(__name__)
@@ -17,12 +18,15 @@ MOST_FAULTS = 100  # a body of 10 MB can hold a million
 LONGEST = 500  # characters of what a client sent, echoed in a message
 
 _CODES = {
+    400: ("bad_request", "this is not a sound request"),
     404: ("not_found", "there is nothing at this address: /docs lists what there is"),
     405: ("method_not_allowed", "this address does not take this method"),
     408: ("request_timeout", "the request took too long to arrive"),
     413: ("body_too_large", "the body is larger than this service accepts"),
     415: ("unsupported_media_type", "send the body as Content-Type: application/json"),
+    416: ("range_not_satisfiable", "the file has no such range"),
 }
+_INTERNAL = ("internal_error", "something went wrong here: the log has more under this request id")
 
 
 def init_errors(app: Flask) -> None:
@@ -44,15 +48,20 @@ def from_http_exception(error: HTTPException) -> Response:
     status = error.code or 500
     if status < 400:  # a redirect
         return current_app.make_response(error)
-    phrase = HTTPStatus(status).phrase
-    code, message = _CODES.get(status, (phrase.lower().replace(" ", "_"), phrase))
+    if isinstance(error, SecurityError):
+        return _answer(
+            400, "untrusted_host", "not a name of this service: its operator lists them in TRUSTED_HOSTS"
+        )
+    if status not in _CODES:
+        status = 400 if status < 500 else 500
+    code, message = _CODES.get(status, _INTERNAL)
     allow = {"Allow": ", ".join(sorted(methods))} if (methods := getattr(error, "valid_methods", None)) else {}
     return _answer(status, code, message, headers=allow)
 
 
 def _from_exception(error: Exception) -> Response:
     log.error("%s %r failed", request.method, request.path, exc_info=error)
-    return _answer(500, "internal_error", "something went wrong here: the log has more under this request id")
+    return _answer(500, *_INTERNAL)
 
 
 def _answer(
@@ -84,8 +93,8 @@ def _answer(
 
 def _problem(status: int, code: str, message: str, faults: Sequence[Mapping[str, str]]) -> dict[str, Any]:
     return {
-        "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
+        "type": f"{PAGE}#{code}",
+        "title": CODES[code].title if code in CODES else HTTPStatus(status).phrase,
         "status": status,
         "detail": message,
         "code": code,

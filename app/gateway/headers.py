@@ -7,6 +7,7 @@ DOCS_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+PERMISSIONS = "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()"
 POLICY = "default-src 'none'; frame-ancestors 'none'"
 
 
@@ -17,6 +18,11 @@ def init_headers(app: Flask) -> None:
         headers["X-Content-Type-Options"] = "nosniff"
         headers["X-Frame-Options"] = "DENY"
         headers["Referrer-Policy"] = "no-referrer"
+        headers["Permissions-Policy"] = PERMISSIONS
+        headers["Cross-Origin-Opener-Policy"] = "same-origin"
+        headers["Cross-Origin-Resource-Policy"] = "same-origin"
+        if request.is_secure:  # a browser ignores it over plain HTTP, as it must
+            headers["Strict-Transport-Security"] = "max-age=31536000"
         headers["Content-Security-Policy"] = DOCS_POLICY if request.path == "/docs" else POLICY
         if request.path.startswith(("/api/", "/v1/")):
             headers["Cache-Control"] = "no-store"

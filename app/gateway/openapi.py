@@ -7,6 +7,7 @@ import flask_smorest
 import marshmallow as ma
 from flask_smorest.utils import prepare_response
 
+from app.gateway.error_codes import CODES, PAGE
 from app.gateway.json_bodies import RequestParser
 
 IDEMPOTENCY_KEY = {
@@ -29,8 +30,8 @@ class FaultSchema(ma.Schema):
 class ProblemSchema(ma.Schema):
     """RFC 9457."""
 
-    type = ma.fields.String(metadata={"example": "about:blank"})
-    title = ma.fields.String(metadata={"example": "Unprocessable Content"})
+    type = ma.fields.String(metadata={"example": f"{PAGE}#invalid_request"})
+    title = ma.fields.String(metadata={"example": CODES["invalid_request"].title})
     status = ma.fields.Integer(metadata={"example": 422})
     detail = ma.fields.String(metadata={"example": "the request has faults"})
     code = ma.fields.String(metadata={"description": "stable, for programs", "example": "invalid_request"})

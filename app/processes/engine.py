@@ -4,7 +4,6 @@ Exit status: 0 ended by a signal, 1 the core was lost or the port is taken, 2 us
 """
 
 import argparse
-import ipaddress
 import logging
 import sys
 from typing import get_args
@@ -14,6 +13,7 @@ from app.core.entities.engines import EngineName
 from app.core.errors import AppError, Unavailable
 from app.implementations.serving.messages import Precision
 from app.processes.engine_folders import engine_folders
+from app.utils.addresses import is_loopback
 
 USAGE, MODEL_MISSING = 2, 3
 
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     except SettingsError as error:
         print(error, file=sys.stderr)
         return USAGE
-    if settings.engine_secret is None and not _is_loopback(arguments.host):
+    if settings.engine_secret is None and not is_loopback(arguments.host):
         print(f"--host {arguments.host} is not loopback: set ENGINE_SECRET", file=sys.stderr)
         return USAGE
     return _run(arguments, settings)
@@ -84,13 +84,6 @@ def _threads(text: str) -> int:
     if threads < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
     return threads
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 if __name__ == "__main__":

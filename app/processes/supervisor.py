@@ -15,6 +15,7 @@ import socket
 import sys
 import time
 import urllib.request
+from ipaddress import ip_address
 from pathlib import Path
 from types import FrameType
 from typing import TextIO
@@ -26,6 +27,7 @@ from app.core.errors import AppError
 from app.implementations.queue.process_tree import kill_marked, kill_session
 from app.processes.children import Child, say
 from app.processes.engines import OwnEngineProcesses
+from app.utils.addresses import is_loopback
 
 ROOT = Path(__file__).resolve().parents[2]
 MARK = "RUN_PY_MARK"  # in the environment of every process below this one
@@ -41,6 +43,7 @@ def main() -> int:
     argparse.ArgumentParser(prog="run.py", description=describe).parse_args()
     try:
         settings = load_settings()
+        _check_address(settings)
         listener = _listen(settings)
         lock = _lock(settings.instance_dir)
         password = prepare_instance(create_app(settings))
@@ -66,6 +69,15 @@ def _lock(instance_dir: Path) -> TextIO:
         lock.close()
         raise SettingsError("another run.py runs on this INSTANCE_DIR: stop it, or set another one") from None
     return lock
+
+
+def _check_address(settings: Settings) -> None:
+    """Who opens the service to a network has chosen the key that signs its tokens, and keeps it."""
+    if settings.secret_key is None and not is_loopback(settings.host):
+        raise SettingsError(
+            f"HOST={settings.host} is reachable from beyond this host: set SECRET_KEY to 32 random bytes or more "
+            "(openssl rand -base64 48), or HOST=127.0.0.1"
+        )
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -120,8 +132,10 @@ class Supervisor:
         return 0
 
     def _tell_when_ready(self) -> bool:
+        # Whatever the address: TRUSTED_HOSTS could not name one of IPv6.
+        asked = urllib.request.Request(f"{self._base}/api/v1/monitor/ready", headers={"Host": "localhost"})  # noqa: S310
         try:
-            with urllib.request.urlopen(f"{self._base}/api/v1/monitor/ready", timeout=2) as answer:  # noqa: S310
+            with urllib.request.urlopen(asked, timeout=2) as answer:  # noqa: S310 # nosec B310 # ourselves
                 engines = json.load(answer)["engines"]
         except (URLError, OSError, ValueError):
             return False
@@ -165,6 +179,7 @@ def _web(settings: Settings, listener: socket.socket) -> list[str]:
         *(sys.executable, "-m", "gunicorn", "run:create_app()"),
         *("--bind", f"fd://{listener.fileno()}", "--worker-class", "app.processes.web.WebWorker"),
         *("--workers", str(settings.web_workers), "--threads", str(settings.web_threads)),
+        "--forwarded-allow-ips=",  # whom to believe is TRUSTED_PROXIES' alone
         *("--graceful-timeout", "5", "--no-control-socket", "--log-level", settings.log_level.lower()),
     ]
 
@@ -179,7 +194,8 @@ def _metrics_folder(instance_dir: Path) -> str:
 
 def _base(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    if ip_address(host).is_unspecified:
+        host = "::1" if ":" in host else "127.0.0.1"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 

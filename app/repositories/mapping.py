@@ -5,6 +5,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from app.core.entities.api_keys import ApiKey
+from app.core.entities.audit import AuditEntry
 from app.core.entities.dataset_versions import Dataset, DatasetVersion
 from app.core.entities.identity import Scope, Session, User
 from app.core.entities.jobs import FineTuningJob, JobError, JobEvent, JobState, Progress
@@ -14,6 +15,7 @@ from app.core.entities.webhooks import Delivery, Webhook, WebhookEvent
 from app.core.errors import Fault
 from app.repositories.tables import (
     ApiKeyRow,
+    AuditRow,
     DatasetRow,
     DatasetVersionRow,
     JobEventRow,
@@ -90,6 +92,16 @@ def dataset_version_entity(row: DatasetVersionRow) -> DatasetVersion:
 def usage_values(usage: Usage) -> dict[str, Any]:
     """For an insert of many."""
     return {**_values(usage), "day": usage.day}
+
+
+def audit_row(entry: AuditEntry) -> AuditRow:
+    values = _values(entry)
+    del values["number"]  # the database counts
+    return AuditRow(**values)
+
+
+def audit_entity(row: AuditRow) -> AuditEntry:
+    return AuditEntry(**_columns(AuditEntry, row))
 
 
 def user_row(user: User) -> UserRow:

@@ -8,12 +8,14 @@ from statistics import fmean
 from threading import RLock
 from typing import Any, Literal, TypeVar, cast
 
+from app.core.entities.audit import AuditEntry, AuditFilter
 from app.core.entities.dataset_versions import Dataset, DatasetSummary, DatasetVersion
 from app.core.entities.limits import ProjectLimits, ProjectUse
 from app.core.entities.models import ModelAlias, ModelSummary, ModelVersion
 from app.core.entities.usage import Usage, UsageSum
 from app.core.interfaces.storage import (
     NO_LIMITS,
+    AuditRepository,
     DatasetRepository,
     ModelVersionRepository,
     UsageRepository,
@@ -238,4 +240,37 @@ def _summed(key: str, rows: Sequence[Usage]) -> UsageSum:
         completion_tokens=sum(row.completion_tokens for row in rows),
         mean_seconds=fmean(row.seconds for row in rows),
         mean_first_token_seconds=fmean(waits) if waits else None,
+    )
+
+
+class MemoryAuditRepository(AuditRepository):
+    def __init__(self) -> None:
+        self.kept: list[AuditEntry] = []
+
+    @locked
+    def add(self, entry: AuditEntry) -> None:
+        self.kept.append(replace(entry, number=len(self.kept) + 1))
+
+    @locked
+    def page(
+        self, project_id: str | None, wanted: AuditFilter, limit: int, after: int | None = None
+    ) -> Sequence[AuditEntry]:
+        found = [
+            entry
+            for entry in reversed(self.kept)
+            if project_id in (None, entry.project_id)
+            and (after is None or entry.number < after)
+            and _passes(entry, wanted)
+        ]
+        return found[:limit]
+
+
+def _passes(entry: AuditEntry, wanted: AuditFilter) -> bool:
+    return (
+        (wanted.since is None or entry.created_at >= wanted.since)
+        and (wanted.until is None or entry.created_at < wanted.until)
+        and (wanted.actor is None or wanted.actor in (entry.actor, entry.user_id, entry.key_id))
+        and (wanted.action is None or f"{entry.action}.".startswith(f"{wanted.action}."))
+        and (wanted.object_id is None or f"{entry.object_id}/".startswith(f"{wanted.object_id}/"))
+        and (wanted.outcome is None or entry.status in wanted.outcome.statuses)
     )

@@ -100,6 +100,27 @@ class KeptRequestRow(Base):
     body: Mapped[Str | None]  # null: it had a secret
 
 
+class AuditRow(Base):
+    """Without a foreign key: it outlives what it names. Triggers refuse UPDATE and DELETE."""
+
+    __tablename__ = "audit"
+    __table_args__ = (Index(None, "project_id", "number"),)  # page
+
+    # SQLite numbers the rows of an INTEGER key alone.
+    number: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
+    project_id: Mapped[Str | None]
+    created_at: Mapped[Time]
+    actor: Mapped[Str]
+    user_id: Mapped[Str | None]
+    key_id: Mapped[Str | None]
+    address: Mapped[Str]
+    action: Mapped[Str]
+    kind: Mapped[Str]
+    object_id: Mapped[Str]
+    status: Mapped[int]
+    request_id: Mapped[Str]
+
+
 class DatasetRow(Base):
     __tablename__ = "datasets"
     __table_args__ = (

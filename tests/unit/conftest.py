@@ -38,6 +38,7 @@ from app.core.services import Services
 from app.core.services.accounts import AccountService
 from app.core.services.answer_stream import AnswerStream
 from app.core.services.api_keys import ApiKeyService
+from app.core.services.audit import AuditService
 from app.core.services.callers import RecentCallers
 from app.core.services.data_preparation import DataPreparationService
 from app.core.services.dataset_versions import DatasetVersionService
@@ -69,6 +70,7 @@ from app.implementations.queue.trainer_launcher import ProcessTrainerLauncher
 from app.implementations.webhooks.secret_box import FernetBox
 from app.implementations.webhooks.sender import HttpWebhookSender
 from app.repositories.memory import (
+    MemoryAuditRepository,
     MemoryDatasetRepository,
     MemoryModelVersionRepository,
     MemoryUsageRepository,
@@ -248,6 +250,7 @@ class Twins:
     kept_requests: MemoryIdempotencyRepository = field(default_factory=MemoryIdempotencyRepository)
     usage: MemoryUsageRepository = field(default_factory=MemoryUsageRepository)
     webhooks: MemoryWebhookRepository = field(default_factory=MemoryWebhookRepository)
+    audit: MemoryAuditRepository = field(default_factory=MemoryAuditRepository)
     database: TwinDatabase = field(default_factory=TwinDatabase)
     queue: TwinQueue = field(default_factory=TwinQueue)
     engines: TwinEngineAdmin = field(default_factory=TwinEngineAdmin)
@@ -358,6 +361,7 @@ def services(
         limits=limits,
         rates=rates,
         idempotency=IdempotencyService(twins.kept_requests, settings.idempotency_seconds),
+        audit=AuditService(twins.audit),
         evaluation=unused,
         lab=unused,
         monitoring=MonitoringService(twins.database, twins.queue, cast("Any", TwinEngines()), twins.jobs),

@@ -12,6 +12,7 @@ from app.api.auth.schemas import (
 )
 from app.core.entities.identity import AccessToken, Principal, Role
 from app.extensions import current_services
+from app.gateway import audit
 from app.gateway.authentication import current_principal, require
 from app.gateway.openapi import Blueprint
 
@@ -44,9 +45,11 @@ def token(credentials: dict[str, Any]) -> AccessToken:
 
     Send it as `Authorization: Bearer …`. A user who does not exist and a wrong password look the same.
     """
-    return current_services().identity.login(
-        credentials["username"], credentials["password"], credentials["project"]
-    )
+    audit.enter(credentials["username"])
+    identity = current_services().identity
+    made = identity.login(credentials["username"], credentials["password"], credentials["project"])
+    audit.enter(identity.authenticate(made.token))
+    return made
 
 
 @blueprint.post("/refresh")
@@ -59,7 +62,11 @@ def refresh(body: dict[str, Any]) -> AccessToken:
     The answer has the next refresh token, and the one sent is used up. Sent again, it ends the whole session:
     somebody else may have it.
     """
-    return current_services().identity.refresh(body["refresh_token"])
+    audit.enter("unknown")
+    identity = current_services().identity
+    made = identity.refresh(body["refresh_token"])
+    audit.enter(identity.authenticate(made.token))
+    return made
 
 
 @blueprint.post("/logout")

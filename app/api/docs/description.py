@@ -50,38 +50,10 @@ Under `/v1` errors come in OpenAI's envelope, and what is 422 elsewhere is 400.
 
 ## Errors
 
-`application/problem+json` (RFC 9457), with every fault at once in `errors`. `code` is stable; `request_id` is
-also in the header `X-Request-ID` and in the service's log.
-
-| status | code | what to do |
-| --- | --- | --- |
-| 400 | `malformed_json`, `json_too_deep`, `duplicate_key`, `invalid_text` | send one JSON object in UTF-8 |
-| 401 | `unauthorized`, `token_invalid`, `token_expired`, `invalid_credentials`, `not_a_member` | get a new token |
-| 401 | `refresh_token_invalid` | log in again |
-| 401 | `key_invalid`, `key_expired` | make another key |
-| 403 | `forbidden` | ask an admin for the role |
-| 403 | `scope_missing`, `needs_log_in` | use a key with that scope; log in to make keys |
-| 404 | `not_found`, `job_not_found`, `model_not_found` | look at the id: another project's are not found either |
-| 405 | `method_not_allowed` | the header `Allow` lists the methods |
-| 403 | `quota_exceeded` | delete something, or ask the operator for more |
-| 409 | `conflict`, `job_is_final`, `last_admin` | the thing has moved on: read it again |
-| 409 | `idempotency_in_progress` | ask again after `Retry-After` seconds |
-| 409 | `idempotency_secret_shown` | it was made; the secret was in the first answer alone |
-| 413 | `body_too_large` | send less |
-| 415 | `unsupported_media_type` | send `Content-Type: application/json` |
-| 422 | `invalid_request` | mend what `errors` lists |
-| 422 | `idempotency_key_reused` | the key came with another body: take a new one |
-| 422 | `chat_not_renderable` | the model's template takes no such conversation: `detail` has its words |
-| 422 | `split_alias` | name one of its versions: training takes no draw |
-| 422 | `not_servable` | ask another version: the engine cannot serve this one, as the answer says |
-| 422 | `not_generative` | ask a model that writes text: this one tells labels |
-| 429 | `rate_limited`, `tokens_used_up`, `too_many_attempts` | wait for `Retry-After` seconds |
-| 429 | `engine_busy` | too many requests wait for the engine: wait for `Retry-After` seconds |
-| 500 | `internal_error` | give the request id to the operator |
-| 503 | `unavailable`, `base_not_resident`, `engine_unavailable`, `base_model_missing` | try again later |
-| 503 | `engine_timeout`, `engine_failed` | ask again, for less, or with more time (`deadline_seconds`) |
-| 503 | `too_many_streams` | wait for `Retry-After` seconds, or ask without a stream (`events?after=`) |
-| 503 | `template_mismatch`, `base_mismatch`, `artifacts_missing` | tell the operator what the answer says |
+`application/problem+json` (RFC 9457), with every fault at once in `errors`: `malformed_json` (400) where it is no
+JSON at all, `invalid_request` (422) where fields have faults. `code` is stable, and `type` the address of its
+entry on [the page of codes](/docs/errors), which says what to do. `request_id` is also in the header
+`X-Request-ID` and in the service's log.
 
 ## Rate limits
 

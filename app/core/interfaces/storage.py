@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Literal
 
+from app.core.entities.audit import AuditEntry, AuditFilter
 from app.core.entities.dataset_versions import Dataset, DatasetSummary, DatasetVersion
 from app.core.entities.jobs import (
     Claim,
@@ -288,6 +289,20 @@ class UsageRepository(ABC):
         model: str | None = None,
     ) -> Sequence[UsageSum]:
         """Of the days from ``first`` to ``last``, in any order; ``model`` alone, if it is named."""
+
+
+class AuditRepository(ABC):
+    """Entries are added and read; none is changed or removed."""
+
+    @abstractmethod
+    def add(self, entry: AuditEntry) -> None:
+        """Under the next number, whatever its own says."""
+
+    @abstractmethod
+    def page(
+        self, project_id: str | None, wanted: AuditFilter, limit: int, after: int | None = None
+    ) -> Sequence[AuditEntry]:
+        """Those below the number ``after``, the highest first. Of the project; None: of all and of none."""
 
 
 class DatabaseHealth(ABC):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from app.core.services.accounts import AccountService
     from app.core.services.api_keys import ApiKeyService
+    from app.core.services.audit import AuditService
     from app.core.services.data_preparation import DataPreparationService
     from app.core.services.dataset_versions import DatasetVersionService
     from app.core.services.datasets import DatasetService
@@ -53,6 +54,7 @@ class Services:
     limits: LimitService
     rates: RateService
     idempotency: IdempotencyService
+    audit: AuditService
     evaluation: EvaluationService
     monitoring: MonitoringService
     lab: LabService

@@ -72,7 +72,7 @@ def augment(
     made = []
     for name in options.augmenters:
         for row in training:
-            rng = random.Random(f"{seed}:{row.row}:{name}")  # noqa: S311  (no secret)
+            rng = random.Random(f"{seed}:{row.row}:{name}")  # noqa: S311 # nosec B311 # no secret
             if rng.random() >= options.share:
                 continue
             new = _AUGMENTERS[name](row, rng, around)

@@ -40,7 +40,7 @@ def split(
     if len(groups) < _FEWEST_GROUPS:
         return {"train": conversations, "validation": [], "test": []}
     shuffled = list(groups)
-    random.Random(seed).shuffle(shuffled)  # noqa: S311  (no secret)
+    random.Random(seed).shuffle(shuffled)  # noqa: S311 # nosec B311 # no secret
     deal = _deal_by_label if options.method == "stratified" else _deal
     dealt = deal(shuffled, len(conversations), options)
     return {name: sorted(part, key=lambda c: c.row) for name, part in dealt.items()}

@@ -87,8 +87,9 @@ def _convert_gguf(file: Path, target: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-    packed = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.bfloat16)
+    folder, name = str(file.parent), file.name
+    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)  # nosec B615 # a folder
+    packed = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.bfloat16)  # nosec B615 # it too
     # A model read from GGUF saves as GGUF: move its tensors to one that knows nothing of quantization.
     config = packed.config
     if hasattr(config, "quantization_config"):

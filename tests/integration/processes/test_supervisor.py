@@ -136,6 +136,11 @@ def test_a_second_one_on_the_same_instance_is_refused(make_service: MakeService)
 
 def test_figures_of_several_web_processes_add_up(make_service: MakeService) -> None:
     address = ready(make_service(web_workers=2).start("run.py"))
+    claimed = urllib.request.Request(f"{address}/docs", headers={"X-Forwarded-Proto": "https"})
+    with urllib.request.urlopen(
+        claimed, timeout=30
+    ) as answer:  # TRUSTED_PROXIES is 0, and nobody else believes it
+        assert "Strict-Transport-Security" not in answer.headers
     for _ in range(20):
         urllib.request.urlopen(f"{address}/api/v1/monitor/health", timeout=30).close()
     for _ in range(10):

@@ -17,6 +17,7 @@ from app.core.entities.models import ModelVersion
 from app.core.interfaces.idempotency import IdempotencyRepository
 from app.core.interfaces.identity import KeyRepository, SessionRepository, UserRepository
 from app.core.interfaces.storage import (
+    AuditRepository,
     DatasetRepository,
     JobRepository,
     ModelVersionRepository,
@@ -24,11 +25,13 @@ from app.core.interfaces.storage import (
 )
 from app.core.interfaces.webhooks import WebhookRepository
 from app.repositories.api_keys import SqlKeyRepository
+from app.repositories.audit import SqlAuditRepository
 from app.repositories.database import Database, configure_engine, migrate_empty
 from app.repositories.datasets import SqlDatasetRepository
 from app.repositories.idempotency import SqlIdempotencyRepository
 from app.repositories.jobs import SqlJobRepository
 from app.repositories.memory import (
+    MemoryAuditRepository,
     MemoryDatasetRepository,
     MemoryModelVersionRepository,
     MemoryUsageRepository,
@@ -55,6 +58,7 @@ class Repositories:
     users: UserRepository
     datasets: DatasetRepository
     usage: UsageRepository
+    audit: AuditRepository
     keys: KeyRepository
     sessions: SessionRepository
     webhooks: WebhookRepository
@@ -116,6 +120,7 @@ def repositories(request: pytest.FixtureRequest, open_engine: Callable[[str], En
             users,
             datasets,
             MemoryUsageRepository(),
+            MemoryAuditRepository(),
             MemoryKeyRepository(),
             MemorySessionRepository(),
             MemoryWebhookRepository(),
@@ -134,6 +139,7 @@ def _over_sql(engine: Engine) -> Repositories:
         SqlUserRepository(engine),
         SqlDatasetRepository(engine),
         SqlUsageRepository(engine),
+        SqlAuditRepository(engine),
         SqlKeyRepository(engine),
         SqlSessionRepository(engine),
         SqlWebhookRepository(engine),

@@ -36,8 +36,8 @@ def test_a_problem_has_all_its_members(broken):
     answer = broken(Invalid("two things", faults=[Fault("a", "x", "A"), Fault("b", "y", "B")]))
     assert answer.content_type == "application/problem+json"
     assert answer.json == {
-        "type": "about:blank",
-        "title": answer.json["title"],
+        "type": "/docs/errors#invalid_request",
+        "title": "The request has faults",
         "status": 422,
         "detail": "two things",
         "code": "invalid_request",

@@ -1,0 +1,82 @@
+"""The audit log: written at every change, read by admins."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from app.core.entities.audit import AuditEntry, AuditFilter
+from app.core.entities.identity import Principal, Role
+from app.core.errors import Forbidden, NotFound
+from app.core.interfaces.storage import AuditRepository
+
+log = logging.getLogger(__name__)
+
+LONGEST = 200  # characters of what a client wrote
+CHUNK = 500  # entries read at once
+
+
+@dataclass(frozen=True, slots=True)
+class AuditPage:
+    """``next`` is the ``after`` of the page that follows, None on the last."""
+
+    entries: Sequence[AuditEntry]
+    next: int | None
+
+
+class AuditService:
+    def __init__(self, repository: AuditRepository) -> None:
+        self._repository = repository
+
+    def record(self, entry: AuditEntry) -> None:
+        """Keep it. The change has been made: where the database cannot take it, the log has the whole entry."""
+        entry = replace(entry, actor=_shown(entry.actor), object_id=_shown(entry.object_id))
+        try:
+            self._repository.add(entry)
+        except Exception:
+            log.exception("the audit log could not be written: %r", entry)
+
+    def page(
+        self,
+        principal: Principal,
+        wanted: AuditFilter,
+        *,
+        project: str | None = None,
+        everything: bool = False,
+        limit: int = 20,
+        after: int | None = None,
+    ) -> AuditPage:
+        """Newest first, of the project; an operator may name another, or ask for ``everything``.
+
+        ``NotFound`` (project_not_found) and ``Forbidden`` for everybody else.
+        """
+        project_id = _of(principal, project, everything)
+        found = self._repository.page(project_id, wanted, limit + 1, after)
+        return AuditPage(found[:limit], found[limit - 1].number if len(found) > limit else None)
+
+    def all(
+        self, principal: Principal, wanted: AuditFilter, *, project: str | None = None, everything: bool = False
+    ) -> Iterator[AuditEntry]:
+        """What ``page`` has on all its pages, read as it is taken."""
+        return self._chunks(_of(principal, project, everything), wanted)
+
+    def _chunks(self, project_id: str | None, wanted: AuditFilter) -> Iterator[AuditEntry]:
+        after: int | None = None
+        while found := self._repository.page(project_id, wanted, CHUNK, after):
+            yield from found
+            after = found[-1].number
+
+
+def _of(principal: Principal, project: str | None, everything: bool) -> str | None:
+    """The project to read; None: all of them."""
+    if principal.role is Role.OPERATOR:
+        return None if everything else project or principal.project_id
+    if everything:
+        raise Forbidden("the log of all projects needs the role operator")
+    if project not in (None, principal.project_id):
+        raise NotFound(f"there is no project {str(project)[:80]}", code="project_not_found")
+    return principal.project_id
+
+
+def _shown(text: str) -> str:
+    """No NUL, which PostgreSQL refuses, and nothing that a terminal would act upon."""
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text[:LONGEST])
