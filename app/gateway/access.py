@@ -15,10 +15,12 @@ ROUTES: Mapping[Scope, Mapping[Role, Sequence[str]]] = {
         Role.VIEWER: (
             *("datasets.list_datasets", "datasets.show", "datasets.list_versions", "datasets.stats"),
             *("datasets.validate", "datasets.preview", "datasets.diff"),
+            *("openai_files.list_files", "openai_files.show_file", "openai_files.file_content"),
         ),
         Role.DEVELOPER: (
             *("datasets.upload", "datasets.upload_version", "datasets.delete", "datasets.restore"),
             *("datasets.set_tag", "datasets.remove_tag"),
+            *("openai_files.upload_file", "openai_files.delete_file"),
         ),
     },
     Scope.TRAIN: {

@@ -125,9 +125,11 @@ class MemoryDatasetRepository(DatasetRepository):
         return kept.summary if kept else None
 
     @locked
-    def list(self, project_id: str, *, limit: int = 20, after: str | None = None) -> Sequence[DatasetSummary]:
+    def list(
+        self, project_id: str, *, limit: int = 20, after: str | None = None, oldest_first: bool = False
+    ) -> Sequence[DatasetSummary]:
         found = [kept for kept in self._kept.values() if kept.dataset.project_id == project_id]
-        found.sort(key=lambda kept: (kept.dataset.created_at, kept.dataset.id), reverse=True)
+        found.sort(key=lambda kept: (kept.dataset.created_at, kept.dataset.id), reverse=not oldest_first)
         if after is not None:
             places = [place for place, kept in enumerate(found) if kept.dataset.id == after]
             if not places:

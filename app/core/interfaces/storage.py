@@ -227,8 +227,10 @@ class DatasetRepository(ABC):
     def get(self, project_id: str, dataset_id: str) -> DatasetSummary | None: ...
 
     @abstractmethod
-    def list(self, project_id: str, *, limit: int = 20, after: str | None = None) -> Sequence[DatasetSummary]:
-        """Newest first; ``after`` is the id of the last one of the page before (``Invalid`` if there is none)."""
+    def list(
+        self, project_id: str, *, limit: int = 20, after: str | None = None, oldest_first: bool = False
+    ) -> Sequence[DatasetSummary]:
+        """Newest first, or oldest; ``after`` is the id of the last one of the page before (``Invalid``: none is)."""
 
     @abstractmethod
     def versions(self, project_id: str, dataset_id: str) -> Sequence[DatasetVersion]:

@@ -82,9 +82,17 @@ class DatasetVersionService:
             made = Dataset(version.dataset_id, project, name or "", version.created_by, version.created_at)
             return self._repository.add(made, version)
 
-    def list(self, principal: Principal | None, *, limit: int = 20, after: str | None = None) -> DatasetPage:
-        """Newest first, from the dataset after ``after`` on."""
-        found = self._repository.list(_project(principal), limit=limit + 1, after=after)
+    def list(
+        self,
+        principal: Principal | None,
+        *,
+        limit: int = 20,
+        after: str | None = None,
+        oldest_first: bool = False,
+    ) -> DatasetPage:
+        """Newest first, or oldest, from the dataset after ``after`` on."""
+        project = _project(principal)
+        found = self._repository.list(project, limit=limit + 1, after=after, oldest_first=oldest_first)
         return DatasetPage(found[:limit], found[limit - 1].dataset.id if len(found) > limit else None)
 
     def get(self, principal: Principal | None, dataset_id: str) -> DatasetSummary:
