@@ -299,6 +299,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
     from app.core.services.served_models import ServedModelService
     from app.core.services.targets import Targets
     from app.core.services.training import TrainingService
+    from app.core.services.tuning import TuningService
     from app.core.services.usage import UsageService
 
     @cache
@@ -364,6 +365,20 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
     limits = Limits(settings.project_max_running, settings.project_max_queued)
     files = DatasetService(datasets=datasets, bases=bases)
     dataset_versions = DatasetVersionService(repository=repository("datasets"), library=library)
+    training = TrainingService(
+        jobs=repository("jobs"),
+        versions=repository("versions"),
+        datasets=datasets,
+        bases=bases,
+        tokens=token_cache,
+        queue=queue,
+        defaults=defaults,
+        forecasts=forecasts,
+        dataset_versions=repository("datasets"),
+        queues=settings.queues,
+        limits=limits,
+    )
+    served = ServedModelService(repository("versions"), engines, settings.model_redirects)
     return Services(
         identity=IdentityService(
             users=repository("users"),
@@ -388,18 +403,9 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
             inspect=lambda *arguments, **options: COMPONENTS.load("inspect_rows")(*arguments, **options),
             defaults=load_pipeline_config(CONFIG_DIR / "data_pipeline.yaml"),
         ),
-        training=TrainingService(
-            jobs=repository("jobs"),
-            versions=repository("versions"),
-            datasets=datasets,
-            bases=bases,
-            tokens=token_cache,
-            queue=queue,
-            defaults=defaults,
-            forecasts=forecasts,
-            dataset_versions=repository("datasets"),
-            queues=settings.queues,
-            limits=limits,
+        training=training,
+        tuning=TuningService(
+            training, dataset_versions, served, repository("versions"), bases, settings.results_dir
         ),
         execution=ExecutionService(
             jobs=repository("jobs"),
@@ -422,7 +428,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
             limits=limits,
         ),
         models=ModelManagementService(versions=repository("versions"), bases=bases),
-        served_models=ServedModelService(repository("versions"), engines, settings.model_redirects),
+        served_models=served,
         inference=InferenceService(
             targets, engines, COMPONENTS.create("usage_log", repository=repository("usage"))
         ),

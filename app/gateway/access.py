@@ -26,10 +26,13 @@ ROUTES: Mapping[Scope, Mapping[Role, Sequence[str]]] = {
     Scope.TRAIN: {
         Role.VIEWER: (
             *("train.list_jobs", "train.status", "train.limits", "train.events", "train.event_stream"),
-            "train.metrics",
+            *("train.metrics", "openai_jobs.list_jobs", "openai_jobs.show_job", "openai_jobs.list_events"),
+            "openai_jobs.list_checkpoints",
         ),
         Role.DEVELOPER: (
             *("train.submit", "train.estimate", "train.cancel", "train.pause", "train.resume", "train.retry"),
+            *("openai_jobs.create_job", "openai_jobs.cancel_job", "openai_jobs.pause_job"),
+            "openai_jobs.resume_job",
         ),
     },
     Scope.INFER: {Role.VIEWER: ("infer.predict", "infer.chat", "openai_answers.chat", "openai_answers.complete")},

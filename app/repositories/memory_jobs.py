@@ -83,11 +83,18 @@ class MemoryJobRepository(JobRepository):
         self._turns: dict[str, int] = {}  # of projects: the number of their last claim
 
     @locked
-    def add(self, job: FineTuningJob, limits: Limits = NO_LIMITS) -> None:
+    def add(
+        self, job: FineTuningJob, limits: Limits = NO_LIMITS, *, since: datetime | None = None
+    ) -> FineTuningJob:
+        for kept in self._kept.values() if since is not None else ():
+            same = (kept.job.project_id, kept.job.request_key) == (job.project_id, job.request_key)
+            if same and kept.job.created_at >= since and (job.is_retry or kept.job.is_retry):
+                return kept.job
         check_room(self._count(job.project_id, WAITING_STATES), self._effective(job.project_id, limits))
         if job.dataset_id is not None:
             self._datasets.refer(job.project_id, job.dataset_id)
         self._kept[job.id] = _Kept(job)
+        return job
 
     @locked
     def get(self, project_id: str, job_id: str) -> FineTuningJob | None:
@@ -258,6 +265,14 @@ class MemoryJobRepository(JobRepository):
     def events(self, project_id: str, job_id: str, *, after: int = 0, limit: int = 100) -> Sequence[JobEvent]:
         kept = self._of_project(project_id, job_id)
         return [event for event in kept.events.values() if event.seq > after][:limit] if kept else []
+
+    @locked
+    def latest_events(
+        self, project_id: str, job_id: str, *, before: int | None = None, limit: int = 100
+    ) -> Sequence[JobEvent]:
+        kept = self._of_project(project_id, job_id)
+        events = reversed(kept.events.values()) if kept else ()
+        return [event for event in events if before is None or event.seq < before][:limit]
 
     @locked
     def metrics(self, project_id: str, job_id: str, *, most: int) -> MetricCurve:

@@ -126,6 +126,7 @@ class JobRow(Base):
     __table_args__ = (
         Index(None, "project_id", "created_at", "id"),  # list
         Index(None, "project_id", "state", "owner"),  # claim
+        Index(None, "project_id", "request_key"),  # add
     )
 
     id: Mapped[Id]
@@ -155,6 +156,9 @@ class JobRow(Base):
     queue: Mapped[Str] = mapped_column(default=DEFAULT_QUEUE)
     retry_of: Mapped[Str | None]
     metrics: Mapped[JsonObject]
+    request: Mapped[JsonObject] = mapped_column(default=dict)
+    request_key: Mapped[Str | None]
+    is_retry: Mapped[bool] = mapped_column(default=False)
 
     owner: Mapped[Str | None] = mapped_column(index=True)
     fence: Mapped[int] = mapped_column(default=0)

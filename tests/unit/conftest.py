@@ -51,6 +51,7 @@ from app.core.services.projects import ProjectService
 from app.core.services.served_models import ServedModelService
 from app.core.services.targets import Targets
 from app.core.services.training import TrainingService
+from app.core.services.tuning import TuningService
 from app.core.services.usage import UsageService
 from app.implementations.data.inspection import inspect
 from app.implementations.data.library import FolderDatasetLibrary
@@ -271,6 +272,24 @@ def services(quiet_settings: Settings, twins: Twins, tokens: JwtIssuer) -> Servi
     dataset_versions = DatasetVersionService(
         twins.datasets, FolderDatasetLibrary(settings.data_dir, formats, DataLimits())
     )
+    training = TrainingService(
+        twins.jobs,
+        twins.versions,
+        datasets,
+        bases,
+        FileTokenCache(),
+        twins.queue,
+        defaults,
+        forecasts,
+        twins.datasets,
+        settings.queues,
+        Limits(None, settings.project_max_queued),
+    )
+    served = ServedModelService(
+        twins.versions,
+        cast("Any", TwinEngines()),
+        {"gpt-4o-mini": "support", "acme/old": "smollm2-135m-instruct"},
+    )
     return Services(
         identity=IdentityService(
             twins.users,
@@ -286,18 +305,9 @@ def services(quiet_settings: Settings, twins: Twins, tokens: JwtIssuer) -> Servi
         projects=ProjectService(twins.users, twins.keys, callers),
         api_keys=ApiKeyService(twins.keys, twins.users, callers, tokens),
         datasets=files,
-        training=TrainingService(
-            twins.jobs,
-            twins.versions,
-            datasets,
-            bases,
-            FileTokenCache(),
-            twins.queue,
-            defaults,
-            forecasts,
-            twins.datasets,
-            settings.queues,
-            Limits(None, settings.project_max_queued),
+        training=training,
+        tuning=TuningService(
+            training, dataset_versions, served, twins.versions, bases, settings.results_dir
         ),
         dataset_versions=dataset_versions,
         data_preparation=DataPreparationService(
@@ -305,11 +315,7 @@ def services(quiet_settings: Settings, twins: Twins, tokens: JwtIssuer) -> Servi
         ),
         execution=unused,
         models=ModelManagementService(twins.versions, bases),
-        served_models=ServedModelService(
-            twins.versions,
-            cast("Any", TwinEngines()),
-            {"gpt-4o-mini": "support", "acme/old": "smollm2-135m-instruct"},
-        ),
+        served_models=served,
         inference=cast("Any", twins.inference),
         engines=EngineService(twins.versions, Targets(twins.versions, bases, TwinArtifacts()), twins.engines),
         usage=UsageService(twins.usage),

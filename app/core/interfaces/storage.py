@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from datetime import date
+from datetime import date, datetime
 from typing import Literal
 
 from app.core.entities.dataset_versions import Dataset, DatasetSummary, DatasetVersion
@@ -33,9 +33,15 @@ class JobRepository(ABC):
     """
 
     @abstractmethod
-    def add(self, job: FineTuningJob, limits: Limits = NO_LIMITS) -> None:
-        """``NotFound`` (dataset_not_found) if the dataset that it names has been deleted meanwhile;
-        ``TooMany`` (too_many_jobs) where as many of its project's wait as may."""
+    def add(
+        self, job: FineTuningJob, limits: Limits = NO_LIMITS, *, since: datetime | None = None
+    ) -> FineTuningJob:
+        """The job; or one of its project with its ``request_key`` that was added from ``since`` on, if the one or
+        the other is of a retried request: then nothing is added.
+
+        ``NotFound`` (dataset_not_found) if the dataset that it names has been deleted meanwhile; ``TooMany``
+        (too_many_jobs) where as many of its project's wait as may.
+        """
 
     @abstractmethod
     def get(self, project_id: str, job_id: str) -> FineTuningJob | None: ...
@@ -164,6 +170,12 @@ class JobRepository(ABC):
         """In order, ``seq`` numbered over the job's whole life; ``after`` is the last number seen."""
 
     @abstractmethod
+    def latest_events(
+        self, project_id: str, job_id: str, *, before: int | None = None, limit: int = 100
+    ) -> Sequence[JobEvent]:
+        """Newest first, numbered as ``events``; ``before`` is the last number seen."""
+
+    @abstractmethod
     def metrics(self, project_id: str, job_id: str, *, most: int) -> MetricCurve:
         """What metrics events measured, in ``most`` points at most; none: nothing, or no such job.
 
@@ -230,7 +242,7 @@ class DatasetRepository(ABC):
     def list(
         self, project_id: str, *, limit: int = 20, after: str | None = None, oldest_first: bool = False
     ) -> Sequence[DatasetSummary]:
-        """Newest first, or oldest; ``after`` is the id of the last one of the page before (``Invalid``: none is)."""
+        """Newest first, or oldest; ``after`` is the id of the last one of the page before (``Invalid``: none)."""
 
     @abstractmethod
     def versions(self, project_id: str, dataset_id: str) -> Sequence[DatasetVersion]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from app.core.services.projects import ProjectService
     from app.core.services.served_models import ServedModelService
     from app.core.services.training import TrainingService
+    from app.core.services.tuning import TuningService
     from app.core.services.usage import UsageService
 
 
@@ -37,6 +38,7 @@ class Services:
     dataset_versions: DatasetVersionService
     data_preparation: DataPreparationService
     training: TrainingService
+    tuning: TuningService
     execution: ExecutionService
     models: ModelManagementService
     served_models: ServedModelService

@@ -14,7 +14,7 @@ from app.core.entities.dataset_versions import (
     DatasetSummary,
     DatasetVersion,
 )
-from app.core.entities.datasets import Conversation, row_key
+from app.core.entities.datasets import Conversation, Split, row_key
 from app.core.entities.identity import DEFAULT_PROJECT_ID, Principal
 from app.core.errors import Fault, Invalid, NotFound
 from app.core.interfaces.components import ByteProgress, DatasetLibrary, KeptRows
@@ -159,6 +159,21 @@ class DatasetVersionService:
             return self._repository.add_version(
                 replace(version, format=parent.format, parent=parent.number, pipeline=pipeline, changes=changes)
             )
+
+    def with_validation(
+        self, principal: Principal | None, training: DatasetVersion, validation: DatasetVersion
+    ) -> DatasetVersion:
+        """A new dataset: the rows of the one train, those of the other validate, whatever split they had."""
+        splits: Sequence[tuple[DatasetVersion, Split]] = ((training, "train"), (validation, "validation"))
+        parts = [(row, split) for part, split in splits for row in self._library.rows(part.digest)]
+        rows = [replace(row, row=place, split=split) for place, (row, split) in enumerate(parts, start=1)]
+        source = f"{training.reference}, validated on {validation.reference}"
+        with self._library.keeping(rows) as kept:
+            version = self._version(principal, f"ds-{secrets.token_hex(12)}", kept, source)
+            made = replace(version, format=training.format)
+            name = f"with-validation-{version.dataset_id[-8:]}"
+            dataset = Dataset(made.dataset_id, made.project_id, name, made.created_by, made.created_at)
+            return self._repository.add(dataset, made)
 
     def diff(self, principal: Principal | None, before: str, after: str, limit: int = 20) -> DatasetDiff:
         """What became of the rows of one version in another, which may be of another dataset.
