@@ -86,10 +86,11 @@ class MemoryJobRepository(JobRepository):
     def add(
         self, job: FineTuningJob, limits: Limits = NO_LIMITS, *, since: datetime | None = None
     ) -> FineTuningJob:
-        for kept in self._kept.values() if since is not None else ():
-            same = (kept.job.project_id, kept.job.request_key) == (job.project_id, job.request_key)
-            if same and kept.job.created_at >= since and (job.is_retry or kept.job.is_retry):
-                return kept.job
+        for there in [kept.job for kept in self._kept.values()]:
+            same = (there.project_id, there.request_key) == (job.project_id, job.request_key)
+            is_new = since is not None and there.created_at >= since
+            if same and is_new and (job.is_retry or there.is_retry):
+                return there
         check_room(self._count(job.project_id, WAITING_STATES), self._effective(job.project_id, limits))
         if job.dataset_id is not None:
             self._datasets.refer(job.project_id, job.dataset_id)

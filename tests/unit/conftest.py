@@ -306,9 +306,7 @@ def services(quiet_settings: Settings, twins: Twins, tokens: JwtIssuer) -> Servi
         api_keys=ApiKeyService(twins.keys, twins.users, callers, tokens),
         datasets=files,
         training=training,
-        tuning=TuningService(
-            training, dataset_versions, served, twins.versions, bases, settings.results_dir
-        ),
+        tuning=TuningService(training, dataset_versions, served, twins.versions, bases, settings.results_dir),
         dataset_versions=dataset_versions,
         data_preparation=DataPreparationService(
             dataset_versions, files, bases, run_pipeline, inspect, PipelineConfig()

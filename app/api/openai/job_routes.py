@@ -74,7 +74,7 @@ CHECKPOINT = {
     "id": "ftckpt-0123456789abcdef01234567-60",
     "object": "fine_tuning.job.checkpoint",
     "created_at": 1795253460,
-    "fine_tuned_model_checkpoint": "ft:smollm2-135m-instruct:default:support:0123456789abcdef01234567:ckpt-step-60",
+    "fine_tuned_model_checkpoint": "ft:smollm2-135m-instruct:default:support:0123456789abcdef:ckpt-step-60",
     "fine_tuning_job_id": JOB["id"],
     "step_number": 60,
     "metrics": {"step": 60, "train_loss": 0.83, "full_valid_loss": 0.9},
@@ -90,11 +90,11 @@ def create_job(body: dict[str, Any]) -> dict[str, Any]:
     """Start a fine-tuning job
 
     As OpenAI's; keys of this service's training config, `priority` and `queue` stand beside (the client's
-    `extra_body`). What is left out, or `auto`, comes from the service's `train_config.yaml`. A request that the client
-    sends again (`x-stainless-retry-count`) makes no second job. `docs/openai.md` says what differs.
+    `extra_body`). What is left out, or `auto`, comes from the service's `train_config.yaml`. A request that the
+    client sends again (`x-stainless-retry-count`) makes no second job. `docs/openai.md` says what differs.
     """
     principal, now = current_principal(), datetime.now(UTC)
-    again = request.headers.get("x-stainless-retry-count", "0", type=int) > 0
+    again = request.headers.get("x-stainless-retry-count", "0") != "0"
     asked = TuningRequest(
         model=body["model"],
         training_file=body["training_file"],

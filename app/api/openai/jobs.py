@@ -10,7 +10,7 @@ from app.api.openai.job_schemas import OBJECTIVES
 from app.core.entities.jobs import FINAL_STATES, FineTuningJob, JobEvent, JobState
 from app.core.entities.tuning import SavedCheckpoint
 
-# What events of this service call it, and what OpenAI's do. Here all of the validation rows are measured each time.
+# What events call it here, and what OpenAI's do. Here all validation rows are measured each time.
 EVENT_NAMES: Mapping[str, tuple[str, ...]] = {
     "loss": ("train_loss",),
     "accuracy": ("train_accuracy",),

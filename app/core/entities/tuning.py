@@ -12,9 +12,9 @@ from app.core.entities.jobs import DEFAULT_QUEUE
 class TuningRequest:
     """``model`` is a base model's name, a redirect's, or a version's, to train on from.
 
-    ``config`` has the keys of TrainingConfig that the request sets. ``learning_rate_multiplier`` is of the service's
-    default rate. ``key`` is the same for the same request of the same caller; ``since`` is when it arrived, of a
-    retried one when its first might have.
+    ``config`` has the keys of TrainingConfig that the request sets. ``learning_rate_multiplier`` is of the
+    service's default rate. ``key`` is the same for the same request of the same caller; ``since`` is when it
+    arrived, of a retried one when its first might have.
     """
 
     model: str

@@ -53,7 +53,7 @@ class TuningService:
         self._results_dir = results_dir
 
     def create(self, principal: Principal, asked: TuningRequest) -> FineTuningJob:
-        """Once for a request, however often its client sends it. ``Invalid`` with every fault, by OpenAI's names."""
+        """One for a request, however often it is sent. ``Invalid`` with every fault, by OpenAI's names."""
         faults: list[Fault] = []
         config: dict[str, Any] = dict(asked.config)
         if asked.learning_rate_multiplier is not None:
@@ -103,9 +103,7 @@ class TuningService:
                 self._files.delete(principal, combined.dataset_id)
         return job
 
-    def list(
-        self, principal: Principal, *, limit: int, after: str | None, metadata: Mapping[str, str]
-    ) -> JobPage:
+    def list(self, principal: Principal, *, limit: int, after: str | None, metadata: Mapping[str, str]) -> JobPage:
         """Newest first; those alone that have all of ``metadata``."""
         if not metadata:
             return self._training.list(principal, limit=limit, after=after)
@@ -123,7 +121,7 @@ class TuningService:
         if job.model_version_id is None:
             return None
         version = self._versions.get(job.project_id, job.model_version_id)
-        return version and tuned_name(version)
+        return None if version is None else tuned_name(version)
 
     def checkpoints(self, principal: Principal, job_id: str) -> Sequence[SavedCheckpoint]:
         """Newest first, those that are kept still and that this host sees."""
