@@ -427,7 +427,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
             queues=settings.worker_queues,
             limits=limits,
         ),
-        models=ModelManagementService(versions=repository("versions"), bases=bases),
+        models=ModelManagementService(repository("versions"), bases, artifacts, engine_admin),
         served_models=served,
         inference=InferenceService(
             targets, engines, COMPONENTS.create("usage_log", repository=repository("usage"))

@@ -42,6 +42,7 @@ ROUTES: Mapping[Scope, Mapping[Role, Sequence[str]]] = {
             *("openai_models.list_models", "openai_models.show_model"),
         ),
         Role.DEVELOPER: ("models.set_alias", "models.remove_alias"),
+        Role.ADMIN: ("models.delete_version", "openai_models.delete_model"),
     },
     Scope.ENGINES: {
         Role.OPERATOR: ("engines.list_engines", "engines.load_adapter", "engines.unload_adapter"),

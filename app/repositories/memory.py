@@ -36,11 +36,13 @@ def locked(method: Method) -> Method:
 class MemoryModelVersionRepository(ModelVersionRepository):
     def __init__(self) -> None:
         self.kept: list[ModelVersion] = []
+        self._last: dict[tuple[str, str], int] = {}  # by project and name: the highest number that was deleted
         self._aliases: dict[tuple[str, str, str], ModelAlias] = {}  # by project, model and name
 
     @locked
     def publish(self, version: ModelVersion) -> ModelVersion:
-        number = len(self.versions(version.project_id, version.name)) + 1
+        there = [one.number for one in self.versions(version.project_id, version.name)]
+        number = max(*there, self._last.get((version.project_id, version.name), 0), 0) + 1
         self.kept.append(replace(version, number=number))
         return self.kept[-1]
 
@@ -56,6 +58,19 @@ class MemoryModelVersionRepository(ModelVersionRepository):
         self.kept = [
             replace(v, pinned=pinned) if (v.project_id, v.id) == (project_id, version_id) else v for v in self.kept
         ]
+
+    @locked
+    def delete(self, project_id: str, version_id: str) -> bool:
+        version = self.get(project_id, version_id)
+        if version is None:
+            return False
+        aliases = [one.alias for one in self.aliases(project_id, version.name) if version.number in one.weights]
+        if aliases:
+            raise version_rules.has_alias(version.reference, aliases)
+        self.kept.remove(version)
+        of_model = (project_id, version.name)
+        self._last[of_model] = max(version.number, self._last.get(of_model, 0))
+        return True
 
     def alias(self, project_id: str, model: str, alias: str) -> ModelAlias | None:
         return self._aliases.get((project_id, model, alias))

@@ -223,6 +223,7 @@ class ModelVersionRow(Base):
     created_at: Mapped[Time]
     base_digest: Mapped[Str | None]
     pinned: Mapped[bool] = mapped_column(default=False)
+    deleted_at: Mapped[Time | None]  # the row stays: its number is not given again
 
 
 class ModelAliasRow(Base):

@@ -312,7 +312,7 @@ def services(quiet_settings: Settings, twins: Twins, tokens: JwtIssuer) -> Servi
             dataset_versions, files, bases, run_pipeline, inspect, PipelineConfig()
         ),
         execution=unused,
-        models=ModelManagementService(twins.versions, bases),
+        models=ModelManagementService(twins.versions, bases, TwinArtifacts(), twins.engines),
         served_models=served,
         inference=cast("Any", twins.inference),
         engines=EngineService(twins.versions, Targets(twins.versions, bases, TwinArtifacts()), twins.engines),

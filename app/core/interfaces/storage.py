@@ -186,7 +186,8 @@ class JobRepository(ABC):
 class ModelVersionRepository(ABC):
     """Published versions, which are added by ``JobRepository.succeed``, and aliases, which move.
 
-    Of a version nothing changes but whether it is pinned.
+    Of a version nothing changes but whether it is pinned. Of one that was deleted nothing is found any more; its
+    number stays taken, for a reference names one version for good.
     """
 
     @abstractmethod
@@ -199,6 +200,10 @@ class ModelVersionRepository(ABC):
     @abstractmethod
     def pin(self, project_id: str, version_id: str, pinned: bool) -> None:
         """Set or take away the mark; where there is no such version, nothing."""
+
+    @abstractmethod
+    def delete(self, project_id: str, version_id: str) -> bool:
+        """Whether there was one. ``Conflict`` (version_has_alias) while an alias carries it."""
 
     @abstractmethod
     def alias(self, project_id: str, model: str, alias: str) -> ModelAlias | None: ...

@@ -232,7 +232,7 @@ def test_another_schema_is_named_with_what_mends_it(empty_engine, revision, says
 
 def test_an_older_schema_asks_for_the_upgrade(empty_engine, monkeypatch):
     migrate_empty(empty_engine)
-    monkeypatch.setattr("app.repositories.database._revisions", lambda: ("9999", "0006"))
+    monkeypatch.setattr("app.repositories.database._revisions", lambda: ("9999", "0007"))
     assert "(0007) is older than this code (9999): run `flask --app run db upgrade`" in schema_fault(empty_engine)
 
 
