@@ -183,7 +183,12 @@ class TwinInference:
         self.asked.append((principal.project_id, request))
         if self.error:
             raise self.error
-        return [self._said_back(text, request.options, request.model) for text in request.prompts]
+        return [
+            self._said_back(
+                text if isinstance(text, str) else "".join(map(chr, text)), request.options, request.model
+            )
+            for text in request.prompts
+        ]
 
     def stream_completion(self, principal: Principal, request: CompletionRequest) -> AnswerStream:
         [said] = self.complete(principal, request)

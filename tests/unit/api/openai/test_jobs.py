@@ -156,7 +156,7 @@ def test_faults_are_named_and_nothing_is_started(openai, start, send, twins, opt
     with pytest.raises(wire.BadRequestError) as caught:
         start(**{**options, "file": file})
     for param in params:
-        assert f"\n{param}" in caught.value.message
+        assert f"\n{param}" in caught.value.body["message"]
     assert twins.job_count() == 0
     assert list(openai.files.list()) == files
 
