@@ -165,8 +165,8 @@ class DatasetVersionService:
     ) -> DatasetVersion:
         """A new dataset: the rows of the one train, those of the other validate, whatever split they had."""
         splits: Sequence[tuple[DatasetVersion, Split]] = ((training, "train"), (validation, "validation"))
-        parts = [(row, split) for part, split in splits for row in self._library.rows(part.digest)]
-        rows = [replace(row, row=place, split=split) for place, (row, split) in enumerate(parts, start=1)]
+        parts = ((row, split) for part, split in splits for row in self._library.rows(part.digest))
+        rows = (replace(row, row=place, split=split) for place, (row, split) in enumerate(parts, start=1))
         source = f"{training.reference}, validated on {validation.reference}"
         with self._library.keeping(rows) as kept:
             version = self._version(principal, f"ds-{secrets.token_hex(12)}", kept, source)

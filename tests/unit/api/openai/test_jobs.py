@@ -253,6 +253,13 @@ def test_why_a_job_failed(openai, start, twins):
     )
 
 
+def test_what_is_tried_again_shows_the_same_request(openai, start, caller):
+    job = start(metadata={"team": "a"})
+    openai.fine_tuning.jobs.cancel(job.id)
+    again = openai.fine_tuning.jobs.retrieve(caller("POST", f"/api/v1/train/{job.id}/retry").json["task_id"])
+    assert (again.metadata, again.training_file) == (job.metadata, job.training_file)
+
+
 AGAIN = {"extra_headers": {"x-stainless-retry-count": "1"}}
 
 
