@@ -96,8 +96,14 @@ class TrainingService:
             message = f"the job is {job.state.value}: only one that has failed or was cancelled is tried again"
             raise Conflict(message, code="nothing_to_retry")
         overrides = {key: value for key, value in job.config.items() if key != "output_dir"}
-        place = {"priority": job.priority, "queue": job.queue}
-        return self._submit(principal, overrides, retry_of=job.id, request=job.request, **place)
+        return self._submit(
+            principal,
+            overrides,
+            priority=job.priority,
+            queue=job.queue,
+            request=job.request,
+            retry_of=job.id,
+        )
 
     def estimate(self, principal: Principal | None, overrides: Mapping[str, Any]) -> Estimate:
         """What the job of ``submit`` would take, and whether it fits this host; nothing is saved.
