@@ -313,6 +313,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
     from app.core.services.served_models import ServedModelService
     from app.core.services.targets import Targets
     from app.core.services.training import TrainingService
+    from app.core.services.tuning import TuningService
     from app.core.services.usage import UsageService
     from app.core.services.webhook_delivery import WebhookDeliveryService
     from app.core.services.webhooks import WebhookService
@@ -405,6 +406,20 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
     )
     files = DatasetService(datasets=datasets, bases=bases)
     dataset_versions = DatasetVersionService(repository("datasets"), library, limits)
+    training = TrainingService(
+        jobs=repository("jobs"),
+        versions=repository("versions"),
+        datasets=datasets,
+        bases=bases,
+        tokens=token_cache,
+        queue=queue,
+        defaults=defaults,
+        forecasts=forecasts,
+        dataset_versions=repository("datasets"),
+        queues=settings.queues,
+        limits=limits,
+    )
+    served = ServedModelService(repository("versions"), engines, settings.model_redirects)
     return Services(
         identity=IdentityService(
             users=repository("users"),
@@ -439,18 +454,9 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
             inspect=lambda *arguments, **options: COMPONENTS.load("inspect_rows")(*arguments, **options),
             defaults=load_pipeline_config(CONFIG_DIR / "data_pipeline.yaml"),
         ),
-        training=TrainingService(
-            jobs=repository("jobs"),
-            versions=repository("versions"),
-            datasets=datasets,
-            bases=bases,
-            tokens=token_cache,
-            queue=queue,
-            defaults=defaults,
-            forecasts=forecasts,
-            dataset_versions=repository("datasets"),
-            queues=settings.queues,
-            limits=limits,
+        training=training,
+        tuning=TuningService(
+            training, dataset_versions, served, repository("versions"), bases, settings.results_dir
         ),
         execution=ExecutionService(
             jobs=repository("jobs"),
@@ -472,8 +478,8 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
             queues=settings.worker_queues,
             limits=limits,
         ),
-        models=ModelManagementService(versions=repository("versions"), bases=bases),
-        served_models=ServedModelService(repository("versions"), engines, settings.model_redirects),
+        models=ModelManagementService(repository("versions"), bases, artifacts, engine_admin),
+        served_models=served,
         inference=InferenceService(
             targets, engines, COMPONENTS.create("usage_log", repository=repository("usage")), rates
         ),

@@ -14,6 +14,8 @@ from app.api.keys.routes import blueprint as keys
 from app.api.models.routes import blueprint as models
 from app.api.monitor.routes import blueprint as monitor
 from app.api.openai.answer_routes import blueprint as openai_answers
+from app.api.openai.file_routes import blueprint as openai_files
+from app.api.openai.job_routes import blueprint as openai_jobs
 from app.api.openai.model_routes import blueprint as openai_models
 from app.api.projects.routes import members, projects
 from app.api.train.routes import blueprint as train
@@ -45,7 +47,7 @@ def init_api(app: Flask, *, rate_limit: str, login_rate_limit: str) -> None:
     for blueprint in (
         *(auth, well_known, keys, members, projects, users),
         *(datasets, train, infer, models, engines, usage, webhooks, audit, monitor),
-        *(openai_answers, openai_models),
+        *(openai_answers, openai_models, openai_files, openai_jobs),
     ):
         api.register_blueprint(blueprint)
     app.register_blueprint(docs)

@@ -15,19 +15,24 @@ ROUTES: Mapping[Scope, Mapping[Role, Sequence[str]]] = {
         Role.VIEWER: (
             *("datasets.list_datasets", "datasets.show", "datasets.list_versions", "datasets.stats"),
             *("datasets.validate", "datasets.preview", "datasets.diff"),
+            *("openai_files.list_files", "openai_files.show_file", "openai_files.file_content"),
         ),
         Role.DEVELOPER: (
             *("datasets.upload", "datasets.upload_version", "datasets.delete", "datasets.restore"),
             *("datasets.set_tag", "datasets.remove_tag"),
+            *("openai_files.upload_file", "openai_files.delete_file"),
         ),
     },
     Scope.TRAIN: {
         Role.VIEWER: (
             *("train.list_jobs", "train.status", "train.limits", "train.events", "train.event_stream"),
-            "train.metrics",
+            *("train.metrics", "openai_jobs.list_jobs", "openai_jobs.show_job", "openai_jobs.list_events"),
+            "openai_jobs.list_checkpoints",
         ),
         Role.DEVELOPER: (
             *("train.submit", "train.estimate", "train.cancel", "train.pause", "train.resume", "train.retry"),
+            *("openai_jobs.create_job", "openai_jobs.cancel_job", "openai_jobs.pause_job"),
+            "openai_jobs.resume_job",
         ),
     },
     Scope.INFER: {Role.VIEWER: ("infer.predict", "infer.chat", "openai_answers.chat", "openai_answers.complete")},
@@ -37,6 +42,7 @@ ROUTES: Mapping[Scope, Mapping[Role, Sequence[str]]] = {
             *("openai_models.list_models", "openai_models.show_model"),
         ),
         Role.DEVELOPER: ("models.set_alias", "models.remove_alias"),
+        Role.ADMIN: ("models.delete_version", "openai_models.delete_model"),
     },
     Scope.ENGINES: {
         Role.OPERATOR: ("engines.list_engines", "engines.load_adapter", "engines.unload_adapter"),

@@ -150,6 +150,10 @@ CODES: Mapping[str, ErrorCode] = {
     "only_a_thought": _of("Nothing but reasoning", "Keep the reasoning, or give an answer after it.", 422),
     "unknown_label": _of("A label that is never trained", "Give it to training rows too.", 422),
     "extra_missing": _of("A package is not installed", "Ask the operator to install the extra in detail.", 503),
+    "file_not_found": _of("No such file", _LOOK, 404),
+    "results_stay": _of("A job's results are not deleted", "Nothing: they go with the job.", 409),
+    "base_model_stays": _of("A base model is not deleted", "Name a version of the project.", 403),
+    "version_has_alias": _of("An alias names the version", "Move or remove the alias first.", 409),
     # Jobs
     "job_not_found": _of("No such job", _LOOK, 404),
     "job_is_final": _of("The job has ended", "Read it again; retry makes a new job.", 409),

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 from flask import Request
 from marshmallow import RAISE, Schema, ValidationError
 from webargs.flaskparser import FlaskParser, is_json_request
+from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
 from app.core.errors import Fault, Invalid
@@ -117,6 +118,10 @@ class RequestParser(FlaskParser):
         if req.content_length is None and len(body) == req.max_content_length:
             raise RequestEntityTooLarge  # werkzeug has cut a chunked body there, without a word
         return parse_json(body)
+
+    def load_files(self, req: Request, schema: Schema) -> Any:
+        """The fields beside them too."""
+        return self._makeproxy(MultiDict([*req.form.items(multi=True), *req.files.items(multi=True)]), schema)
 
     def handle_error(
         self,

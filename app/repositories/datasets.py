@@ -55,16 +55,21 @@ class SqlDatasetRepository(DatasetRepository):
             row = session.scalar(query)
             return None if row is None else _summaries(session, [row])[0]
 
-    def list(self, project_id: str, *, limit: int = 20, after: str | None = None) -> Sequence[DatasetSummary]:
-        place = tuple_(DatasetRow.created_at, DatasetRow.id)
+    def list(
+        self, project_id: str, *, limit: int = 20, after: str | None = None, oldest_first: bool = False
+    ) -> Sequence[DatasetSummary]:
+        columns = DatasetRow.created_at, DatasetRow.id
+        place = tuple_(*columns)
         query = select(DatasetRow).where(DatasetRow.project_id == project_id)
         with self._database.read() as session:
             if after is not None:
                 last = session.scalar(query.where(DatasetRow.id == after))
                 if last is None:
                     raise unknown_page(after)
-                query = query.where(place < (last.created_at, last.id))
-            rows = session.scalars(query.order_by(DatasetRow.created_at.desc(), DatasetRow.id.desc()).limit(limit))
+                there = (last.created_at, last.id)
+                query = query.where(place > there if oldest_first else place < there)
+            ordered = columns if oldest_first else [column.desc() for column in columns]
+            rows = session.scalars(query.order_by(*ordered).limit(limit))
             return _summaries(session, rows.all())
 
     def versions(self, project_id: str, dataset_id: str) -> Sequence[DatasetVersion]:

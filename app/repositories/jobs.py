@@ -60,15 +60,21 @@ class SqlJobRepository(JobRepository):
     def __init__(self, engine: Engine) -> None:
         self._database = Database(engine)
 
-    def add(self, job: FineTuningJob, limits: ProjectLimits = NO_LIMITS) -> None:
+    def add(
+        self, job: FineTuningJob, limits: ProjectLimits = NO_LIMITS, *, since: datetime | None = None
+    ) -> FineTuningJob:
         with self._database.write() as session:
-            limits = project_limits(locked_project(session, job.project_id)).or_else(limits)
+            project = locked_project(session, job.project_id)
+            if since is not None and (there := session.scalar(_same_request(job, since))) is not None:
+                return job_entity(there)
+            limits = project_limits(project).or_else(limits)
             if limits.queued is not None:
                 check_room(count_jobs(session, job.project_id, WAITING_STATES), limits)
             keep_quotas(session, job.project_id, limits, ONE_VERSION)
             if job.dataset_id is not None and not _keep_dataset(session, job.project_id, job.dataset_id):
                 raise no_dataset(job.dataset_id)
             session.add(job_row(job))
+            return job
 
     def get(self, project_id: str, job_id: str) -> FineTuningJob | None:
         with self._database.read() as session:
@@ -266,6 +272,16 @@ class SqlJobRepository(JobRepository):
         with self._database.read() as session:
             return [event_entity(row) for row in session.scalars(query.order_by(JobEventRow.number).limit(limit))]
 
+    def latest_events(
+        self, project_id: str, job_id: str, *, before: int | None = None, limit: int = 100
+    ) -> Sequence[JobEvent]:
+        query = select(JobEventRow).where(JobEventRow.project_id == project_id, JobEventRow.job_id == job_id)
+        if before is not None:
+            query = query.where(JobEventRow.number < before)
+        with self._database.read() as session:
+            rows = session.scalars(query.order_by(JobEventRow.number.desc()).limit(limit))
+            return [event_entity(row) for row in rows]
+
     def metrics(self, project_id: str, job_id: str, *, most: int) -> MetricCurve:
         of_project = select(JobRow).where(JobRow.project_id == project_id, JobRow.id == job_id)
         behind = of_project.where(JobRow.last_chunked < JobRow.last_event)
@@ -280,6 +296,12 @@ class SqlJobRepository(JobRepository):
 
 def _of_project(project_id: str, job_id: str) -> Select[JobRow]:
     return select(JobRow).where(JobRow.project_id == project_id, JobRow.id == job_id)
+
+
+def _same_request(job: FineTuningJob, since: datetime) -> Select[JobRow]:
+    same = (JobRow.project_id == job.project_id, JobRow.request_key == job.request_key)
+    query = select(JobRow).where(*same, JobRow.created_at >= since).order_by(JobRow.created_at).limit(1)
+    return query if job.is_retry else query.where(JobRow.is_retry)
 
 
 def _held(session: Session, job_id: str, fence: int) -> JobRow:

@@ -40,11 +40,13 @@ def locked(method: Method) -> Method:
 class MemoryModelVersionRepository(ModelVersionRepository):
     def __init__(self) -> None:
         self.kept: list[ModelVersion] = []
+        self._last: dict[tuple[str, str], int] = {}  # by project and name: the highest number that was deleted
         self._aliases: dict[tuple[str, str, str], ModelAlias] = {}  # by project, model and name
 
     @locked
     def publish(self, version: ModelVersion) -> ModelVersion:
-        number = len(self.versions(version.project_id, version.name)) + 1
+        there = [one.number for one in self.versions(version.project_id, version.name)]
+        number = max(*there, self._last.get((version.project_id, version.name), 0), 0) + 1
         self.kept.append(replace(version, number=number))
         return self.kept[-1]
 
@@ -60,6 +62,19 @@ class MemoryModelVersionRepository(ModelVersionRepository):
         self.kept = [
             replace(v, pinned=pinned) if (v.project_id, v.id) == (project_id, version_id) else v for v in self.kept
         ]
+
+    @locked
+    def delete(self, project_id: str, version_id: str) -> bool:
+        version = self.get(project_id, version_id)
+        if version is None:
+            return False
+        aliases = [one.alias for one in self.aliases(project_id, version.name) if version.number in one.weights]
+        if aliases:
+            raise version_rules.has_alias(version.reference, aliases)
+        self.kept.remove(version)
+        of_model = (project_id, version.name)
+        self._last[of_model] = max(version.number, self._last.get(of_model, 0))
+        return True
 
     def alias(self, project_id: str, model: str, alias: str) -> ModelAlias | None:
         return self._aliases.get((project_id, model, alias))
@@ -133,9 +148,11 @@ class MemoryDatasetRepository(DatasetRepository):
         return kept.summary if kept else None
 
     @locked
-    def list(self, project_id: str, *, limit: int = 20, after: str | None = None) -> Sequence[DatasetSummary]:
+    def list(
+        self, project_id: str, *, limit: int = 20, after: str | None = None, oldest_first: bool = False
+    ) -> Sequence[DatasetSummary]:
         found = [kept for kept in self._kept.values() if kept.dataset.project_id == project_id]
-        found.sort(key=lambda kept: (kept.dataset.created_at, kept.dataset.id), reverse=True)
+        found.sort(key=lambda kept: (kept.dataset.created_at, kept.dataset.id), reverse=not oldest_first)
         if after is not None:
             places = [place for place, kept in enumerate(found) if kept.dataset.id == after]
             if not places:

@@ -85,12 +85,20 @@ class MemoryJobRepository(JobRepository):
         self._turns: dict[str, int] = {}  # of projects: the number of their last claim
 
     @locked
-    def add(self, job: FineTuningJob, limits: ProjectLimits = NO_LIMITS) -> None:
+    def add(
+        self, job: FineTuningJob, limits: ProjectLimits = NO_LIMITS, *, since: datetime | None = None
+    ) -> FineTuningJob:
+        for there in [kept.job for kept in self._kept.values()]:
+            same = (there.project_id, there.request_key) == (job.project_id, job.request_key)
+            is_new = since is not None and there.created_at >= since
+            if same and is_new and (job.is_retry or there.is_retry):
+                return there
         check_room(self._count(job.project_id, WAITING_STATES), self._effective(job.project_id, limits))
         self._check_quotas(job.project_id, limits, ONE_VERSION)
         if job.dataset_id is not None:
             self._datasets.refer(job.project_id, job.dataset_id)
         self._kept[job.id] = _Kept(job)
+        return job
 
     @locked
     def get(self, project_id: str, job_id: str) -> FineTuningJob | None:
@@ -268,6 +276,14 @@ class MemoryJobRepository(JobRepository):
     def events(self, project_id: str, job_id: str, *, after: int = 0, limit: int = 100) -> Sequence[JobEvent]:
         kept = self._of_project(project_id, job_id)
         return [event for event in kept.events.values() if event.seq > after][:limit] if kept else []
+
+    @locked
+    def latest_events(
+        self, project_id: str, job_id: str, *, before: int | None = None, limit: int = 100
+    ) -> Sequence[JobEvent]:
+        kept = self._of_project(project_id, job_id)
+        events = reversed(kept.events.values()) if kept else ()
+        return [event for event in events if before is None or event.seq < before][:limit]
 
     @locked
     def metrics(self, project_id: str, job_id: str, *, most: int) -> MetricCurve:

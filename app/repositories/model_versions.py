@@ -1,6 +1,7 @@
 """Published versions, in a SQL database."""
 
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 
 from sqlalchemy import ColumnElement, Engine, delete, func, select, update
 
@@ -10,7 +11,7 @@ from app.repositories.claiming import locked_project
 from app.repositories.database import Database
 from app.repositories.mapping import alias_entity, alias_rows, version_entity
 from app.repositories.tables import ModelAliasRow, ModelVersionRow
-from app.repositories.version_rules import no_versions
+from app.repositories.version_rules import has_alias, no_versions
 
 
 class SqlModelVersionRepository(ModelVersionRepository):
@@ -18,17 +19,13 @@ class SqlModelVersionRepository(ModelVersionRepository):
         self._database = Database(engine)
 
     def get(self, project_id: str, version_id: str) -> ModelVersion | None:
-        query = select(ModelVersionRow).where(
-            ModelVersionRow.project_id == project_id, ModelVersionRow.id == version_id
-        )
+        query = select(ModelVersionRow).where(*_published(project_id), ModelVersionRow.id == version_id)
         with self._database.read() as session:
             row = session.scalar(query)
             return None if row is None else version_entity(row)
 
     def find(self, project_id: str, name: str, number: int | None = None) -> ModelVersion | None:
-        query = select(ModelVersionRow).where(
-            ModelVersionRow.project_id == project_id, ModelVersionRow.name == name
-        )
+        query = select(ModelVersionRow).where(*_published(project_id), ModelVersionRow.name == name)
         if number is not None:
             query = query.where(ModelVersionRow.number == number)
         with self._database.read() as session:
@@ -40,6 +37,20 @@ class SqlModelVersionRepository(ModelVersionRepository):
         change = update(row).where(row.project_id == project_id, row.id == version_id).values(pinned=pinned)
         with self._database.write() as session:
             session.execute(change)
+
+    def delete(self, project_id: str, version_id: str) -> bool:
+        query = select(ModelVersionRow).where(*_published(project_id), ModelVersionRow.id == version_id)
+        with self._database.write() as session:
+            locked_project(session, project_id)  # nobody sets an alias meanwhile
+            row = session.scalar(query)
+            if row is None:
+                return False
+            of_model = (ModelAliasRow.project_id == project_id, ModelAliasRow.model == row.name)
+            carrying = select(ModelAliasRow.alias).where(*of_model, ModelAliasRow.number == row.number)
+            if aliases := session.scalars(carrying).all():
+                raise has_alias(f"{row.name}:{row.number}", aliases)
+            row.deleted_at = datetime.now(UTC)
+            return True
 
     def alias(self, project_id: str, model: str, alias: str) -> ModelAlias | None:
         query = select(ModelAliasRow).where(*_rows_of(project_id, model, alias))
@@ -53,7 +64,7 @@ class SqlModelVersionRepository(ModelVersionRepository):
             return _aliases(session.scalars(select(ModelAliasRow).where(*of_model)))
 
     def set_alias(self, alias: ModelAlias) -> None:
-        of_model = (ModelVersionRow.project_id == alias.project_id, ModelVersionRow.name == alias.model)
+        of_model = (*_published(alias.project_id), ModelVersionRow.name == alias.model)
         known = select(ModelVersionRow.number).where(*of_model, ModelVersionRow.number.in_(list(alias.weights)))
         with self._database.write() as session:
             locked_project(session, alias.project_id)  # of two at once, one after the other
@@ -76,16 +87,12 @@ class SqlModelVersionRepository(ModelVersionRepository):
                 func.count().label("versions"),
                 func.max(ModelVersionRow.number).label("latest"),
             )
-            .where(ModelVersionRow.project_id == project_id)
+            .where(*_published(project_id))
             .group_by(ModelVersionRow.name)
             .subquery()
         )
         newest = (ModelVersionRow.name == counted.c.name) & (ModelVersionRow.number == counted.c.latest)
-        query = (
-            select(ModelVersionRow, counted.c.versions)
-            .join(counted, newest)
-            .where(ModelVersionRow.project_id == project_id)
-        )
+        query = select(ModelVersionRow, counted.c.versions).join(counted, newest).where(*_published(project_id))
         with self._database.read() as session:
             found = [
                 ModelSummary(row.name, row.base_model, versions, row.number, row.created_at, row.metrics)
@@ -95,11 +102,13 @@ class SqlModelVersionRepository(ModelVersionRepository):
         return sorted(found, key=lambda summary: summary.name)
 
     def versions(self, project_id: str, name: str) -> Sequence[ModelVersion]:
-        query = select(ModelVersionRow).where(
-            ModelVersionRow.project_id == project_id, ModelVersionRow.name == name
-        )
+        query = select(ModelVersionRow).where(*_published(project_id), ModelVersionRow.name == name)
         with self._database.read() as session:
             return [version_entity(row) for row in session.scalars(query.order_by(ModelVersionRow.number.desc()))]
+
+
+def _published(project_id: str) -> tuple[ColumnElement[bool], ...]:
+    return ModelVersionRow.project_id == project_id, ModelVersionRow.deleted_at.is_(None)
 
 
 def _rows_of(project_id: str, model: str, alias: str) -> tuple[ColumnElement[bool], ...]:

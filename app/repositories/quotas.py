@@ -44,5 +44,6 @@ def _dataset_bytes(session: Session, project_id: str) -> int:
 
 def _published(session: Session, project_id: str) -> tuple[int, int]:
     columns = select(func.count(), func.sum(ModelVersionRow.size))
-    count, size = session.execute(columns.where(ModelVersionRow.project_id == project_id)).one()
+    there = (ModelVersionRow.project_id == project_id, ModelVersionRow.deleted_at.is_(None))
+    count, size = session.execute(columns.where(*there)).one()
     return count, int(size or 0)

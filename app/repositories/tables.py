@@ -169,6 +169,7 @@ class JobRow(Base):
     __table_args__ = (
         Index(None, "project_id", "created_at", "id"),  # list
         Index(None, "project_id", "state", "owner"),  # claim
+        Index(None, "project_id", "request_key"),  # add
     )
 
     id: Mapped[Id]
@@ -198,6 +199,9 @@ class JobRow(Base):
     queue: Mapped[Str] = mapped_column(default=DEFAULT_QUEUE)
     retry_of: Mapped[Str | None]
     metrics: Mapped[JsonObject]
+    request: Mapped[JsonObject] = mapped_column(default=dict)
+    request_key: Mapped[Str | None]
+    is_retry: Mapped[bool] = mapped_column(default=False)
 
     owner: Mapped[Str | None] = mapped_column(index=True)
     fence: Mapped[int] = mapped_column(default=0)
@@ -263,6 +267,7 @@ class ModelVersionRow(Base):
     base_digest: Mapped[Str | None]
     pinned: Mapped[bool] = mapped_column(default=False)
     size: Mapped[int] = mapped_column(BigInteger, default=0)
+    deleted_at: Mapped[Time | None]  # the row stays: its number is not given again
 
 
 class ModelAliasRow(Base):

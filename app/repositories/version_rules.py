@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from app.core.errors import Fault, NotFound
+from app.core.errors import Conflict, Fault, NotFound
 
 
 def no_versions(model: str, numbers: Collection[int]) -> NotFound:
@@ -11,4 +11,11 @@ def no_versions(model: str, numbers: Collection[int]) -> NotFound:
     ]
     return NotFound(
         f"not in this project: {', '.join(fault.where for fault in faults)}", code="model_not_found", faults=faults
+    )
+
+
+def has_alias(reference: str, aliases: Collection[str]) -> Conflict:
+    named = ", ".join(sorted(aliases))
+    return Conflict(
+        f"{reference} stays while an alias carries it: move or remove {named} first", code="version_has_alias"
     )

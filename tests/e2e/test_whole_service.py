@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from app.implementations.serving.addresses import read_own_engines
+from app.scripts import openai_guide
 from tests.e2e.conftest import PASSWORD
 
 WAIT_SECONDS = 120
@@ -71,6 +72,15 @@ def figure(instance: Path, name: str) -> float:
     return sum(map(float, found))
 
 
+def guide(service: httpx.Client, token: str) -> None:
+    """OpenAI's, with the official client, from the upload to the deletion."""
+    address = str(service.base_url).rstrip("/").replace("/api/v1", "/v1")
+    arguments = ["--base_url", address, "--api_key", token, "--model", "tiny-random", "--n_epochs", "2"]
+    assert openai_guide.main(arguments) == 0
+    listed = service.get(f"{address}/models").json()["data"]
+    assert [one["id"] for one in listed] == ["tiny-random", "ft:tiny-random:default:shops:1"]
+
+
 def test_train_and_predict(service: httpx.Client, tmp_path: Path) -> None:
     refused = service.post("/train", json={"dataset_path": "data/raw/shops.json"})
     assert refused.status_code == 401
@@ -102,3 +112,4 @@ def test_train_and_predict(service: httpx.Client, tmp_path: Path) -> None:
     assert base.json()["model"] == "tiny-random"
     assert service.post("/predict", json={**question, "model": "nobody"}).status_code == 404
     chat(service, tmp_path / "instance")
+    guide(service, answer["access_token"])

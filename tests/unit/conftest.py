@@ -54,6 +54,7 @@ from app.core.services.projects import ProjectService
 from app.core.services.served_models import ServedModelService
 from app.core.services.targets import Targets
 from app.core.services.training import TrainingService
+from app.core.services.tuning import TuningService
 from app.core.services.usage import UsageService
 from app.core.services.webhook_delivery import WebhookDeliveryService
 from app.core.services.webhooks import WebhookService
@@ -207,7 +208,12 @@ class TwinInference:
         self.asked.append((principal.project_id, request))
         if self.error:
             raise self.error
-        return [self._said_back(text, request.options, request.model) for text in request.prompts]
+        return [
+            self._said_back(
+                text if isinstance(text, str) else "".join(map(chr, text)), request.options, request.model
+            )
+            for text in request.prompts
+        ]
 
     def stream_completion(
         self, principal: Principal, request: CompletionRequest, is_wanted: Wanted | None = None
@@ -312,6 +318,24 @@ def services(
     dataset_versions = DatasetVersionService(
         twins.datasets, FolderDatasetLibrary(settings.data_dir, formats, DataLimits()), NO_LIMITS
     )
+    training = TrainingService(
+        twins.jobs,
+        twins.versions,
+        datasets,
+        bases,
+        FileTokenCache(),
+        twins.queue,
+        defaults,
+        forecasts,
+        twins.datasets,
+        settings.queues,
+        ProjectLimits(None, settings.project_max_queued),
+    )
+    served = ServedModelService(
+        twins.versions,
+        cast("Any", TwinEngines()),
+        {"gpt-4o-mini": "support", "acme/old": "smollm2-135m-instruct"},
+    )
     return Services(
         identity=IdentityService(
             twins.users,
@@ -329,30 +353,15 @@ def services(
         projects=ProjectService(twins.users, twins.keys, callers),
         api_keys=ApiKeyService(twins.keys, twins.users, callers, tokens),
         datasets=files,
-        training=TrainingService(
-            twins.jobs,
-            twins.versions,
-            datasets,
-            bases,
-            FileTokenCache(),
-            twins.queue,
-            defaults,
-            forecasts,
-            twins.datasets,
-            settings.queues,
-            ProjectLimits(None, settings.project_max_queued),
-        ),
+        training=training,
+        tuning=TuningService(training, dataset_versions, served, twins.versions, bases, settings.results_dir),
         dataset_versions=dataset_versions,
         data_preparation=DataPreparationService(
             dataset_versions, files, bases, run_pipeline, inspect, PipelineConfig()
         ),
         execution=unused,
-        models=ModelManagementService(twins.versions, bases),
-        served_models=ServedModelService(
-            twins.versions,
-            cast("Any", TwinEngines()),
-            {"gpt-4o-mini": "support", "acme/old": "smollm2-135m-instruct"},
-        ),
+        models=ModelManagementService(twins.versions, bases, TwinArtifacts(), twins.engines),
+        served_models=served,
         inference=cast("Any", twins.inference),
         engines=EngineService(twins.versions, Targets(twins.versions, bases, TwinArtifacts()), twins.engines),
         usage=UsageService(twins.usage),

@@ -73,6 +73,19 @@ def list_versions(name: str) -> dict[str, Any]:
     return {"data": current_services().models.versions(current_principal(), name)}
 
 
+@blueprint.delete("/<name>/versions/<number>")
+@require(Role.ADMIN)
+@blueprint.response(204)
+@blueprint.errors(404, 409, 422)
+def delete_version(name: str, number: str) -> None:
+    """Delete a version, with its files
+
+    For good: its number is not given again. Refused while an alias carries it; a job that is to train on from it
+    fails.
+    """
+    current_services().models.delete(current_principal(), f"{name}:{number}")
+
+
 @blueprint.get("/<name>/aliases")
 @require(Role.VIEWER)
 @blueprint.response(200, ModelAliasListSchema, example={"data": [ALIAS]})

@@ -7,19 +7,57 @@ import marshmallow as ma
 
 from app.api.infer.schemas import MOST_TEXTS
 from app.api.openai.chat_schemas import AnswerSchema
-from app.api.openai.options import OneOrMore, OpenAIOptionsSchema, count, not_here
+from app.api.openai.options import OpenAIOptionsSchema, count, not_here
 from app.core.entities.inference import MOST_LOGPROBS, OPTION_LIMITS
 
 LONGEST_PROMPT = 500_000  # characters
 MAX_TOKENS = 16  # OpenAI's
+MOST_IDS = 131_072
+LARGEST_ID = 2**31 - 1  # its engine knows how many there are
+_IDS = {"type": "array", "items": {"type": "integer"}}
+
+
+class PromptField(ma.fields.Field[list[Any]]):
+    """A text or a list of token ids, or a list of such: always a list."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **_kwargs: Any) -> list[Any]:
+        alone = isinstance(value, str) or (isinstance(value, list) and value and all(map(_is_id, value)))
+        prompts = [value] if alone else value
+        if not isinstance(prompts, list):
+            raise ma.ValidationError("Must be a text, a list of token ids, or a list of such.")
+        if not 1 <= len(prompts) <= MOST_TEXTS:
+            raise ma.ValidationError(f"Must be 1 to {MOST_TEXTS} prompts.")
+        faults = {place: [fault] for place, prompt in enumerate(prompts) if (fault := _prompt_fault(prompt))}
+        if faults:
+            raise ma.ValidationError(faults[0] if alone else faults)
+        return prompts
+
+
+def _is_id(value: Any) -> bool:
+    return type(value) is int
+
+
+def _prompt_fault(prompt: Any) -> str | None:
+    if isinstance(prompt, str):
+        return None if 1 <= len(prompt) <= LONGEST_PROMPT else f"Must have 1 to {LONGEST_PROMPT} characters."
+    if not isinstance(prompt, list) or not all(map(_is_id, prompt)):
+        return "Must be a text, or a list of token ids."
+    if not 1 <= len(prompt) <= MOST_IDS:
+        return f"Must have 1 to {MOST_IDS} token ids."
+    return None if all(0 <= one <= LARGEST_ID for one in prompt) else f"Token ids are from 0 to {LARGEST_ID}."
 
 
 class CompletionBodySchema(OpenAIOptionsSchema):
-    prompt = OneOrMore(
-        ma.fields.String(validate=ma.validate.Length(1, LONGEST_PROMPT)),
+    prompt = PromptField(
         required=True,
-        validate=ma.validate.Length(1, MOST_TEXTS),
-        metadata={"description": "a text to go on with, or up to 64, each for itself"},
+        metadata={
+            "description": "a text to go on with or the model's token ids, or up to 64 such, each for itself",
+            "oneOf": [
+                {"type": "string"},
+                {"type": "array", "items": {"oneOf": [{"type": "string"}, _IDS]}},
+                _IDS,
+            ],
+        },
     )
     max_tokens = count(OPTION_LIMITS["max_tokens"], "new tokens at most", MAX_TOKENS)
     logprobs = count((0, MOST_LOGPROBS), "of each token, and of so many of the likeliest in its place")

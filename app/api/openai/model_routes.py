@@ -4,6 +4,7 @@ from typing import Any
 
 import marshmallow as ma
 
+from app.api.openai.file_schemas import DeletedSchema
 from app.core.entities.identity import Role
 from app.core.entities.served_models import ServedModel
 from app.extensions import current_services
@@ -53,6 +54,20 @@ def list_models() -> dict[str, Any]:
 def show_model(model: str) -> dict[str, Any]:
     """Show one; by an old name, what stands for it"""
     return _shape(current_services().served_models.find(current_principal(), model))
+
+
+@blueprint.delete("/<path:model>")
+@require(Role.ADMIN)
+@blueprint.response(200, DeletedSchema, example={"id": MODEL["id"], "object": "model", "deleted": True})
+@blueprint.errors(400, 404, 409)
+def delete_model(model: str) -> dict[str, Any]:
+    """Delete a version of the project, by its `ft:` name or as `name:3`
+
+    For good: its number is not given again. Refused while an alias carries it, and of base models.
+    """
+    services, principal = current_services(), current_principal()
+    services.models.delete(principal, services.served_models.reference(principal, model))
+    return {"id": model, "object": "model", "deleted": True}
 
 
 def _shape(model: ServedModel) -> dict[str, Any]:

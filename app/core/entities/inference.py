@@ -79,9 +79,12 @@ class ChatRequest:
 
 @dataclass(frozen=True, slots=True)
 class CompletionRequest:
-    """Texts to go on with as they are, each for itself: no template, no turns. ``model`` as in ChatRequest."""
+    """Texts to go on with as they are, each for itself: no template, no turns. ``model`` as in ChatRequest.
 
-    prompts: Sequence[str]
+    A text may be given as the model's own token ids.
+    """
+
+    prompts: Sequence[str | Sequence[int]]
     model: str | None = None
     options: AnswerOptions = field(default_factory=AnswerOptions)
 

@@ -236,7 +236,7 @@ class ArtifactStore(ABC):
 
     @abstractmethod
     def discard(self, artifacts: str) -> None:
-        """Remove what a lost attempt published, if it did, and no row names."""
+        """Remove what no row names: what a lost attempt published, if it did, or of a version that was deleted."""
 
 
 class TextGenerator(ABC):

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from datetime import date
+from datetime import date, datetime
 from typing import Literal
 
 from app.core.entities.audit import AuditEntry, AuditFilter
@@ -34,10 +34,16 @@ class JobRepository(ABC):
     """
 
     @abstractmethod
-    def add(self, job: FineTuningJob, limits: ProjectLimits = NO_LIMITS) -> None:
-        """``NotFound`` (dataset_not_found) if the dataset that it names has been deleted meanwhile;
-        ``TooMany`` (too_many_jobs) where as many of its project's wait as may; ``Forbidden`` (quota_exceeded)
-        where the version that it is to publish would have no room."""
+    def add(
+        self, job: FineTuningJob, limits: ProjectLimits = NO_LIMITS, *, since: datetime | None = None
+    ) -> FineTuningJob:
+        """The job; or one of its project with its ``request_key`` that was added from ``since`` on, if the one or
+        the other is of a retried request: then nothing is added.
+
+        ``NotFound`` (dataset_not_found) if the dataset that it names has been deleted meanwhile; ``TooMany``
+        (too_many_jobs) where as many of its project's wait as may; ``Forbidden`` (quota_exceeded) where the
+        version that it is to publish would have no room.
+        """
 
     @abstractmethod
     def get(self, project_id: str, job_id: str) -> FineTuningJob | None: ...
@@ -178,6 +184,12 @@ class JobRepository(ABC):
         """In order, ``seq`` numbered over the job's whole life; ``after`` is the last number seen."""
 
     @abstractmethod
+    def latest_events(
+        self, project_id: str, job_id: str, *, before: int | None = None, limit: int = 100
+    ) -> Sequence[JobEvent]:
+        """Newest first, numbered as ``events``; ``before`` is the last number seen."""
+
+    @abstractmethod
     def metrics(self, project_id: str, job_id: str, *, most: int) -> MetricCurve:
         """What metrics events measured, in ``most`` points at most; none: nothing, or no such job.
 
@@ -188,7 +200,8 @@ class JobRepository(ABC):
 class ModelVersionRepository(ABC):
     """Published versions, which are added by ``JobRepository.succeed``, and aliases, which move.
 
-    Of a version nothing changes but whether it is pinned.
+    Of a version nothing changes but whether it is pinned. Of one that was deleted nothing is found any more; its
+    number stays taken, for a reference names one version for good.
     """
 
     @abstractmethod
@@ -201,6 +214,10 @@ class ModelVersionRepository(ABC):
     @abstractmethod
     def pin(self, project_id: str, version_id: str, pinned: bool) -> None:
         """Set or take away the mark; where there is no such version, nothing."""
+
+    @abstractmethod
+    def delete(self, project_id: str, version_id: str) -> bool:
+        """Whether there was one. ``Conflict`` (version_has_alias) while an alias carries it."""
 
     @abstractmethod
     def alias(self, project_id: str, model: str, alias: str) -> ModelAlias | None: ...
@@ -242,8 +259,10 @@ class DatasetRepository(ABC):
     def get(self, project_id: str, dataset_id: str) -> DatasetSummary | None: ...
 
     @abstractmethod
-    def list(self, project_id: str, *, limit: int = 20, after: str | None = None) -> Sequence[DatasetSummary]:
-        """Newest first; ``after`` is the id of the last one of the page before (``Invalid`` if there is none)."""
+    def list(
+        self, project_id: str, *, limit: int = 20, after: str | None = None, oldest_first: bool = False
+    ) -> Sequence[DatasetSummary]:
+        """Newest first, or oldest; ``after`` is the id of the last one of the page before (``Invalid``: none)."""
 
     @abstractmethod
     def versions(self, project_id: str, dataset_id: str) -> Sequence[DatasetVersion]:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from app.core.services.rates import RateService
     from app.core.services.served_models import ServedModelService
     from app.core.services.training import TrainingService
+    from app.core.services.tuning import TuningService
     from app.core.services.usage import UsageService
     from app.core.services.webhook_delivery import WebhookDeliveryService
     from app.core.services.webhooks import WebhookService
@@ -43,6 +44,7 @@ class Services:
     dataset_versions: DatasetVersionService
     data_preparation: DataPreparationService
     training: TrainingService
+    tuning: TuningService
     execution: ExecutionService
     models: ModelManagementService
     served_models: ServedModelService

@@ -14,7 +14,7 @@ from app.core.entities.dataset_versions import (
     DatasetSummary,
     DatasetVersion,
 )
-from app.core.entities.datasets import Conversation, row_key
+from app.core.entities.datasets import Conversation, Split, row_key
 from app.core.entities.identity import DEFAULT_PROJECT_ID, Principal
 from app.core.entities.limits import ProjectLimits
 from app.core.errors import Fault, Invalid, NotFound
@@ -89,9 +89,17 @@ class DatasetVersionService:
             made = Dataset(version.dataset_id, project, name or "", version.created_by, version.created_at)
             return self._repository.add(made, version, self._limits)
 
-    def list(self, principal: Principal | None, *, limit: int = 20, after: str | None = None) -> DatasetPage:
-        """Newest first, from the dataset after ``after`` on."""
-        found = self._repository.list(_project(principal), limit=limit + 1, after=after)
+    def list(
+        self,
+        principal: Principal | None,
+        *,
+        limit: int = 20,
+        after: str | None = None,
+        oldest_first: bool = False,
+    ) -> DatasetPage:
+        """Newest first, or oldest, from the dataset after ``after`` on."""
+        project = _project(principal)
+        found = self._repository.list(project, limit=limit + 1, after=after, oldest_first=oldest_first)
         return DatasetPage(found[:limit], found[limit - 1].dataset.id if len(found) > limit else None)
 
     def get(self, principal: Principal | None, dataset_id: str) -> DatasetSummary:
@@ -157,6 +165,21 @@ class DatasetVersionService:
             version = self._version(principal, parent.dataset_id, kept, f"made of version {parent.number}")
             made = replace(version, format=parent.format, parent=parent.number, pipeline=pipeline, changes=changes)
             return self._repository.add_version(made, self._limits)
+
+    def with_validation(
+        self, principal: Principal | None, training: DatasetVersion, validation: DatasetVersion
+    ) -> DatasetVersion:
+        """A new dataset: the rows of the one train, those of the other validate, whatever split they had."""
+        splits: Sequence[tuple[DatasetVersion, Split]] = ((training, "train"), (validation, "validation"))
+        parts = ((row, split) for part, split in splits for row in self._library.rows(part.digest))
+        rows = (replace(row, row=place, split=split) for place, (row, split) in enumerate(parts, start=1))
+        source = f"{training.reference}, validated on {validation.reference}"
+        with self._library.keeping(rows) as kept:
+            version = self._version(principal, f"ds-{secrets.token_hex(12)}", kept, source)
+            made = replace(version, format=training.format)
+            name = f"with-validation-{version.dataset_id[-8:]}"
+            dataset = Dataset(made.dataset_id, made.project_id, name, made.created_by, made.created_at)
+            return self._repository.add(dataset, made)
 
     def diff(self, principal: Principal | None, before: str, after: str, limit: int = 20) -> DatasetDiff:
         """What became of the rows of one version in another, which may be of another dataset.

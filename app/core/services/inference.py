@@ -208,7 +208,9 @@ def _prompt(target: Target, messages: Sequence[Message]) -> Sequence[int]:
     return target.tokenizer.encode_prompt(messages)
 
 
-def _beginning(target: Target, text: str) -> Sequence[int]:
+def _beginning(target: Target, text: str | Sequence[int]) -> Sequence[int]:
+    if not isinstance(text, str):
+        return text
     return target.tokenizer.encode_text(text)[:-1]  # it goes on
 
 

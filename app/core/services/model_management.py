@@ -1,21 +1,31 @@
 """Published models and the base models under them."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from app.core.entities.identity import DEFAULT_PROJECT_ID, Principal
 from app.core.entities.models import NAME, BaseModelSpec, ModelAlias, ModelSummary, ModelVersion, Reference
-from app.core.errors import Invalid, NotFound
-from app.core.interfaces.components import BaseModelStore
+from app.core.errors import Forbidden, Invalid, NotFound, Unavailable
+from app.core.interfaces.components import ArtifactStore, BaseModelStore
+from app.core.interfaces.operations import EngineAdmin
 from app.core.interfaces.storage import ModelVersionRepository
 from app.core.services.references import find_version
 
 
 class ModelManagementService:
-    def __init__(self, versions: ModelVersionRepository, bases: BaseModelStore) -> None:
+    def __init__(
+        self,
+        versions: ModelVersionRepository,
+        bases: BaseModelStore,
+        artifacts: ArtifactStore,
+        engines: EngineAdmin,
+    ) -> None:
         self._versions = versions
         self._bases = bases
+        self._artifacts = artifacts
+        self._engines = engines
 
     def models(self, principal: Principal) -> Sequence[ModelSummary]:
         return self._versions.models(principal.project_id)
@@ -32,6 +42,25 @@ class ModelManagementService:
         if not versions:
             raise _no_model(name)
         return versions
+
+    def delete(self, principal: Principal, reference: str) -> None:
+        """One version, ``name:3``, with its files: for good, and its number is not given again.
+
+        ``NotFound``; ``Conflict`` (version_has_alias); ``Forbidden`` (base_model_stays); ``Invalid`` for a name
+        that may stand for another version tomorrow.
+        """
+        parsed = Reference.parse(reference)
+        versions = self._versions.versions(principal.project_id, parsed.name)
+        if parsed.is_bare and not versions and any(spec.name == parsed.name for spec in self._bases.specs()):
+            raise Forbidden(f"{parsed.name} is a base model, and all projects': it stays", code="base_model_stays")
+        if parsed.number is None and versions:
+            raise Invalid(f"{reference!r} may name another version tomorrow: write {parsed.name}:3, or as ft:…")
+        version = next((one for one in versions if one.number == parsed.number), None)
+        if version is None or not self._versions.delete(principal.project_id, version.id):
+            raise _no_model(reference)
+        with suppress(Unavailable, Invalid):  # an engine that is away, or that has one of its own, holds nothing
+            self._engines.unload(version.base_model, version.id)
+        self._artifacts.discard(version.artifacts)
 
     def version(self, version_id: str) -> ModelVersion:
         """By its id, in the default project: for commands on the host."""

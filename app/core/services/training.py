@@ -97,7 +97,14 @@ class TrainingService:
             message = f"the job is {job.state.value}: only one that has failed or was cancelled is tried again"
             raise Conflict(message, code="nothing_to_retry")
         overrides = {key: value for key, value in job.config.items() if key != "output_dir"}
-        return self._submit(principal, overrides, priority=job.priority, queue=job.queue, retry_of=job.id)
+        return self._submit(
+            principal,
+            overrides,
+            priority=job.priority,
+            queue=job.queue,
+            request=job.request,
+            retry_of=job.id,
+        )
 
     def estimate(self, principal: Principal | None, overrides: Mapping[str, Any]) -> Estimate:
         """What the job of ``submit`` would take, and whether it fits this host; nothing is saved.
@@ -134,7 +141,34 @@ class TrainingService:
             raise Conflict("a trainer is at work in this run folder", code="run_is_live") from None
         return job
 
-    def _submit(self, principal: Principal | None, overrides: Mapping[str, Any], **of_job: Any) -> FineTuningJob:
+    def check(self, principal: Principal, overrides: Mapping[str, Any]) -> None:
+        """``Invalid`` as ``submit``; nothing is saved."""
+        self._checked(principal, overrides)
+
+    def submit_once(
+        self,
+        principal: Principal,
+        overrides: Mapping[str, Any],
+        *,
+        since: datetime,
+        request: Mapping[str, Any],
+        request_key: str,
+        is_retry: bool,
+        priority: int,
+        queue: str,
+    ) -> FineTuningJob:
+        """As ``submit``; where the same request has been heard since, and one of the two is a retry, its job."""
+        of_request = {"request": request, "request_key": request_key, "is_retry": is_retry}
+        return self._submit(principal, overrides, since=since, priority=priority, queue=queue, **of_request)
+
+    def _submit(
+        self,
+        principal: Principal | None,
+        overrides: Mapping[str, Any],
+        *,
+        since: datetime | None = None,
+        **of_job: Any,
+    ) -> FineTuningJob:
         queue = of_job.get("queue", DEFAULT_QUEUE)
         if queue not in self._queues:
             fault = Fault("queue", "unknown_queue", f"must be one of: {', '.join(self._queues)}")
@@ -155,7 +189,7 @@ class TrainingService:
             dataset_number=version.number if version else None,
             **of_job,
         )
-        self._jobs.add(job, self._limits)
+        job = self._jobs.add(job, self._limits, since=since)
         self._queue.ring(job.id, job.queue)
         return job
 
@@ -178,6 +212,10 @@ class TrainingService:
         if config.dataset_id is not None:  # by its number, so that it never moves
             config = config.with_changes(dataset_id=check.path)
         return config, check
+
+    @property
+    def default_learning_rate(self) -> float:
+        return self._defaults.learning_rate
 
     def named_faults(self, principal: Principal | None, overrides: Mapping[str, Any]) -> Sequence[Fault]:
         """What is wrong with the version, the base model, the data and the place that a request names."""
@@ -242,6 +280,13 @@ class TrainingService:
     ) -> Sequence[JobEvent]:
         """In order, from the number after ``after`` on."""
         return self.news(principal, job_id, after=after, limit=limit)[1]
+
+    def latest_events(
+        self, principal: Principal, job_id: str, *, before: int | None = None, limit: int = 20
+    ) -> Sequence[JobEvent]:
+        """Newest first, from the number before ``before`` on."""
+        job = self.get(principal, job_id)
+        return self._jobs.latest_events(job.project_id, job.id, before=before, limit=limit)
 
     def metrics(self, principal: Principal | None, job_id: str, *, points: int = 500) -> MetricCurve:
         """Of the whole run so far, in as many points at most; where an attempt did steps again, its own count."""

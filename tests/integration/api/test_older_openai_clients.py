@@ -27,3 +27,6 @@ def test_an_older_client(tmp_path: Path, version: str) -> None:
     assert run("-c", "import openai; print(openai.__version__)").stdout.strip() == version
     tested = run("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/unit/api/openai")
     assert tested.returncode == 0, tested.stdout[-5000:]
+    # OpenAI's guide, against a whole service.
+    guided = run("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/e2e/test_whole_service.py", "-k", "sqlite")
+    assert guided.returncode == 0, guided.stdout[-5000:]

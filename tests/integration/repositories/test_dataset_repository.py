@@ -88,6 +88,10 @@ def test_lists_newest_first_by_pages(repositories, add):
     assert [summary.dataset.id for summary in page] == ids[:0:-1]
     rest = repositories.datasets.list("default", limit=2, after=page[-1].dataset.id)
     assert [summary.dataset.id for summary in rest] == ids[:1]
+    oldest = repositories.datasets.list("default", limit=2, oldest_first=True)
+    assert [summary.dataset.id for summary in oldest] == ids[:2]
+    rest = repositories.datasets.list("default", after=ids[1], oldest_first=True)
+    assert [summary.dataset.id for summary in rest] == ids[2:]
     with pytest.raises(Invalid):
         repositories.datasets.list("other", after=ids[0])
 

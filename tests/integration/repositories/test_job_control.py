@@ -1,7 +1,7 @@
 """Who is claimed next, what may wait, and pauses: the same over memory, SQLite and PostgreSQL."""
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -215,6 +215,10 @@ def test_events_of_an_earlier_claim_are_kept_once_under_a_later_one(jobs, add):
         (4, "word 1"),
     ]
     assert [jobs.last_seq(job_id, fence) for fence in (first, later, 99)] == [3, 1, 0]
+    latest = jobs.latest_events("default", job_id, limit=2)
+    assert latest == jobs.events("default", job_id)[:1:-1]
+    assert jobs.latest_events("default", job_id, before=3) == jobs.events("default", job_id)[1::-1]
+    assert jobs.latest_events("other", job_id) == []
     with pytest.raises(StaleAttempt):
         jobs.ingest(job_id, first, events, None, said_in=first)
 
@@ -223,3 +227,20 @@ def test_a_job_remembers_how_it_was_asked_for(jobs, add):
     asked = {"priority": 3, "queue": "large", "retry_of": "job-000"}
     job = jobs.get("default", add(**asked))
     assert {key: getattr(job, key) for key in asked} == asked
+
+
+def test_a_retried_request_adds_nothing_where_its_job_is(jobs, make_job):
+    def add(*, is_retry, since, **others):
+        return jobs.add(make_job(request_key="k", is_retry=is_retry, **others), since=since)
+
+    at = make_job().created_at
+    first = add(is_retry=False, since=at)
+    assert jobs.get("default", first.id) == first
+    meant = add(is_retry=False, since=at)
+    assert meant.id != first.id
+    assert add(is_retry=True, since=at).id in (first.id, meant.id)
+    assert jobs.add(make_job(request_key="other", is_retry=True), since=at).request_key == "other"
+    assert add(is_retry=True, since=at, project_id="other").project_id == "other"
+    overtook = add(is_retry=True, since=datetime.now(UTC) + timedelta(days=1))
+    assert overtook.id not in (first.id, meant.id)
+    assert add(is_retry=False, since=at).id == overtook.id

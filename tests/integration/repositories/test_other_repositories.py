@@ -116,6 +116,26 @@ def test_aliases_stay_in_their_project(repositories, publish):
     assert versions.aliases("default", "assistant") == [alias_of({1: 1})]
 
 
+def test_a_deleted_version_is_gone_and_its_number_stays_taken(repositories, publish):
+    first, second = publish(), publish()
+    versions = repositories.versions
+    versions.set_alias(alias_of({2: 1}))
+    with pytest.raises(Conflict, match="champion"):
+        versions.delete("default", second.id)
+    versions.remove_alias("default", "assistant", "champion")
+    assert versions.delete("other", second.id) is False
+    assert versions.delete("default", second.id) is True
+    assert versions.delete("default", second.id) is False
+    assert versions.get("default", second.id) is None
+    assert versions.find("default", "assistant", 2) is None
+    assert versions.find("default", "assistant") == first
+    assert versions.versions("default", "assistant") == [first]
+    assert [(one.versions, one.latest) for one in versions.models("default")] == [(1, 1)]
+    with pytest.raises(NotFound):
+        versions.set_alias(alias_of({2: 1}))
+    assert publish().number == 3
+
+
 def test_what_an_alias_names_is_not_deleted(sql, make_job, make_version):
     job = make_job()
     sql.jobs.add(job)

@@ -88,6 +88,14 @@ def test_a_text_that_goes_on(client: OpenAI, engine: Engine) -> None:
     ]
 
 
+def test_token_ids_that_go_on(client: OpenAI, engine: Engine) -> None:
+    said = client.completions.create(model=BASE, prompt=[[5, 6, 7], [8]], max_tokens=6, temperature=0)
+    texts = [engine.text(prompt=prompt, max_tokens=6, ignore_eos=False) for prompt in ([5, 6, 7], [8])]
+    assert [choice.text for choice in said.choices] == texts
+    with pytest.raises(BadRequestError, match="vocabulary"):
+        client.completions.create(model=BASE, prompt=[2**30])
+
+
 def test_what_the_engine_refuses_is_a_bad_request(client: OpenAI) -> None:
     with pytest.raises(BadRequestError) as caught:
         client.chat.completions.create(model=BASE, messages=[{"role": "user", "content": "a" * 10_000}])

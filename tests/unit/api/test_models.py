@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from app.core.entities.identity import DEFAULT_PROJECT_ID
+from app.core.entities.inference import Adapter
 from app.core.entities.models import ModelVersion
 
 ALIASES = "/api/v1/models/support/aliases"
@@ -88,3 +89,23 @@ def test_another_projects_aliases_do_not_exist(caller, client, bearer, published
     ):
         assert client.open(path, method=method, json=body, headers=stranger).status_code == 404
     assert caller("GET", ALIASES).json["data"][0]["weights"] == {"1": 1}
+
+
+def test_a_version_is_deleted_once_no_alias_carries_it(caller, published, twins):
+    twins.engines.load("tiny-random", Adapter("v2", "/registry/v2"))
+    caller("PUT", f"{ALIASES}/champion", json={"weights": {"1": 1, "2": 1}})
+    carried = caller("DELETE", "/api/v1/models/support/versions/2")
+    assert (carried.status_code, carried.json["code"]) == (409, "version_has_alias")
+    assert "champion" in carried.json["detail"]
+    caller("DELETE", f"{ALIASES}/champion")
+    assert caller("DELETE", "/api/v1/models/support/versions/2").status_code == 204
+    assert [one["number"] for one in caller("GET", "/api/v1/models/support/versions").json["data"]] == [1]
+    assert twins.engines.held["tiny-random"] == {}
+    assert caller("DELETE", "/api/v1/models/support/versions/2").status_code == 404
+    assert caller("PUT", f"{ALIASES}/champion", json={"version": 2}).status_code == 404
+    assert twins.versions.publish(replace(published[1], id="v3")).number == 3
+
+
+def test_a_version_is_deleted_though_its_engine_is_away(caller, published, twins):
+    twins.engines.away.add("tiny-random")
+    assert caller("DELETE", "/api/v1/models/support/versions/1").status_code == 204

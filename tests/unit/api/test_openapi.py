@@ -41,7 +41,8 @@ def test_each_operation_explains_itself(document):
         where = f"{verb} {path}"
         assert operation["summary"], where
         status, good = next(item for item in operation["responses"].items() if item[0].startswith("2"))
-        media = "text/event-stream" if path.endswith("/stream") else "application/json"
+        endings = {"stream": "text/event-stream", "content": "application/octet-stream"}
+        media = endings.get(path.rpartition("/")[2], "application/json")
         assert status == "204" or "example" in good["content"][media], where
         assert "default" in operation["responses"], where
         content = operation.get("requestBody", {}).get("content", {})

@@ -16,6 +16,7 @@ from tests.unit.conftest import SOUND_ROWS
 MAKE_NOTHING = {
     *("auth.token", "auth.refresh", "auth.logout", "datasets.validate", "train.estimate"),
     *("train.cancel", "train.pause", "train.resume", "infer.predict", "infer.chat"),
+    *("openai_jobs.cancel_job", "openai_jobs.pause_job", "openai_jobs.resume_job"),
     *("openai_answers.chat", "openai_answers.complete", "users.disable", "users.enable"),
 }
 TRAIN = {"dataset_path": "data/raw/sound.json"}
@@ -23,6 +24,10 @@ TRAIN = {"dataset_path": "data/raw/sound.json"}
 
 def upload(text=SOUND_ROWS):
     return {"data": {"file": (io.BytesIO(text.encode()), "rows.json")}}
+
+
+def for_tuning(text):
+    return {"data": {"purpose": "fine-tune", **upload(text)["data"]}}
 
 
 @pytest.fixture
@@ -76,6 +81,12 @@ def requests(services, dataset, failed_job, webhook):
             {"json": {"username": "u1", **user}},
             {"json": {"username": "u2", **user}},
         ),
+        "openai_files.upload_file": ("/v1/files", for_tuning(SOUND_ROWS), for_tuning(other)),
+        "openai_jobs.create_job": (
+            "/v1/fine_tuning/jobs",
+            {"json": {"model": "tiny-random", "training_file": dataset}},
+            {"json": {"model": "tiny-random", "training_file": dataset, "seed": 4}},
+        ),
         "webhooks.create_webhook": (
             "/api/v1/webhooks",
             {"json": {"url": "https://hooks.example.com/2"}},
@@ -101,7 +112,7 @@ def fresh(body):
     if "data" not in body:
         return body
     file, name = body["data"]["file"]
-    return {"data": {"file": (io.BytesIO(file.getvalue()), name)}}
+    return {"data": {**body["data"], "file": (io.BytesIO(file.getvalue()), name)}}
 
 
 def test_every_route_that_creates_takes_a_key_and_obeys_it(app, caller, requests):

@@ -59,3 +59,33 @@ def test_what_is_not_here_is_refused(openai, twins):
     named = {line.partition(":")[0] for line in caught.value.body["message"].splitlines()[1:]}
     assert named == {"prompt", "echo", "suffix", "best_of"}
     assert not twins.inference.asked
+
+
+@pytest.mark.parametrize(
+    ("prompt", "prompts"),
+    [([97, 98], [[97, 98]]), ([[97, 98], [99]], [[97, 98], [99]]), (["ab", "c"], ["ab", "c"])],
+)
+def test_a_prompt_may_be_token_ids(openai, twins, prompt, prompts):
+    answer = ask(openai, prompt)
+    assert [choice.text for choice in answer.choices] == ["ba", "c"][: len(prompts)]
+    assert twins.inference.asked[-1][1].prompts == prompts
+
+
+@pytest.mark.parametrize(
+    ("prompt", "params"),
+    [
+        ([], ["prompt"]),
+        ("", ["prompt"]),
+        ([-1], ["prompt"]),
+        ([True], ["prompt.0"]),
+        ([1, "a"], ["prompt.0"]),
+        ([[1], [2, "a"], [], ""], ["prompt.1", "prompt.2", "prompt.3"]),
+        ([[2**31]], ["prompt.0"]),
+        ({"a": 1}, ["prompt"]),
+    ],
+)
+def test_other_prompts_are_refused(openai, twins, prompt, params):
+    with pytest.raises(wire.BadRequestError) as caught:
+        ask(openai, prompt)
+    assert [line.partition(":")[0] for line in caught.value.body["message"].splitlines()[1:]] == params
+    assert not twins.inference.asked

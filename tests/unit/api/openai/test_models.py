@@ -62,3 +62,24 @@ def test_a_strangers_tuned_name_is_no_model_to_chat_with(connect, publish, twins
     with pytest.raises(wire.NotFoundError):
         stranger.chat.completions.create(model=f"ft:{BASE}:default:support:1", messages=MESSAGES)
     assert not twins.inference.asked
+
+
+def test_a_version_is_deleted_by_its_own_name(connect, publish, twins):
+    publish(), publish(), publish("theirs", "other")
+    admin = connect(Role.ADMIN)
+    name = f"ft:{BASE}:default:support:1"
+    assert admin.models.delete(name).to_dict() == {"id": name, "object": "model", "deleted": True}
+    with pytest.raises(wire.NotFoundError):
+        admin.models.retrieve(name)
+    for unknown in (name, f"ft:{BASE}:other:theirs:1", "theirs:1", "nobody"):
+        with pytest.raises(wire.NotFoundError):
+            admin.models.delete(unknown)
+    with pytest.raises(wire.PermissionDeniedError) as caught:
+        admin.models.delete(BASE)
+    assert caught.value.code == "base_model_stays"
+    for moving in ("support", "gpt-4o-mini"):
+        with pytest.raises(wire.BadRequestError):
+            admin.models.delete(moving)
+    with pytest.raises(wire.PermissionDeniedError):
+        connect(Role.DEVELOPER).models.delete("support:2")
+    assert [(one.name, one.number) for one in twins.versions.kept] == [("support", 2), ("theirs", 1)]
