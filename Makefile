@@ -2,7 +2,7 @@ RUN := .venv/bin/python
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow lint format audit sbom serve clean data-analyze data-validate data-versions
-.PHONY: bench-train bench-data bench-jobs bench-job-start bench-serve
+.PHONY: bench-train bench-data bench-jobs bench-job-start bench-serve bench-gateway
 
 help:
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -77,6 +77,9 @@ bench-jobs: install  ## jobs through the queue beside plain Celery: submission t
 # Half an hour once vLLM has its environment (3 GB)
 bench-serve: install  ## the engine beside vLLM's CPU build and transformers with PEFT: tokens a second, first token
 	@$(RUN) -m benchmarks.serving $(ARGS)
+
+bench-gateway: install  ## a request through the gateway beside a bare Flask route; 200 streams in one process
+	@$(RUN) -m benchmarks.gateway $(ARGS)
 
 clean:  ## remove what the tools left; models, data, results and .venv stay
 	rm -rf build dist *.egg-info htmlcov coverage.xml .coverage .coverage.*

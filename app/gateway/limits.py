@@ -38,20 +38,20 @@ def init_limits(app: Flask, *, login_endpoint: str) -> None:
         requests: Sequence[Reading] = g.get("readings", ())
         tokens = current_services().rates.tokens(current_principal()) if g.get("counts_tokens") else ()
         if readings := [*requests, *tokens]:
-            headers = response.headers
-            headers["RateLimit-Policy"] = ", ".join(
-                f'"{one.rate.name}";q={one.rate.amount};w={one.rate.seconds}' for one in readings
-            )
-            headers["RateLimit"] = ", ".join(
-                f'"{one.rate.name}";r={one.remaining};t={one.wait}' for one in readings
-            )
+            policy = ", ".join(f'"{one.rate.name}";q={one.rate.amount};w={one.rate.seconds}' for one in readings)
+            left = ", ".join(f'"{one.rate.name}";r={one.remaining};t={one.wait}' for one in readings)
+            response.headers.extend([("RateLimit-Policy", policy), ("RateLimit", left)])
         if request.path.startswith("/v1/"):
             for unit, of_unit in (("requests", requests), ("tokens", tokens)):
                 if of_unit:
                     least = min(of_unit, key=lambda reading: reading.remaining)
-                    response.headers[f"x-ratelimit-limit-{unit}"] = str(least.rate.amount)
-                    response.headers[f"x-ratelimit-remaining-{unit}"] = str(least.remaining)
-                    response.headers[f"x-ratelimit-reset-{unit}"] = f"{least.wait}s"
+                    response.headers.extend(
+                        [
+                            (f"x-ratelimit-limit-{unit}", str(least.rate.amount)),
+                            (f"x-ratelimit-remaining-{unit}", str(least.remaining)),
+                            (f"x-ratelimit-reset-{unit}", f"{least.wait}s"),
+                        ]
+                    )
         return response
 
 
