@@ -1,8 +1,4 @@
-"""The composition root: the only place that knows which class implements what.
-
-Implementations are named as ``"module:Class"`` strings and imported when first built, so that a process loads
-only what it uses; the web process never loads torch.
-"""
+"""The composition root: the only place where settings meet what implements the interfaces (app.registries)."""
 
 from __future__ import annotations
 
@@ -20,14 +16,28 @@ from app.core.entities.evaluation import MeasuredRun
 from app.core.entities.limits import ProjectLimits
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import AppError
-from app.core.factories import ComponentFactory
 from app.core.interfaces.components import BaseModelStore, TrainingRunner
 from app.core.services import Services
+from app.registries import (
+    ADAPTATIONS,
+    BASE_MODEL_SOURCES,
+    COMPONENTS,
+    DATA_FORMATS,
+    OBJECTIVES,
+    QUEUES,
+    REPOSITORIES,
+    RUNNERS,
+    STRATEGIES,
+    TRACKERS,
+)
 from config.config import CONFIG_DIR, Settings, SettingsError, read_settings
 
 if TYPE_CHECKING:
     from flask import Flask
     from sqlalchemy.engine import Engine
+
+    from app.core.services.limits import LimitService
+    from app.core.services.rates import RateService
 
 __all__ = [
     "Settings",
@@ -44,144 +54,6 @@ __all__ = [
     "write_histogram",
     "write_quantization_report",
 ]
-
-DATA_FORMATS = ComponentFactory[Any](
-    "data format",
-    {
-        "messages": "app.implementations.data.formats:MessagesFormat",
-        "alpaca": "app.implementations.data.formats:AlpacaFormat",
-        "prompt_completion": "app.implementations.data.formats:PromptCompletionFormat",
-        "preference": "app.implementations.data.formats:PreferenceFormat",
-        "openai_preference": "app.implementations.data.formats:OpenAiPreferenceFormat",
-        "text": "app.implementations.data.formats:TextFormat",
-        "labelled": "app.implementations.data.formats:LabelledFormat",
-        "sharegpt": "app.implementations.data.chat_formats:ShareGptFormat",
-        "chatml": "app.implementations.data.chat_formats:ChatMlFormat",
-    },
-)
-BASE_MODEL_SOURCES = ComponentFactory[Any](
-    "base model source",
-    {
-        "hub": "app.implementations.models.sources:pull_from_hub",
-        "package": "app.implementations.models.sources:pull_from_package",
-        "folder": "app.implementations.models.sources:pull_from_folder",
-        "random": "app.implementations.models.sources:pull_random",
-        "scratch": "app.implementations.models.sources:pull_from_scratch",
-    },
-)
-RUNNERS = ComponentFactory[TrainingRunner](
-    "trainer",
-    {
-        "torch": "app.implementations.training.runner:TorchRunner",
-        "torch-forecast": "app.implementations.training.runner:TorchRunner",
-        "double": "app.implementations.training.double:ScriptedRunner",
-        "double-forecast": "app.implementations.training.double:ScriptedForecast",
-    },
-)
-OBJECTIVES = ComponentFactory[Any](
-    "objective",
-    {
-        "sft": "app.implementations.training.objectives.sft:SftObjective",
-        "dpo": "app.implementations.training.objectives.dpo:DpoObjective",
-        "pretrain": "app.implementations.training.objectives.pretrain:PretrainObjective",
-        "classification": "app.implementations.training.objectives.classification:ClassificationObjective",
-    },
-)
-ADAPTATIONS = ComponentFactory[Any](
-    "adaptation",
-    {
-        "full": "app.implementations.training.adaptations.full:FullAdaptation",
-        "lora": "app.implementations.training.adaptations.lora:LoraAdaptation",
-        "lora_linear": "app.implementations.training.adaptations.lora_linear:LoraLinearAdaptation",
-        "qlora": "app.implementations.training.adaptations.qlora:QloraAdaptation",
-    },
-)
-STRATEGIES = ComponentFactory[Any](
-    "strategy",
-    {
-        "single": "app.implementations.training.strategies.single:SingleProcess",
-        "ddp": "app.implementations.training.strategies.ddp:DataParallel",
-        "deepspeed": "app.implementations.training.strategies.deepspeed:DeepSpeed",
-        "fsdp": "app.implementations.training.strategies.fsdp:FullySharded",
-    },
-)
-TRACKERS = ComponentFactory[Any](
-    "tracker",
-    {
-        "tensorboard": "app.implementations.training.trackers.tensorboard:TensorBoardTracker",
-        "mlflow": "app.implementations.training.trackers.mlflow:MlflowTracker",
-        "wandb": "app.implementations.training.trackers.wandb:WandbTracker",
-    },
-)
-QUEUES = ComponentFactory[Any](
-    "queue",
-    {
-        "celery": "app.implementations.queue.celery_queue:CeleryQueue",
-        "inline": "app.implementations.queue.inline:InlineQueue",
-    },
-)
-REPOSITORIES = ComponentFactory[Any](
-    "repository",
-    {
-        "jobs": "app.repositories.jobs:SqlJobRepository",
-        "versions": "app.repositories.model_versions:SqlModelVersionRepository",
-        "users": "app.repositories.users:SqlUserRepository",
-        "api_keys": "app.repositories.api_keys:SqlKeyRepository",
-        "sessions": "app.repositories.sessions:SqlSessionRepository",
-        "datasets": "app.repositories.datasets:SqlDatasetRepository",
-        "usage": "app.repositories.usage:SqlUsageRepository",
-        "webhooks": "app.repositories.webhooks:SqlWebhookRepository",
-        "kept_requests": "app.repositories.idempotency:SqlIdempotencyRepository",
-        "audit": "app.repositories.audit:SqlAuditRepository",
-        "health": "app.repositories.database:SqlDatabaseHealth",
-    },
-)
-COMPONENTS = ComponentFactory[Any](
-    "component",
-    {
-        "dataset_store": "app.implementations.data.store:FileDatasetStore",
-        "token_cache": "app.implementations.data.token_cache:FileTokenCache",
-        "run_pipeline": "app.implementations.data.pipeline:run_pipeline",
-        "inspect_rows": "app.implementations.data.inspection:inspect",
-        "lengths_png": "app.implementations.data.histogram:histogram_png",
-        "dataset_library": "app.implementations.data.library:FolderDatasetLibrary",
-        "base_models": "app.implementations.models.base_models:FolderBaseModelStore",
-        "artifacts": "app.implementations.registry.artifacts:FolderArtifactStore",
-        "celery_app": "app.implementations.queue.broker:celery_app",
-        "available_bytes": "app.implementations.models.host_memory:available_bytes",
-        "trainer_launcher": "app.implementations.queue.trainer_launcher:ProcessTrainerLauncher",
-        "passwords": "app.implementations.identity.passwords:Argon2Hasher",
-        "tokens": "app.implementations.identity.tokens:JwtIssuer",
-        "secret_keys": "app.implementations.identity.secret_keys:SecretKeys",
-        "external_issuer": "app.implementations.identity.external_issuer:OidcIssuer",
-        "pem_keys": "app.implementations.identity.pem_keys:PemKeys",
-        "secret_box": "app.implementations.webhooks.secret_box:FernetBox",
-        "webhook_sender": "app.implementations.webhooks.sender:HttpWebhookSender",
-        "engine_places": "app.implementations.serving.places:EnginePlaces",
-        "rate_counter": "app.implementations.limits.counter:WindowCounter",
-        "read_rates": "app.implementations.limits.counter:read_rates",
-        "usage_log": "app.implementations.monitoring.usage_log:BatchedUsageLog",
-        "engine_client": "app.implementations.serving.engine_client:HttpEngineClient",
-        "engine_admin": "app.implementations.serving.engine_admin:HttpEngineAdmin",
-        "model_by_hand": "app.implementations.models.by_hand:ModelByHand",
-        "quantization_report": "app.implementations.evaluation.quantization_report:write_report",
-        "text_generator": "app.implementations.evaluation.generation:BatchGenerator",
-        "migrate_empty": "app.repositories.database:migrate_empty",
-        "facts_matcher": "app.implementations.evaluation.facts:states_fact",
-    },
-)
-FACTORIES = (
-    DATA_FORMATS,
-    BASE_MODEL_SOURCES,
-    RUNNERS,
-    OBJECTIVES,
-    ADAPTATIONS,
-    STRATEGIES,
-    TRACKERS,
-    QUEUES,
-    REPOSITORIES,
-    COMPONENTS,
-)
 
 
 def load_settings(**overrides: Any) -> Settings:
@@ -309,7 +181,6 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
     from app.core.services.model_management import ModelManagementService
     from app.core.services.monitoring import MonitoringService
     from app.core.services.projects import ProjectService
-    from app.core.services.rates import RateService, ServiceRates
     from app.core.services.served_models import ServedModelService
     from app.core.services.targets import Targets
     from app.core.services.training import TrainingService
@@ -349,16 +220,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
     engines = COMPONENTS.create("engine_client", **engine_access)
     engine_admin = COMPONENTS.create("engine_admin", **engine_access)
     targets = Targets(repository("versions"), bases, artifacts, engine_admin.kind, keep_seconds=0.5)
-    queue = (
-        QUEUES.create("inline")
-        if inline
-        else QUEUES.create(
-            "celery",
-            redis_url=settings.redis_url,
-            instance_dir=settings.instance_dir,
-            queues=settings.queues,
-        )
-    )
+    queue = QUEUES.create("inline") if inline else _celery_queue(settings)
     defaults = load_training_config(settings.train_config_file)
     if settings.default_base_model:
         defaults = defaults.with_changes(base_model=settings.default_base_model)
@@ -372,11 +234,6 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
     )
 
     tokens = COMPONENTS.create("tokens", keys=_signing_keys(settings))
-    external = (
-        COMPONENTS.create("external_issuer", url=settings.oidc_issuer, audience=settings.oidc_audience)
-        if settings.oidc_issuer
-        else None
-    )
     callers, passwords = RecentCallers(), COMPONENTS.create("passwords")
     box = COMPONENTS.create(
         "secret_box",
@@ -384,26 +241,9 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
         key_file=settings.instance_dir / "encryption_key",
     )
     sender = COMPONENTS.create("webhook_sender", networks=settings.webhook_allowed_networks)
-    limits = ProjectLimits(
-        running=settings.project_max_running,
-        queued=settings.project_max_queued,
-        requests=settings.project_max_requests,
-        tokens=settings.project_max_tokens,
-        storage_bytes=settings.project_max_bytes,
-        versions=settings.project_max_versions,
-    )
+    limits = _project_limits(settings)
     limit_service = LimitService(repository("jobs"), limits)
-    read_rates = COMPONENTS.load("read_rates")
-    rates = RateService(
-        COMPONENTS.create("rate_counter", redis_url=settings.redis_url),
-        limit_service,
-        ServiceRates(
-            requests=read_rates(settings.rate_limit, "requests"),
-            tokens=read_rates(settings.token_rate_limit, "tokens"),
-            log_ins=read_rates(settings.login_rate_limit, "login"),
-            attempts=read_rates(settings.login_account_rate_limit, "account"),
-        ),
-    )
+    rates = _rates(settings, limit_service)
     files = DatasetService(datasets=datasets, bases=bases)
     dataset_versions = DatasetVersionService(repository("datasets"), library, limits)
     training = TrainingService(
@@ -431,7 +271,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
             rates=rates,
             token_seconds=settings.token_seconds,
             session_seconds=settings.session_seconds,
-            external=external,
+            external=_external_issuer(settings),
             project_claim=settings.oidc_project_claim,
         ),
         accounts=AccountService(
@@ -513,6 +353,42 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
             threads=settings.cores,
         ),
     )
+
+
+def _celery_queue(settings: Settings) -> Any:
+    where = {"redis_url": settings.redis_url, "instance_dir": settings.instance_dir}
+    return QUEUES.create("celery", **where, queues=settings.queues)
+
+
+def _project_limits(settings: Settings) -> ProjectLimits:
+    """Of a project for which an operator has set none."""
+    return ProjectLimits(
+        running=settings.project_max_running,
+        queued=settings.project_max_queued,
+        requests=settings.project_max_requests,
+        tokens=settings.project_max_tokens,
+        storage_bytes=settings.project_max_bytes,
+        versions=settings.project_max_versions,
+    )
+
+
+def _rates(settings: Settings, limits: LimitService) -> RateService:
+    from app.core.services.rates import RateService, ServiceRates
+
+    read = COMPONENTS.load("read_rates")
+    rates = ServiceRates(
+        requests=read(settings.rate_limit, "requests"),
+        tokens=read(settings.token_rate_limit, "tokens"),
+        log_ins=read(settings.login_rate_limit, "login"),
+        attempts=read(settings.login_account_rate_limit, "account"),
+    )
+    return RateService(COMPONENTS.create("rate_counter", redis_url=settings.redis_url), limits, rates)
+
+
+def _external_issuer(settings: Settings) -> Any:
+    if settings.oidc_issuer is None:
+        return None
+    return COMPONENTS.create("external_issuer", url=settings.oidc_issuer, audience=settings.oidc_audience)
 
 
 def _signing_keys(settings: Settings) -> Any:

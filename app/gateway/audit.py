@@ -16,8 +16,14 @@ from app.gateway.request_ids import request_id
 
 _CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _KINDS = {
-    **{"train": "job", "models": "model", "engines": "adapter", "auth": "session", "members": "member"},
-    **{"openai_jobs": "job", "openai_files": "dataset", "openai_models": "model"},
+    "train": "job",
+    "models": "model",
+    "engines": "adapter",
+    "auth": "session",
+    "members": "member",
+    "openai_jobs": "job",
+    "openai_files": "dataset",
+    "openai_models": "model",
 }
 _IDS = ("dataset_id", "task_id", "id", "username")  # of what a request made, in its answer
 

@@ -12,7 +12,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from app import create_app
-from app.bootstrap import BASE_MODEL_SOURCES, DATA_FORMATS, Settings, load_settings, load_training_config
+from app.bootstrap import Settings, load_settings, load_training_config
 from app.core.entities.data_pipeline import PipelineConfig
 from app.core.entities.datasets import DataLimits
 from app.core.entities.engines import EngineKind, EngineState, LoadedAdapter
@@ -70,6 +70,7 @@ from app.implementations.models.base_models import FolderBaseModelStore
 from app.implementations.queue.trainer_launcher import ProcessTrainerLauncher
 from app.implementations.webhooks.secret_box import FernetBox
 from app.implementations.webhooks.sender import HttpWebhookSender
+from app.registries import BASE_MODEL_SOURCES, DATA_FORMATS
 from app.repositories.memory import (
     MemoryAuditRepository,
     MemoryDatasetRepository,

@@ -10,7 +10,6 @@ import yaml
 
 from app import create_app
 from app.bootstrap import (
-    FACTORIES,
     SettingsError,
     configure_logging,
     load_settings,
@@ -22,6 +21,7 @@ from app.core.entities.training_config import TrainingConfig
 from app.core.errors import Fault, Invalid
 from app.core.interfaces.storage import JobRepository
 from app.extensions import db
+from app.registries import FACTORIES
 
 NAMES = [(factory, name) for factory in FACTORIES for name in factory.names()]
 

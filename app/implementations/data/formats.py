@@ -1,4 +1,4 @@
-"""Shapes of rows. A new one is a class here and a line in ``bootstrap.DATA_FORMATS``."""
+"""Shapes of rows. A new one is a class here and a line in ``registries.DATA_FORMATS``."""
 
 from __future__ import annotations
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from app.bootstrap import BASE_MODEL_SOURCES
 from app.core.entities.models import BaseModelSpec
+from app.registries import BASE_MODEL_SOURCES
 from benchmarks.comparison import Comparison
 from benchmarks.rows import make_equal_rows
 from benchmarks.spec import Settings

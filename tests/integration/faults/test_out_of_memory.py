@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from app.bootstrap import BASE_MODEL_SOURCES
 from app.core.entities.jobs import FineTuningJob, JobState
 from app.core.entities.models import BaseModelSpec
+from app.registries import BASE_MODEL_SOURCES
 from tests.integration.faults.conftest import attempts_of, trainers_of
 from tests.running_service import BASE, MakeService, Service, wait_until
 

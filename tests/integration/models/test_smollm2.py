@@ -7,10 +7,10 @@ import pytest
 import torch
 import yaml
 
-from app.bootstrap import BASE_MODEL_SOURCES
 from app.core.entities.datasets import Message
 from app.implementations.models.base_models import FolderBaseModelStore
 from app.implementations.models.tiny_llm import TinyLLM, generate
+from app.registries import BASE_MODEL_SOURCES
 
 pytestmark = [
     pytest.mark.slow,

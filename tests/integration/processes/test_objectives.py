@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from app.bootstrap import BASE_MODEL_SOURCES
 from app.core.entities.jobs import JobState
 from app.core.entities.models import BaseModelSpec
+from app.registries import BASE_MODEL_SOURCES
 from tests.running_service import BASE, ROOT, Developer, MakeService, Service
 
 PREFERENCES = (ROOT / "data/raw/sample_preferences.json").read_text("utf-8")

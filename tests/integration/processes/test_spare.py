@@ -14,7 +14,6 @@ from typing import Any
 import psutil
 import pytest
 
-from app.bootstrap import BASE_MODEL_SOURCES
 from app.core.entities.datasets import SPLITS, Conversation, Message
 from app.core.entities.jobs import JobState
 from app.core.entities.models import BaseModelSpec
@@ -24,6 +23,7 @@ from app.implementations.queue import spare_trainer
 from app.implementations.queue.trainer_launcher import ProcessTrainerHandle, ProcessTrainerLauncher
 from app.implementations.training.checkpoints import pins_of
 from app.processes.spare import LOWEST
+from app.registries import BASE_MODEL_SOURCES
 from app.utils.clock import boottime
 from tests.running_service import CELERY, MakeService, Service, at_large, wait_until
 

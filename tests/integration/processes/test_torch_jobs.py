@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from app import create_app
-from app.bootstrap import BASE_MODEL_SOURCES, load_training_config
+from app.bootstrap import load_training_config
 from app.core.entities.jobs import FineTuningJob, JobState
 from app.core.entities.models import BaseModelSpec
 from app.model.training_service import train
+from app.registries import BASE_MODEL_SOURCES
 from tests.integration.faults.conftest import trainers_of
 from tests.running_service import BASE, Developer, MakeService, Service, wait_until
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from app.bootstrap import BASE_MODEL_SOURCES
 from app.core.entities.datasets import Conversation
 from app.core.entities.models import BaseModelSpec
 from app.core.entities.training_config import TrainingConfig
 from app.core.services.resuming import checkpoints_in
 from app.implementations.data.cuts import write_split
 from app.implementations.queue.trainer_launcher import ProcessTrainerLauncher
+from app.registries import BASE_MODEL_SOURCES
 from app.utils.clock import boottime
 from tests.killing import arm_trainers
 

@@ -7,9 +7,9 @@ from fractions import Fraction
 
 import pytest
 
-from app.bootstrap import FACTORIES
 from app.core.errors import Invalid
 from app.core.factories import ComponentFactory
+from app.registries import FACTORIES
 
 TABLE = {"fraction": "fractions:Fraction", "counter": "collections:Counter"}
 

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from app.bootstrap import BASE_MODEL_SOURCES, DATA_FORMATS, load_settings
+from app.bootstrap import load_settings
 from app.core.services.datasets import DatasetService
 from app.implementations.data.store import FileDatasetStore
 from app.implementations.models.base_models import FolderBaseModelStore
 from app.implementations.models.random_model import write_random_tokenizer
+from app.registries import BASE_MODEL_SOURCES, DATA_FORMATS
 from app.scripts.process_data import parser, process
 
 ROOT = Path(__file__).parents[3]

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from app.bootstrap import BASE_MODEL_SOURCES, COMPONENTS, DATA_FORMATS
 from app.core.entities.identity import DEFAULT_PROJECT_ID
 from app.core.entities.models import ModelAlias, ModelVersion
 from app.core.entities.training_config import TrainingConfig
@@ -15,6 +14,7 @@ from app.core.errors import Invalid, NotFound, Unavailable
 from app.core.interfaces.components import TextGenerator
 from app.core.services.evaluation import EvaluationService
 from app.implementations.data.store import FileDatasetStore
+from app.registries import BASE_MODEL_SOURCES, COMPONENTS, DATA_FORMATS
 from app.repositories.memory import MemoryModelVersionRepository
 
 ANSWERS = {"When?": "At 9 o'clock.", "Where?": "In Rome.", "几点？": "九点。"}

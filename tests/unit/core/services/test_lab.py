@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from app.bootstrap import BASE_MODEL_SOURCES, COMPONENTS, DATA_FORMATS
 from app.core.entities.datasets import TokenizedRow
 from app.core.entities.inference import Sampling
 from app.core.errors import Invalid, NotFound
 from app.core.interfaces.components import ChatTokenizer, LanguageModel
 from app.core.services.lab import LabService
 from app.implementations.data.store import FileDatasetStore
+from app.registries import BASE_MODEL_SOURCES, COMPONENTS, DATA_FORMATS
 from app.repositories.memory import MemoryModelVersionRepository
 
 SAMPLING = Sampling(temperature=0.5)

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from app.bootstrap import DATA_FORMATS
 from app.core.entities.datasets import SPLITS, Conversation, Message, Split, TokenizedRow
 from app.core.entities.ledger import TokenCount, TokenLedger
 from app.core.entities.training_config import TrainingConfig
@@ -19,6 +18,7 @@ from app.implementations.data.encoder_tokenizer import load_tokenizer
 from app.implementations.data.store import FileDatasetStore
 from app.implementations.models.random_encoder import write_random_encoder
 from app.implementations.models.random_model import write_random_tokenizer
+from app.registries import DATA_FORMATS
 
 RAW = Path(__file__).parents[4] / "data" / "raw"
 FILES = {

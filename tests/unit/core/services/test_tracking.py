@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from app.bootstrap import TRACKERS
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import Invalid
 from app.core.services import tracking
 from app.core.services.tracking import EXTRAS, chosen_trackers, is_installed
+from app.registries import TRACKERS
 
 
 @pytest.fixture

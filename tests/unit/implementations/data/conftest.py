@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from app.bootstrap import DATA_FORMATS
 from app.implementations.data.store import FileDatasetStore
 from app.implementations.data.tokenization import FolderChatTokenizer
 from app.implementations.models.random_model import write_random_tokenizer
+from app.registries import DATA_FORMATS
 
 # As published with DeepSeek-R1-Distill-Qwen-1.5B, but for the branches that render tool calls.
 R1_TEMPLATE = (

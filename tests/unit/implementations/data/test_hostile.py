@@ -15,13 +15,13 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pyarrow.parquet import write_table
 
-from app.bootstrap import DATA_FORMATS
 from app.core.entities.datasets import DataLimits, DatasetCheck
 from app.core.errors import Fault, Invalid
 from app.implementations.data import parquet_rows
 from app.implementations.data.parquet_unpacking import unpack
 from app.implementations.data.raw_file import Unreadable
 from app.implementations.data.store import FileDatasetStore
+from app.registries import DATA_FORMATS
 
 HOSTILE = Path(__file__).parents[3] / "data" / "hostile"
 EXPECTED: dict[str, Any] = json.loads((HOSTILE / "expected.json").read_text())

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from app.bootstrap import DATA_FORMATS
 from app.core.entities.datasets import Conversation, DataLimits, TokenizedRow
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import Invalid, Unavailable
 from app.implementations.data.library import FolderDatasetLibrary
 from app.implementations.data.store import FileDatasetStore
 from app.implementations.data.token_cache import FileTokenCache
+from app.registries import DATA_FORMATS
 
 ROOT = Path(__file__).parents[4]
 FORMATS = [DATA_FORMATS.create(name) for name in DATA_FORMATS.names()]

@@ -2,9 +2,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from app.bootstrap import BASE_MODEL_SOURCES
 from app.core.entities.models import BaseModelSpec
 from app.implementations.evaluation.generation import BatchGenerator
+from app.registries import BASE_MODEL_SOURCES
 
 STOP = 7
 

@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 import yaml
 
-from app.bootstrap import BASE_MODEL_SOURCES, load_settings
+from app.bootstrap import load_settings
 from app.core.entities.models import BaseModelSpec
 from app.core.errors import Conflict, Invalid, Unavailable
 from app.core.factories import ComponentFactory
 from app.implementations.models.base_models import FolderBaseModelStore, read_catalogue
 from app.implementations.models.random_model import write_random_tokenizer
+from app.registries import BASE_MODEL_SOURCES
 
 ROOT = Path(__file__).parents[4]
 SOURCES = ["folder", "hub", "package", "random", "scratch"]
@@ -225,7 +226,7 @@ def _pull(root: Path, start: Any, answers: Any) -> None:
 HASH_OF_RANDOM = """
 import hashlib, sys
 from pathlib import Path
-from app.bootstrap import BASE_MODEL_SOURCES
+from app.registries import BASE_MODEL_SOURCES
 from app.core.entities.models import BaseModelSpec
 folder = Path(sys.argv[2])
 BASE_MODEL_SOURCES.load("random")(BaseModelSpec("tiny", "random", sys.argv[1]), folder)

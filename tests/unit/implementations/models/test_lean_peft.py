@@ -16,7 +16,7 @@ import torch
 import app.implementations.evaluation.generation
 import app.implementations.serving.adapters
 import app.implementations.training.kernels.install
-from app.bootstrap import ADAPTATIONS
+from app.registries import ADAPTATIONS
 from app.core.entities.training_config import TrainingConfig
 from app.implementations.models.random_model import write_random_model
 

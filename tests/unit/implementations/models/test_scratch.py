@@ -10,13 +10,13 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from app.bootstrap import BASE_MODEL_SOURCES
 from app.core.errors import Invalid
 from app.implementations.models.base_models import FolderBaseModelStore
 from app.implementations.models.scratch import read_scratch_config, write_scratch_model
 from app.implementations.models.tiny_llm import TinyLLM, TinyLLMConfig
 from app.implementations.serving.loading import load_model
 from app.implementations.serving.model import Chunk
+from app.registries import BASE_MODEL_SOURCES
 
 ROOT = Path(__file__).parents[4]
 SMALL = {"hidden_size": 32, "layers": 2, "heads": 4, "kv_heads": 2, "vocab_size": 300, "context": 64}

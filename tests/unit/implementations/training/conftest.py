@@ -9,7 +9,6 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from app.bootstrap import OBJECTIVES
 from app.core.entities.datasets import IGNORED, TokenizedRow
 from app.core.entities.training_config import TrainingConfig
 from app.core.interfaces.components import Reporter
@@ -20,6 +19,7 @@ from app.implementations.training.loop import TrainingLoop
 from app.implementations.training.method import Strategy
 from app.implementations.training.optimizer import MasterOptimizer
 from app.implementations.training.strategies.single import SingleProcess
+from app.registries import OBJECTIVES
 from tests.small_disk import FileSizeLimit, SmallDisk, SmallTmpfs
 
 VOCABULARY = 64

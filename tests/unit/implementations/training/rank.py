@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
-from app.bootstrap import STRATEGIES, load_strategy_options
+from app.bootstrap import load_strategy_options
 from app.core.entities.trainer import Placement
 from app.core.entities.training_config import TrainingConfig
 from app.core.interfaces.components import TrainingStopped
 from app.implementations.training.collective import local
+from app.registries import STRATEGIES
 from tests.unit.implementations.training.conftest import Listener, make_scenario
 
 SCENARIOS = {

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from app.bootstrap import ADAPTATIONS, BASE_MODEL_SOURCES, build_runner
+from app.bootstrap import build_runner
 from app.core.entities.models import BaseModelSpec
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import Invalid
@@ -26,6 +26,7 @@ from app.implementations.training import packed_attention
 from app.implementations.training.adaptations.lora import count_parameters, trainable
 from app.implementations.training.batches import pack
 from app.implementations.training.objectives.sft import SftObjective
+from app.registries import ADAPTATIONS, BASE_MODEL_SOURCES
 from tests.unit.implementations.training.test_runner import write_split
 
 OPTIONS: dict[str, dict[str, Any]] = {

@@ -22,7 +22,7 @@ from transformers import (
     XLMRobertaConfig,
 )
 
-from app.bootstrap import BASE_MODEL_SOURCES, build_runner
+from app.bootstrap import build_runner
 from app.core.entities.datasets import IGNORED, Conversation, TokenizedRow
 from app.core.entities.models import BaseModelSpec
 from app.core.entities.training_config import TrainingConfig
@@ -37,6 +37,7 @@ from app.implementations.training.loop import TrainingLoop
 from app.implementations.training.objectives.classification import ClassificationObjective, scores
 from app.implementations.training.optimizer import MasterOptimizer
 from app.implementations.training.strategies.single import SingleProcess
+from app.registries import BASE_MODEL_SOURCES
 
 LABELS = ("invoice", "returns", "shipping")
 PRESETS = ("llama", "qwen2", "bert")

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from app.bootstrap import BASE_MODEL_SOURCES, build_runner
+from app.bootstrap import build_runner
 from app.core.entities.forecasts import Forecast
 from app.core.entities.models import BaseModelSpec
 from app.core.entities.training_config import TrainingConfig
 from app.core.interfaces.components import TrainerJob
 from app.implementations.training.forecast import Meter, Sizes, Work, work_of
 from app.implementations.training.rehearsal import rehearse
+from app.registries import BASE_MODEL_SOURCES
 from tests.unit.implementations.training.conftest import pairs, rows
 from tests.unit.implementations.training.test_runner import write_split
 

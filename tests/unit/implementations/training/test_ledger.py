@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from app.bootstrap import BASE_MODEL_SOURCES, DATA_FORMATS, build_runner
+from app.bootstrap import build_runner
 from app.core.entities.models import BaseModelSpec
 from app.core.entities.training_config import TrainingConfig
 from app.core.interfaces.components import ChatTokenizer, TrainerJob
@@ -14,6 +14,7 @@ from app.implementations.data.encoder_tokenizer import EncoderTokenizer, load_to
 from app.implementations.data.store import FileDatasetStore
 from app.implementations.data.token_cache import FileTokenCache
 from app.implementations.data.tokenization import FolderChatTokenizer
+from app.registries import BASE_MODEL_SOURCES, DATA_FORMATS
 
 RAW = Path(__file__).parents[4] / "data" / "raw"
 EPOCHS = 2

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
-from app.bootstrap import BASE_MODEL_SOURCES
 from app.core.entities.models import BaseModelSpec
 from app.implementations.data import plain_text
 from app.implementations.data.encoder_tokenizer import load_tokenizer
 from app.implementations.training.preparation import LATE_IMPORTS, prepare
+from app.registries import BASE_MODEL_SOURCES
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from peft import PeftModel
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import AutoModelForCausalLM
 
-from app.bootstrap import BASE_MODEL_SOURCES, build_runner
+from app.bootstrap import build_runner
 from app.core.entities.datasets import Conversation
 from app.core.entities.models import BaseModelSpec
 from app.core.entities.trainer import Placement
@@ -24,6 +24,7 @@ from app.implementations.data import cuts
 from app.implementations.data.tokenization import FolderChatTokenizer
 from app.implementations.training.checkpoints import pins_of
 from app.implementations.training.loss_curve import draw, earlier_curve, png
+from app.registries import BASE_MODEL_SOURCES
 
 
 @pytest.fixture(scope="module", params=["llama", "qwen2"])

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from app.bootstrap import TRACKERS
 from app.core.entities.training_config import TrainingConfig
 from app.core.interfaces.components import TrainerJob
+from app.registries import TRACKERS
 
 LOSSES = {1: 2.5, 2: 1.25}
 ANSWER = "What opens?\n\n→ The <b>shop</b>"
