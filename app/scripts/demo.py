@@ -199,6 +199,8 @@ def print_next_steps(settings: Settings, version: ModelVersion, seconds: float) 
   cat {place:<27} the password of the user {USER}, for POST /api/v1/auth/token
   .venv/bin/flask predict "{QUESTION}" --model {version.reference}
                                   (while the service runs)
+  .venv/bin/flask users set-password admin
+                                  the operator's password, which nobody knows yet
   .venv/bin/flask models list     what is published
   .venv/bin/python -m app.model.training_service --help
                                   train on your own file"""
