@@ -1,5 +1,7 @@
 """Windows in Redis, or in each process; what a window says of the time to wait."""
 
+import time
+
 import pytest
 
 from app.core.entities.identity import Principal, Role
@@ -23,6 +25,22 @@ def test_processes_share_a_redis(redis_server):
         second.admit(ASKER)
     assert caught.value.code == "tokens_used_up"
     assert 60 < caught.value.retry_after <= 120
+
+
+def test_what_is_left_is_asked_of_a_redis_not_each_time(redis_server, monkeypatch):
+    redis_server.flush()
+    first, second = (WindowCounter(redis_server.url) for _ in range(2))
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    first.add("k", 60, 5)
+    assert [counter.window("k", 60).taken for counter in (first, second)] == [5, 5]
+    first.add("k", 60, 2)
+    assert [counter.window("k", 60).taken for counter in (first, second)] == [7, 5]
+    assert not second.take("k", 60, 7)
+    assert second.window("k", 60).taken == 7
+    second.add("k", 60, 1)
+    now += 0.3
+    assert first.window("k", 60).taken == 8
 
 
 def test_attempts_are_forgiven_in_a_redis(redis_server):
