@@ -280,6 +280,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
             repository("api_keys"),
             passwords,
             callers,
+            rates,
             settings.oidc_issuer,
         ),
         projects=ProjectService(repository("users"), repository("api_keys"), callers),

@@ -350,7 +350,7 @@ def services(
             settings.session_seconds,
             external,
         ),
-        accounts=AccountService(twins.users, twins.sessions, twins.keys, passwords, callers, OIDC_ISSUER),
+        accounts=AccountService(twins.users, twins.sessions, twins.keys, passwords, callers, rates, OIDC_ISSUER),
         projects=ProjectService(twins.users, twins.keys, callers),
         api_keys=ApiKeyService(twins.keys, twins.users, callers, tokens),
         datasets=files,

@@ -20,6 +20,7 @@ from app.core.interfaces.identity import KeyRepository, SessionRepository, UserR
 from app.core.interfaces.operations import PasswordHasher
 from app.core.services.callers import RecentCallers
 from app.core.services.identity import USERNAME
+from app.core.services.rates import RateService
 
 PASSWORD_LENGTHS = range(12, 1025)
 
@@ -32,6 +33,7 @@ class AccountService:
         keys: KeyRepository,
         passwords: PasswordHasher,
         callers: RecentCallers,
+        rates: RateService,
         issuer: str | None = None,
     ) -> None:
         """``issuer`` is the external one, if there is one."""
@@ -41,6 +43,7 @@ class AccountService:
         self._issuer = issuer
         self._passwords = passwords
         self._callers = callers
+        self._rates = rates
 
     def create_user(
         self,
@@ -96,13 +99,16 @@ class AccountService:
     def change_password(self, principal: Principal, old: str, new: str) -> None:
         """One's own. Every session of theirs ends.
 
-        ``Forbidden`` (wrong_password; needs_log_in for a key: it may not take the account over), ``Invalid``.
+        ``Forbidden`` (wrong_password; needs_log_in for a key: it may not take the account over), ``TooMany``
+        (too_many_attempts, with those to log in), ``Invalid``.
         """
         if principal.key_id is not None:
             raise Forbidden("a key changes no password: log in for that", code="needs_log_in")
+        self._rates.attempt(principal.username)
         user = self._users.by_username(principal.username)
         if user is None or not self._passwords.matches(old, user.password_hash):
             raise Forbidden("the old password is wrong", code="wrong_password")
+        self._rates.forgive(principal.username)
         self._set_password(user, new, "new_password")
 
     def set_password(self, username: str, password: str) -> None:

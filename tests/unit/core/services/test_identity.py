@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from app.core.entities.identity import DEFAULT_PROJECT_ID, Role
-from app.core.errors import Conflict, Invalid, NotFound, Unauthorized
+from app.core.errors import Conflict, Forbidden, Invalid, NotFound, TooMany, Unauthorized
 from app.core.interfaces.operations import PasswordHasher
 from app.core.services.accounts import AccountService
 from app.core.services.callers import RecentCallers
@@ -40,13 +40,30 @@ def callers():
 
 
 @pytest.fixture
-def identity(twins, tokens, hasher, callers):
-    return IdentityService(twins.users, twins.keys, twins.sessions, hasher, tokens, callers, a_minute(), 600, 3600)
+def rates():
+    return a_minute(attempts=5)
 
 
 @pytest.fixture
-def accounts(twins, hasher, callers):
-    return AccountService(twins.users, twins.sessions, twins.keys, hasher, callers)
+def identity(twins, tokens, hasher, callers, rates):
+    return IdentityService(twins.users, twins.keys, twins.sessions, hasher, tokens, callers, rates, 600, 3600)
+
+
+@pytest.fixture
+def accounts(twins, hasher, callers, rates):
+    return AccountService(twins.users, twins.sessions, twins.keys, hasher, callers, rates)
+
+
+def test_a_stolen_token_does_not_try_passwords_for_long(identity, accounts):
+    accounts.create_user("alice", PASSWORD, Role.VIEWER)
+    alice = identity.authenticate(identity.login("alice", PASSWORD).token)
+    for number in range(5):
+        with pytest.raises(Forbidden) as wrong:
+            accounts.change_password(alice, f"a guess {number}", "another good password")
+        assert wrong.value.code == "wrong_password"
+    with pytest.raises(TooMany) as refused:
+        accounts.change_password(alice, PASSWORD, "another good password")
+    assert refused.value.code == "too_many_attempts"
 
 
 def test_a_log_in_makes_a_principal(identity, accounts):
