@@ -89,6 +89,8 @@ def test_a_faulty_setting_ends_the_start_with_one_line(tmp_path, name, value, ke
         ("DATABASE_URL", "mysql://db/app", "database_url"),
         ("DATABASE_URL", "postgresql://db:port/app", "database_url"),
         ("REDIS_URL", "nonsense", "redis_url"),
+        ("ENGINES", '{"m": "gpu-box:8000"}', "engines"),
+        ("ENGINES", '{"m": "http://gpu:port"}', "engines"),
         ("LOGGING_FILE", "absent.yaml", "logging_file"),
         ("LOGGING_FILE", __file__, "logging_file"),
         ("BASE_MODELS_FILE", "absent.yaml", "base_models_file"),
