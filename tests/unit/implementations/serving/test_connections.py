@@ -14,7 +14,7 @@ ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 
 class Listener:
-    """Answers each request with ``answer``; one of None is left waiting. ``ended`` counts connections that ended."""
+    """Answers each request with ``answer``; None leaves it waiting. ``ended``: once for each connection."""
 
     def __init__(self) -> None:
         self.answer: bytes | None = ANSWER
@@ -94,9 +94,10 @@ def test_a_host_without_a_thread_left_is_watched_once_it_has_one(
     def refuses(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+    with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuses)
-        connections.send("GET", f"http://{listener.place}/", time.monotonic() + 30)
+        with pytest.raises(RuntimeError):
+            ask(connections, listener.place)
     listener.answer = None
     with pytest.raises(CutOff):
         ask(connections, listener.place, 0.2)
