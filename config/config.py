@@ -167,6 +167,21 @@ class Settings(BaseSettings):
             raise ValueError("must be a URL, redis://… or rediss://…")
         return value
 
+    @field_validator("engines")
+    @classmethod
+    def _engines(cls, value: dict[str, str]) -> dict[str, str]:
+        from urllib.parse import urlsplit
+
+        for name, url in value.items():
+            try:
+                parts = urlsplit(url)
+                is_sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+            except ValueError:  # of the port, or of an IPv6 address
+                is_sound = False
+            if not is_sound:
+                raise ValueError(f"{name}: must be a URL, http://… or https://…")
+        return value
+
     @field_validator("rate_limit", "login_rate_limit", "token_rate_limit", "login_account_rate_limit")
     @classmethod
     def _readable(cls, value: str) -> str:

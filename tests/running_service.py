@@ -131,7 +131,7 @@ def services_in(place: Path) -> Iterator[MakeService]:
             "engines": {BASE: "http://127.0.0.1:9"},  # nobody's: no engine is started
             "admin_password": PASSWORD,
             "spare_trainers": False,  # a process more for each, where no test asks for it
-            "cpu_threads": 8,  # no thread of the double computes
+            "cpu_threads": 8,  # no thread of the double computes; with trainer="torch" give 1, or they crawl
             "lease_seconds": 3.0,
             "poll_seconds": 0.2,
             "port": 0,

@@ -109,9 +109,16 @@ def client_watch() -> Callable[[], bool] | None:
     connection = request.environ.get("gunicorn.socket")
     if connection is None:
         return None
-    poll = select.poll()
-    poll.register(connection, getattr(select, "POLLRDHUP", select.POLLHUP))  # macOS has the latter alone
-    return lambda: not poll.poll(0)
+
+    def is_there() -> bool:
+        poll = select.poll()  # of its own: two threads may not ask one at once
+        try:
+            poll.register(connection, getattr(select, "POLLRDHUP", select.POLLHUP))  # macOS has the latter alone
+        except ValueError:  # closed, and its number may be another client's by now
+            return False
+        return not poll.poll(0)
+
+    return is_there
 
 
 def _limit_sending() -> None:

@@ -86,9 +86,13 @@ def test_a_faulty_setting_ends_the_start_with_one_line(tmp_path, name, value, ke
     ("name", "value", "key"),
     [
         ("DATABASE_URL", "nonsense", "database_url"),
-        ("DATABASE_URL", "mysql://db/app", "database_url"),
+        ("DATABASE_URL", "mysql://app:pl4nted@db/app", "database_url"),
         ("DATABASE_URL", "postgresql://db:port/app", "database_url"),
         ("REDIS_URL", "nonsense", "redis_url"),
+        ("REDIS_URL", "http://:pl4nted@redis", "redis_url"),
+        ("OLD_SECRET_KEYS", '["pl4nted"]', "old_secret_keys"),
+        ("ENGINES", '{"m": "gpu-box:8000"}', "engines"),
+        ("ENGINES", '{"m": "http://e:pl4nted@gpu:port"}', "engines"),
         ("LOGGING_FILE", "absent.yaml", "logging_file"),
         ("LOGGING_FILE", __file__, "logging_file"),
         ("BASE_MODELS_FILE", "absent.yaml", "base_models_file"),
@@ -102,6 +106,7 @@ def test_a_setting_that_nothing_can_use_is_named(tmp_path, monkeypatch, name, va
     with pytest.raises(SystemExit) as stopped:
         create_app()
     assert f"configuration: {key}: " in stopped.value.code
+    assert "pl4nted" not in stopped.value.code
 
 
 def test_a_faulty_training_config_is_told_the_same_way(settings, tmp_path, monkeypatch):

@@ -5,18 +5,23 @@ out; and a request through it costs a third of one through httpx.
 """
 
 import json
+import logging
 import select
 import socket
 import struct
 import threading
 import time
+from base64 import b64encode
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from app.core.interfaces.operations import Wanted
+
+logger = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 2.0
 IDLE_SECONDS = 3.0  # vLLM's server closes after five
@@ -42,7 +47,7 @@ class CutOff(Exception):
 class Connections:
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._idle: dict[str, list[tuple[float, HTTPConnection]]] = {}
+        self._idle: dict[str, deque[tuple[float, HTTPConnection]]] = {}  # the newest last
         self._watch = Watch()
 
     def send(
@@ -57,23 +62,28 @@ class Connections:
         """Returns once the head of the answer is there. ``until`` is of ``time.monotonic``. ``NotConnected``,
         ``CutOff``."""
         parts = urlsplit(url)
+        user, _, place = parts.netloc.rpartition("@")
         origin = f"{parts.scheme}://{parts.netloc}"
         data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
-        given = dict(headers or {})
+        given = {"authorization": f"Basic {b64encode(unquote(user).encode()).decode()}"} if user else {}
+        given |= headers or {}
         if data is not None:
             given["content-type"] = "application/json"
         try:
-            connection = self._kept(origin) or _connected(parts.scheme, parts.netloc, until)
+            connection = self._kept(origin) or _connected(parts.scheme, place, until)
         except (OSError, HTTPException) as error:
             raise NotConnected(repr(error)) from None
-        watched = self._watch.over(connection.sock, until, is_wanted)
+        watched = Watched(connection.sock, until, is_wanted)
         try:
+            self._watch.over(watched)
             connection.request(method, parts.path, data, given)
             response = connection.getresponse()
-        except (OSError, HTTPException) as error:
+        except BaseException as error:
             self._watch.leave(watched)
             _break_off(connection)
-            raise watched.why(error) from None
+            if isinstance(error, OSError | HTTPException):
+                raise watched.why(error) from None
+            raise
         return Exchange(response, watched, lambda whole: self._done(origin, connection, watched, whole))
 
     def close(self) -> None:
@@ -84,15 +94,28 @@ class Connections:
                 connection.close()
 
     def _kept(self, origin: str) -> HTTPConnection | None:
-        now = time.monotonic()
+        self._close_old()
         while True:
             with self._lock:
                 kept = self._idle.get(origin)
                 if not kept:
                     return None
-                since, connection = kept.pop()
-            if now - since < IDLE_SECONDS and not _has_something(connection.sock):  # such as its end
+                _, connection = kept.pop()
+            if not _has_something(connection.sock):  # such as its end
                 return connection
+            connection.close()
+
+    def _close_old(self) -> None:
+        """Of all engines: one that is started again has another port, and nobody asks at the old one any more."""
+        last = time.monotonic() - IDLE_SECONDS
+        old: list[HTTPConnection] = []
+        with self._lock:
+            for origin, kept in list(self._idle.items()):
+                while kept and kept[0][0] <= last:
+                    old.append(kept.popleft()[1])
+                if not kept:
+                    del self._idle[origin]
+        for connection in old:
             connection.close()
 
     def _done(self, origin: str, connection: HTTPConnection, watched: "Watched", whole: bool) -> None:
@@ -101,7 +124,7 @@ class Connections:
             _break_off(connection)
             return
         with self._lock:
-            kept = self._idle.setdefault(origin, [])
+            kept = self._idle.setdefault(origin, deque())
             if len(kept) < MOST_IDLE:
                 kept.append((time.monotonic(), connection))
                 return
@@ -158,11 +181,19 @@ class Watched:
     def look(self, now: float) -> None:
         if self.cut is None and now >= self.until:
             self._end("late")
-        elif self.cut is None and self._is_wanted is not None and not self._is_wanted():
+        elif self.cut is None and not self._wanted():
             self._end("unwanted")
 
     def why(self, error: Exception) -> Exception:
         return CutOff(self.cut) if self.cut else NotConnected(repr(error))
+
+    def _wanted(self) -> bool:
+        try:
+            return self._is_wanted is None or self._is_wanted()
+        except Exception:  # one that cannot say must not end the watch over all others
+            logger.exception("whether an answer is wanted could not be asked: it is taken to be")
+            self._is_wanted = None
+            return True
 
     def _end(self, reason: Reason) -> None:
         self.cut = reason
@@ -179,16 +210,15 @@ class Watch:
         self._next_look = 0.0  # inf: it sleeps until there is something
         self._thread: threading.Thread | None = None
 
-    def over(self, connection: socket.socket, until: float, is_wanted: Wanted | None) -> Watched:
-        one = Watched(connection, until, is_wanted)
+    def over(self, one: Watched) -> None:
         with self._changed:
             self._watched.add(one)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="engine connections", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="engine connections", daemon=True)
+                thread.start()  # raises where the host has no thread left; the next one tries again
+                self._thread = thread
             elif one.until < self._next_look:
                 self._changed.notify()
-        return one
 
     def leave(self, one: Watched) -> None:
         """From here on it is not touched: its number may be another connection's."""
@@ -208,7 +238,9 @@ class Watch:
                     idle = False
                     continue
                 idle = not self._watched
-                for one in self._watched:
+                for one in tuple(
+                    self._watched
+                ):  # the garbage collector may end a stream in this thread, in between
                     one.look(now)
                 waits = [one.until for one in self._watched if one.cut is None]
                 self._next_look = min([now + LOOK_SECONDS, *waits])

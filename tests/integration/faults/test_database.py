@@ -30,12 +30,12 @@ def test_postgres_restarted_under_load(
 ) -> None:
     service = make_service(database_url=postgres_database, worker_slots=2, max_attempts=5)
     workers = [service.worker(), service.worker()]
-    ids = [service.submit(f"double-{number}", model_name=MODEL) for number in range(40)]
+    ids = [service.submit(f"double-{number}", model_name=MODEL) for number in range(24)]
     slow = service.submit("double-slow", num_epochs=100, model_name=MODEL)
 
     wait_until(lambda: service.count_of_marks() >= 10, service.log)
     postgres_server.restart()
-    wait_until(lambda: service.count_of_marks() >= 40, service.log)
+    wait_until(lambda: service.count_of_marks() >= 24, service.log)
     wait_until(lambda: service.marks(slow), service.log)
     with postgres_server.away():  # longer than any lease: then nobody may train
         wait_until(lambda: not trainers_of(service), service.log)

@@ -7,7 +7,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -210,21 +212,38 @@ def test_sigkill_of_the_trainer_leaves_no_rank(place: Path, start: Callable[...,
     assert "SIGKILL" in said
 
 
+@pytest.fixture(scope="module")
+def alone(place: Path) -> Callable[[str], dict[str, Any]]:
+    """What one process measures with an adaptation, on the rows of two; made once for all strategies."""
+
+    @cache
+    def metrics(adaptation: str) -> dict[str, Any]:
+        name = f"{adaptation}-alone"
+        done = run(place, name, adaptation=adaptation, strategy="single", processes=1, batch_size=4)
+        assert done.returncode == 0, done.stderr
+        return measured(place, name)
+
+    return metrics
+
+
+def measured(place: Path, name: str) -> dict[str, Any]:
+    (folder,) = (place / "results_dir").glob(f"{name}_*")
+    metrics: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
+    return metrics
+
+
 @pytest.mark.parametrize(
     ("adaptation", "strategy", "zero_stage"),
     [("qlora", "deepspeed", 2), ("full", "deepspeed", 3), ("full", "fsdp", 2)],
 )
-def test_adaptations_are_spread(place: Path, adaptation: str, strategy: str, zero_stage: int) -> None:
+def test_adaptations_are_spread(
+    place: Path, alone: Callable[[str], dict[str, Any]], adaptation: str, strategy: str, zero_stage: int
+) -> None:
     name = f"{adaptation}-{strategy}"
     done = run(place, name, adaptation=adaptation, strategy=strategy, zero_stage=zero_stage)
 
     assert done.returncode == 0, done.stderr
-    (folder,) = (place / "results_dir").glob(f"{name}_*")
-    metrics = json.loads((folder / "metrics.json").read_text())
-    alone = run(place, f"{name}-alone", adaptation=adaptation, strategy="single", processes=1, batch_size=4)
-    assert alone.returncode == 0, alone.stderr
-    (folder,) = (place / "results_dir").glob(f"{name}-alone_*")
-    expected = json.loads((folder / "metrics.json").read_text())
+    metrics, expected = measured(place, name), alone(adaptation)
     for key in ("train_loss", "eval_loss"):
         assert metrics[key] == pytest.approx(expected[key], rel=1e-3 if adaptation == "qlora" else 1e-4)
     assert metrics["trainable_parameters"] == expected["trainable_parameters"]
@@ -254,8 +273,7 @@ def test_objectives_are_spread(place: Path, objective: str, strategy: str) -> No
         name = f"{objective}-{strategy}-{name}"
         done = run(place, name, objective=objective, dataset_path=str(rows), **options)
         assert done.returncode == 0, done.stderr
-        (folder,) = (place / "results_dir").glob(f"{name}_*")
-        metrics.append(json.loads((folder / "metrics.json").read_text()))
+        metrics.append(measured(place, name))
     spread, alone = metrics
     for key in ("train_loss", "eval_loss"):
         assert spread[key] == pytest.approx(alone[key], rel=1e-4)

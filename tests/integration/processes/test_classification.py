@@ -30,7 +30,7 @@ def service(make_service: MakeService, tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "config").mkdir()
     catalogue = tmp_path / "config" / "base_models.yaml"
     catalogue.write_text(yaml.safe_dump(CATALOGUE))
-    made = make_service(trainer="torch", base_models_file=catalogue, lease_seconds=30.0)
+    made = make_service(trainer="torch", base_models_file=catalogue, lease_seconds=30.0, cpu_threads=1)
     shutil.rmtree(made.settings.models_dir / "base")  # what the double needs of a model
     for name in CATALOGUE:
         made.services.models.pull(name)

@@ -54,7 +54,7 @@ def service(make_service: MakeService, tmp_path: Path) -> Service:
         engine_adapter_bytes=8 * MIB,
         engines_bytes=2 * (PROCESS_BYTES + 20 * MIB),
         engine_timeout=90,
-        cpu_threads=2,
+        cpu_threads=1,  # two that wait for each other crawl when other processes want the cores
     )
     shutil.rmtree(made.settings.models_dir / "base")
     for name in (BASE, "tiny-other"):

@@ -19,7 +19,7 @@ TEXTS = json.dumps([{"text": f"Shop {place} opens at {place % 12}. " * 20} for p
 
 @pytest.fixture
 def service(make_service: MakeService) -> Service:
-    made = make_service(trainer="torch", lease_seconds=60.0)
+    made = make_service(trainer="torch", lease_seconds=60.0, cpu_threads=1)
     folder: Path = made.settings.models_dir / "base" / BASE
     shutil.rmtree(folder)
     folder.mkdir()

@@ -32,7 +32,7 @@ CONFIG: dict[str, Any] = {
 
 @pytest.fixture
 def service(make_service: MakeService) -> Service:
-    made = make_service(trainer="torch", lease_seconds=30.0, drain_seconds=60.0, cpu_threads=2)
+    made = make_service(trainer="torch", lease_seconds=30.0, drain_seconds=60.0, cpu_threads=1)
     folder: Path = made.settings.models_dir / "base" / BASE
     shutil.rmtree(folder)
     folder.mkdir()
