@@ -202,6 +202,7 @@ CODES: Mapping[str, ErrorCode] = {
     "template_not_supported": _of("No chat template to use", "Choose a model with a chat template.", 422),
     "template_refused": _of("The chat template does not work", "Choose another model: detail says why.", 422),
     "chat_not_renderable": _of("The template takes no such conversation", "Change it as detail says.", 422),
+    "tools_not_supported": _of("The template knows no tools", "Leave out tools, or ask another model.", 422),
     "system_message_refused": _of("The template takes no system message", "Leave it out.", 422),
     # Answers
     "not_generative": _of("A model that tells labels", "Ask one that writes text, or predict.", 422),

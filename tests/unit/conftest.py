@@ -2,8 +2,9 @@
 
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,6 +31,7 @@ from app.core.entities.inference import (
 )
 from app.core.entities.limits import ProjectLimits
 from app.core.entities.models import ModelVersion
+from app.core.entities.tool_calls import TOOL_FORMATS, ToolCallStream, split_tool_calls
 from app.core.errors import Unavailable
 from app.core.interfaces.components import ArtifactStore, ChatTokenizer
 from app.core.interfaces.operations import EngineAdmin, ExternalIssuer, JobQueue, Wanted
@@ -194,14 +196,24 @@ class TwinInference:
             raise self.error
         if is_wanted and not is_wanted():
             raise Unavailable("nobody waits for the answer", code="client_gone")
-        return self._said_back(request.messages[-1]["content"], request.options, request.model)
+        said = self._said_back(request.messages[-1]["content"], request.options, request.model)
+        if not (request.tools and self.streams):
+            return said
+        text, calls = split_tool_calls(self.streams, self._read_calls(request))
+        reason = "tool_calls" if calls else "stop"
+        answers = [replace(said.first, text=text, tool_calls=calls, finish_reason=reason)]
+        return replace(said, answers=answers)
+
+    def _read_calls(self, request: ChatRequest) -> ToolCallStream:
+        return ToolCallStream(TOOL_FORMATS[0], {tool["function"]["name"] for tool in request.tools})
 
     def stream(self, principal: Principal, request: ChatRequest, is_wanted: Wanted | None = None) -> AnswerStream:
         self.asked.append((principal.project_id, request))
         if self.error:
             raise self.error
         said = self._said_back(request.messages[-1]["content"], request.options, request.model)
-        return AnswerStream(said.model, False, self._pieces(said))
+        reads = partial(self._read_calls, request) if request.tools else None
+        return AnswerStream(said.model, False, self._pieces(said), reads)
 
     def complete(
         self, principal: Principal, request: CompletionRequest, is_wanted: Wanted | None = None

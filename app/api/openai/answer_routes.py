@@ -74,7 +74,8 @@ def chat(body: dict[str, Any]) -> Any:
 
     As OpenAI's, with this service's own options beside (`top_k`, `min_p`, `repetition_penalty`, `ignore_eos`,
     `deadline_seconds`, `conversation`: the client's `extra_body`). What stands between `<think>` tags is
-    `reasoning_content`, and no part of `content`. `docs/openai.md` says what differs.
+    `reasoning_content`, and no part of `content`. `tools` are passed to models whose chat template knows them.
+    `docs/openai.md` says what differs.
     """
     top = body["top_logprobs"]
     options = options_of(
@@ -85,7 +86,8 @@ def chat(body: dict[str, Any]) -> Any:
     )
     services, principal = current_services(), current_principal()
     model = services.served_models.reference(principal, body["model"])
-    request = ChatRequest(body["messages"], model, options, body["conversation"])
+    tools = tuple(body["tools"]) if body["tool_choice"] == "auto" else ()
+    request = ChatRequest(body["messages"], model, options, body["conversation"], tools)
     if not body["stream"]:
         return chat_completion(services.inference.chat(principal, request, client_watch()), top)
     streams = current_streams()

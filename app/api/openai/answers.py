@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from app.core.entities.inference import Answer, AnswerPiece, Prediction, TokenCounts, TokenLogprob
+from app.core.entities.tool_calls import ToolCall
 from app.core.errors import AppError, Unavailable
 from app.core.services.answer_stream import AnswerStream
 from app.gateway.errors import envelope
@@ -53,17 +54,20 @@ class ChatChoices:
 
     def __init__(self, top: int) -> None:
         self._top = top
-        self._begun: set[int] = set()
+        self._calls: dict[int, int] = {}  # how many each choice has made
 
     def of(self, piece: AnswerPiece) -> Iterator[Shape]:
-        if piece.choice not in self._begun:
-            self._begun.add(piece.choice)
+        if piece.choice not in self._calls:
+            self._calls[piece.choice] = 0
             yield self._choice(piece, {"role": "assistant", "content": "", "refusal": None})
         said = {"reasoning_content": piece.reasoning, "content": piece.text}
         delta = {name: text for name, text in said.items() if text}
         if delta or piece.logprobs:
             logprobs = _chat_logprobs(piece.logprobs, self._top) if piece.logprobs else None
             yield self._choice(piece, delta, logprobs=logprobs)
+        for call in piece.tool_calls:  # whole: what it is is not clear before
+            yield self._choice(piece, {"tool_calls": [{"index": self._calls[piece.choice], **_call(call)}]})
+            self._calls[piece.choice] += 1
         if piece.finish_reason:
             yield self._choice(piece, {}, finish_reason=piece.finish_reason)
 
@@ -137,8 +141,17 @@ def _head(prefix: str, kind: str, model: str) -> Shape:
 
 
 def _message(answer: Answer) -> Shape:
-    message = {"role": "assistant", "content": answer.text, "refusal": None}
-    return message if answer.reasoning is None else {**message, "reasoning_content": answer.reasoning}
+    content = None if answer.tool_calls and not answer.text else answer.text
+    message: Shape = {"role": "assistant", "content": content, "refusal": None}
+    if answer.reasoning is not None:
+        message["reasoning_content"] = answer.reasoning
+    if answer.tool_calls:
+        message["tool_calls"] = [_call(call) for call in answer.tool_calls]
+    return message
+
+
+def _call(call: ToolCall) -> Shape:
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 
 def _usage(counts: TokenCounts) -> Shape:

@@ -1,5 +1,6 @@
 """What /v1/chat/completions is asked, and what it answers."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,10 +15,19 @@ from app.api.openai.options import (
     without_effect,
     without_nulls,
 )
+from app.api.openai.tool_schemas import (
+    CHOICES,
+    MOST_TOOLS,
+    ToolCallSchema,
+    ToolChoiceField,
+    ToolSchema,
+    check_results,
+    check_tools,
+)
 from app.core.entities.inference import MOST_LOGPROBS, OPTION_LIMITS
 
-NO_TOOLS = "tools are not passed to models here: leave it out"
-ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+OLDER = "the older form of tools and tool_choice: send those instead"
+ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
 FORMATS = ("text", "json_object", "json_schema")
 
 
@@ -43,19 +53,48 @@ class ChatMessageSchema(ma.Schema):
         validate=ma.validate.OneOf(ROLES),
         metadata={"description": "`developer` is `system`. Roles as the model's template allows"},
     )
-    content = ContentField(required=True, metadata={"description": "a text, or parts of type `text`"})
+    content = ContentField(
+        metadata={"description": "a text, or parts of type `text`. Only a message with `tool_calls` may lack it"}
+    )
     name = without_effect()
     refusal = without_effect()
     reasoning_content = without_effect(": the template decides what becomes of earlier thoughts")
-    tool_calls = not_here(NO_TOOLS)
+    tool_calls = ma.fields.List(
+        ma.fields.Nested(ToolCallSchema),
+        validate=ma.validate.Length(max=MOST_TOOLS),
+        metadata={"description": "of the assistant: what it called, as it came"},
+    )
+    tool_call_id = ma.fields.String(
+        validate=ma.validate.Length(1, 128),
+        metadata={"description": "of a `tool`: which call this is the result of"},
+    )
 
     @ma.pre_load
     def _nothing_for_null(self, data: Any, **_kwargs: Any) -> Any:
         return without_nulls(data)
 
+    @ma.validates_schema(pass_original=True, skip_on_field_errors=False)
+    def _fits_its_role(self, data: Mapping[str, Any], sent: Any, **_kwargs: Any) -> None:
+        """Of what was sent: a field with a fault of its own is not missing."""
+        if not isinstance(sent, dict):
+            return
+        role, sent = data.get("role"), without_nulls(sent)
+        faults = {}
+        if not (sent.get("content") is not None or sent.get("tool_calls")):
+            faults["content"] = ["Missing data for required field."]
+        if role == "tool" and "tool_call_id" not in sent:
+            faults["tool_call_id"] = ["Missing data for required field."]
+        if role is not None and role != "tool" and "tool_call_id" in sent:
+            faults["tool_call_id"] = ["Only of a tool."]
+        if role is not None and role != "assistant" and sent.get("tool_calls"):
+            faults["tool_calls"] = ["Only of the assistant."]
+        if faults:
+            raise ma.ValidationError(faults)
+
     @ma.post_load
-    def _plain(self, data: Mapping[str, Any], **_kwargs: Any) -> dict[str, str]:
-        return {"role": ROLES[data["role"]], "content": data["content"]}
+    def _plain(self, data: Mapping[str, Any], **_kwargs: Any) -> dict[str, Any]:
+        message = {"role": ROLES[data["role"]], "content": data.get("content", "")}
+        return message | {key: data[key] for key in ("tool_calls", "tool_call_id") if data.get(key)}
 
 
 class JsonSchemaSchema(ma.Schema):
@@ -89,8 +128,9 @@ class ResponseFormatSchema(ma.Schema):
         return {"type": "object"} if data["type"] == "json_object" else None
 
 
-def _not_too_long(messages: Sequence[Mapping[str, str]]) -> None:
-    if sum(len(message["content"]) for message in messages) > MOST_CHARACTERS:
+def _not_too_long(messages: Sequence[Mapping[str, Any]]) -> None:
+    called = sum(len(json.dumps(message["tool_calls"])) for message in messages if "tool_calls" in message)
+    if called + sum(len(message["content"]) for message in messages) > MOST_CHARACTERS:
         raise ma.ValidationError(f"More than {MOST_CHARACTERS:,} characters in all.")
 
 
@@ -98,7 +138,7 @@ class ChatCompletionBodySchema(OpenAIOptionsSchema):
     messages = ma.fields.List(
         ma.fields.Nested(ChatMessageSchema),
         required=True,
-        validate=[ma.validate.Length(1, MOST_MESSAGES), _not_too_long],
+        validate=[ma.validate.Length(1, MOST_MESSAGES), _not_too_long, check_results],
     )
     max_completion_tokens = count(OPTION_LIMITS["max_tokens"], "the newer name of `max_tokens`, and the stronger")
     logprobs = Yes(load_default=False, metadata={"description": "of each token of the answer"})
@@ -120,15 +160,28 @@ class ChatCompletionBodySchema(OpenAIOptionsSchema):
     service_tier = without_effect()
     safety_identifier = without_effect()
     prompt_cache_key = without_effect(": what was read before is found without it")
-    tools = not_here(NO_TOOLS)
-    functions = not_here(NO_TOOLS)
-    parallel_tool_calls = without_effect()
+    tools = ma.fields.List(
+        ma.fields.Nested(ToolSchema),
+        load_default=list,
+        validate=[ma.validate.Length(max=MOST_TOOLS), check_tools],
+        metadata={"description": "functions that the model may call, where its chat template knows tools"},
+    )
+    tool_choice = ToolChoiceField(
+        load_default="auto",
+        metadata={"type": "string", "enum": CHOICES, "description": "`none`: the model is not told of `tools`"},
+    )
+    functions = not_here(OLDER)
+    function_call = not_here(OLDER)
+    parallel_tool_calls = without_effect(": a model may call several at once")
     modalities = ma.fields.List(ma.fields.String(validate=ma.validate.Equal("text")))
 
     @ma.validates_schema(skip_on_field_errors=False)
     def _together(self, data: Mapping[str, Any], **_kwargs: Any) -> None:
         if data.get("top_logprobs") and not data.get("logprobs"):
             raise ma.ValidationError("Only with logprobs: true.", "top_logprobs")
+        if data.get("tools") and data.get("tool_choice") == "auto" and data.get("response_format"):
+            told = "Not with tools, which an answer that keeps to a schema cannot call: send tool_choice none."
+            raise ma.ValidationError(told, "response_format")
 
 
 class TopLogprobSchema(ma.Schema):
@@ -146,17 +199,33 @@ class ChatLogprobsSchema(ma.Schema):
     refusal = ma.fields.Raw(allow_none=True)
 
 
+class MadeFunctionSchema(ma.Schema):
+    name = ma.fields.String()
+    arguments = ma.fields.String(metadata={"description": "a JSON object, as a text"})
+
+
+class MadeCallSchema(ma.Schema):
+    id = ma.fields.String()
+    type = ma.fields.String(metadata={"enum": ["function"]})
+    function = ma.fields.Nested(MadeFunctionSchema)
+
+
 class ChatSaidSchema(ma.Schema):
     role = ma.fields.String(metadata={"enum": ["assistant"]})
-    content = ma.fields.String()
+    content = ma.fields.String(
+        allow_none=True, metadata={"description": "null where there is nothing but tool calls"}
+    )
     refusal = ma.fields.String(allow_none=True, metadata={"description": "null"})
     reasoning_content = ma.fields.String(metadata={"description": "what the model thought first, where it does"})
+    tool_calls = ma.fields.List(
+        ma.fields.Nested(MadeCallSchema), metadata={"description": "of the `tools` that were sent"}
+    )
 
 
 class ChatChoiceSchema(ma.Schema):
     index = ma.fields.Integer()
     message = ma.fields.Nested(ChatSaidSchema)
-    finish_reason = ma.fields.String(metadata={"enum": ["stop", "length"]})
+    finish_reason = ma.fields.String(metadata={"enum": ["stop", "length", "tool_calls"]})
     logprobs = ma.fields.Nested(ChatLogprobsSchema, allow_none=True)
 
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 from app.core.errors import Fault
 
@@ -14,8 +14,12 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
 class Message(TypedDict):
-    role: Literal["system", "user", "assistant"]
+    """One with ``tool_calls``, or of a ``tool``, is only rendered to ask a model: no row to train on has it."""
+
+    role: Literal["system", "user", "assistant", "tool"]
     content: str
+    tool_calls: NotRequired[Sequence[Mapping[str, Any]]]  # as chat templates have them: arguments are an object
+    tool_call_id: NotRequired[str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,9 @@ from typing import Any, Literal
 
 from app.core.entities.datasets import Message
 from app.core.entities.engines import EngineName
+from app.core.entities.tool_calls import Tool, ToolCall
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "tool_calls"]  # the last is no engine's
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,7 @@ class ChatRequest:
     model: str | None = None
     options: AnswerOptions = field(default_factory=AnswerOptions)
     conversation: str | None = None  # the caller's own name for it
+    tools: Sequence[Tool] = ()  # that the model may call
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +166,7 @@ class Answer:
     reasoning: str | None
     finish_reason: FinishReason
     logprobs: Sequence[TokenLogprob] | None = None
+    tool_calls: Sequence[ToolCall] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,3 +210,4 @@ class AnswerPiece:
     finish_reason: FinishReason | None = None
     choice: int = 0
     tokens: TokenCounts | None = None
+    tool_calls: Sequence[ToolCall] = ()

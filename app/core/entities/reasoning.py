@@ -18,7 +18,7 @@ def without_thought(message: Message) -> Message:
     _, closed, answer = message["content"].partition(END_THINK)
     if message["role"] != "assistant" or not closed:
         return message
-    return {"role": "assistant", "content": answer.lstrip()}
+    return {**message, "content": answer.lstrip()}
 
 
 def split_reasoning(text: str, opened: bool) -> tuple[str | None, str]:
@@ -80,7 +80,7 @@ class ReasoningStream:
         if closed:
             self._part, self._held = "answer", after
         else:
-            cut = len(thought) - _overlap(thought)
+            cut = len(thought) - overlap(thought, END_THINK)
             thought, self._held = thought[:cut], thought[cut:]
         return self._reasoning.push(thought)
 
@@ -100,7 +100,7 @@ class _Trimmed:
         return given
 
 
-def _overlap(text: str) -> int:
-    """Characters at the end that may be the beginning of ``</think>``."""
-    longest = min(len(text), len(END_THINK) - 1)
-    return next((size for size in range(longest, 0, -1) if text.endswith(END_THINK[:size])), 0)
+def overlap(text: str, tag: str) -> int:
+    """Characters at the end that may be the beginning of ``tag``."""
+    longest = min(len(text), len(tag) - 1)
+    return next((size for size in range(longest, 0, -1) if text.endswith(tag[:size])), 0)

@@ -18,6 +18,7 @@ from app.core.entities.datasets import (
 from app.core.entities.forecasts import Forecast
 from app.core.entities.inference import Sampling
 from app.core.entities.models import BaseModelSpec, ModelVersion
+from app.core.entities.tool_calls import Tool, ToolFormat
 from app.core.entities.trainer import ALONE, Placement
 from app.core.entities.training_config import TrainingConfig
 
@@ -125,6 +126,7 @@ class ChatTokenizer(ABC):
     stop_token_ids: Sequence[int]
     generates = True  # False: the model is an encoder, without a template, and only ``encode_plain`` can be asked
     opens_thinking = False  # True: the template's prompt ends with ``<think>``
+    tool_format: ToolFormat | None = None  # that the template writes calls in; None: it has none that is known
 
     @property
     @abstractmethod
@@ -132,8 +134,11 @@ class ChatTokenizer(ABC):
         """Another one where the same conversation may become other ids."""
 
     @abstractmethod
-    def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
-        """Token ids up to where the assistant's next words begin."""
+    def encode_prompt(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> list[int]:
+        """Token ids up to where the assistant's next words begin; ``tools`` are those that it may call.
+
+        ``Invalid`` (tools_not_supported) where the template knows no tools and there are some, or calls of some.
+        """
 
     @abstractmethod
     def encode_training(self, messages: Sequence[Message], max_length: int | None) -> TokenizedRow:

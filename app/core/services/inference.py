@@ -5,6 +5,7 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import fields, replace
+from functools import partial
 from typing import TypeVar
 
 from app.core.entities.datasets import Message
@@ -23,9 +24,10 @@ from app.core.entities.inference import (
     Prediction,
 )
 from app.core.entities.models import not_generative
+from app.core.entities.tool_calls import Tool, ToolCall, ToolCallStream, split_tool_calls
 from app.core.errors import Fault, Invalid, Unavailable
 from app.core.interfaces.operations import EngineClient, UsageLog, Wanted
-from app.core.services.answer_stream import AnswerStream
+from app.core.services.answer_stream import AnswerStream, ReadCalls
 from app.core.services.rates import RateService
 from app.core.services.targets import Target, Targets
 from app.core.services.usage import metered
@@ -39,8 +41,8 @@ class InferenceService:
 
     Its methods raise ``NotFound`` for a model that the caller's project does not have, ``Invalid``
     (not_generative) where one with a label head is to chat, (not_servable) for one that no engine attaches and
-    (chat_not_renderable) for what its template does not take, ``TooMany`` (tokens_used_up), and what
-    ``EngineClient`` raises, (client_gone) among it once ``is_wanted`` says that nobody waits.
+    (chat_not_renderable, tools_not_supported) for what its template does not take, ``TooMany`` (tokens_used_up),
+    and what ``EngineClient`` raises, (client_gone) among it once ``is_wanted`` says that nobody waits.
     """
 
     def __init__(self, targets: Targets, engines: EngineClient, usage: UsageLog, rates: RateService) -> None:
@@ -63,7 +65,7 @@ class InferenceService:
         target = self._target(principal, model)
         if target.label_length is not None:
             return self._labels(principal, target, texts, options)
-        prompts = _each("texts", len(texts), lambda place: _prompt(target, [_user(texts[place])]))
+        prompts = _each("texts", len(texts), lambda place: target.tokenizer.encode_prompt([_user(texts[place])]))
         requests = _requests(principal, target, prompts, options)
         generations = self._together("texts", principal, target, requests, is_wanted)
         return [_prediction(target, generation) for generation in generations]
@@ -71,15 +73,19 @@ class InferenceService:
     def chat(self, principal: Principal, request: ChatRequest, is_wanted: Wanted | None = None) -> Prediction:
         """What comes after the conversation so far."""
         target = self._writing(principal, request.model, request.conversation)
-        [asked] = _requests(principal, target, [_prompt(target, request.messages)], request.options)
-        return _prediction(target, self._generate(principal, target, asked, is_wanted))
+        prompt = target.tokenizer.encode_prompt(request.messages, request.tools)
+        [asked] = _requests(principal, target, [prompt], request.options)
+        generation = self._generate(principal, target, asked, is_wanted)
+        return _prediction(target, generation, _read_calls(target, request.tools))
 
     def stream(self, principal: Principal, request: ChatRequest, is_wanted: Wanted | None = None) -> AnswerStream:
         """The same as it comes. What ``chat`` raises it raises at once, but for what fails on the way."""
         target = self._writing(principal, request.model, request.conversation)
-        [asked] = _requests(principal, target, [_prompt(target, request.messages)], request.options)
+        prompt = target.tokenizer.encode_prompt(request.messages, request.tools)
+        [asked] = _requests(principal, target, [prompt], request.options)
         pieces = self._pieces(principal, target, asked, is_wanted)
-        return AnswerStream(target.name, target.tokenizer.opens_thinking, pieces)
+        reads = _read_calls(target, request.tools)
+        return AnswerStream(target.name, target.tokenizer.opens_thinking, pieces, reads)
 
     def complete(
         self, principal: Principal, request: CompletionRequest, is_wanted: Wanted | None = None
@@ -204,10 +210,6 @@ def _requests(
     ]
 
 
-def _prompt(target: Target, messages: Sequence[Message]) -> Sequence[int]:
-    return target.tokenizer.encode_prompt(messages)
-
-
 def _beginning(target: Target, text: str | Sequence[int]) -> Sequence[int]:
     if not isinstance(text, str):
         return text
@@ -251,11 +253,22 @@ def _user(text: str) -> Message:
     return {"role": "user", "content": text}
 
 
-def _prediction(target: Target, generation: Generation) -> Prediction:
+def _read_calls(target: Target, tools: Sequence[Tool]) -> ReadCalls | None:
+    """What tells calls of ``tools`` apart, where it is known how this model writes them."""
+    form = target.tokenizer.tool_format
+    names = {tool["function"]["name"] for tool in tools}
+    return partial(ToolCallStream, form, names) if form and names else None
+
+
+def _prediction(target: Target, generation: Generation, read_calls: ReadCalls | None = None) -> Prediction:
     answers = []
     for choice in generation.choices:
         reasoning, text = target.tokenizer.split_reasoning(choice.text)
-        answers.append(Answer(text, reasoning, choice.finish_reason, choice.logprobs))
+        calls: Sequence[ToolCall] = ()
+        if read_calls:
+            text, calls = split_tool_calls(text, read_calls())
+        reason = "tool_calls" if calls and choice.finish_reason == "stop" else choice.finish_reason
+        answers.append(Answer(text, reasoning, reason, choice.logprobs, calls))
     return Prediction(answers, target.name, generation.tokens)
 
 

@@ -19,9 +19,11 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from app.core.entities.datasets import Message
+from app.core.entities.tool_calls import Tool
 from app.core.errors import Invalid
 
 TEMPLATE_FILE = "chat_template.jinja"
+_KEYS = ("role", "content", "tool_calls", "tool_call_id")  # of a message, that a template is shown
 # What a template can raise by itself, given odd messages: it is a small program.
 _TEMPLATE_FAULTS = (
     TemplateError,
@@ -89,14 +91,16 @@ class ChatTemplate:
         except TemplateSyntaxError as error:
             raise unsupported(f"the chat template is not valid Jinja (line {error.lineno})") from None
 
-    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
+    def render(
+        self, messages: Sequence[Message], *, add_generation_prompt: bool, tools: Sequence[Tool] = ()
+    ) -> str:
         """The conversation as the model reads it; ``Invalid`` if the template takes no such conversation."""
-        plain = [{"role": message["role"], "content": message["content"]} for message in messages]
+        plain = [{key: said for key, said in message.items() if key in _KEYS} for message in messages]
         try:
-            return self._written(plain, add_generation_prompt)
+            return self._written(plain, tools, add_generation_prompt)
         except Invalid as error:
             others = [message for message in plain if message["role"] != "system"]
-            if len(others) == len(plain) or not self._takes(others, add_generation_prompt):
+            if len(others) == len(plain) or not self._takes(others, tools, add_generation_prompt):
                 raise
             raise Invalid(
                 f"{error.message}. It takes no system message: put its words into the first user message",
@@ -108,19 +112,23 @@ class ChatTemplate:
         """What the rendering depends on beside the conversation: of a template that asks for the date, today."""
         return f"{datetime.now():%Y-%m-%d}" if "strftime_now" in self.text else ""
 
-    def _takes(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool) -> bool:
+    def _takes(
+        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Tool], add_generation_prompt: bool
+    ) -> bool:
         try:
-            self._written(messages, add_generation_prompt)
+            self._written(messages, tools, add_generation_prompt)
         except Invalid:
             return False
         return True
 
-    def _written(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool) -> str:
+    def _written(
+        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Tool], add_generation_prompt: bool
+    ) -> str:
         try:
             return self._template.render(
                 messages=messages,
                 add_generation_prompt=add_generation_prompt,
-                tools=None,
+                tools=list(tools) or None,
                 documents=None,
                 **self._variables,
             )

@@ -9,6 +9,7 @@ from pathlib import Path
 from app.core.entities.datasets import Message, TokenizedRow
 from app.core.entities.models import not_generative
 from app.core.entities.reasoning import Reasoning
+from app.core.entities.tool_calls import Tool
 from app.core.interfaces.components import ChatTokenizer
 from app.implementations.data.chat_template import template_text
 from app.implementations.data.plain_text import (
@@ -53,7 +54,7 @@ class EncoderTokenizer(ChatTokenizer):
     def token_texts(self, ids: Sequence[int]) -> list[str]:
         return token_texts(self._tokenizer, ids)
 
-    def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
+    def encode_prompt(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> list[int]:
         raise not_generative("an encoder")
 
     def encode_training(self, messages: Sequence[Message], max_length: int | None) -> TokenizedRow:

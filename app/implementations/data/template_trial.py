@@ -22,8 +22,10 @@ from pathlib import Path
 import jinja2
 
 from app.core.entities.datasets import Message
+from app.core.entities.tool_calls import Tool
 from app.core.errors import Invalid
 from app.implementations.data.chat_template import ChatTemplate, template_hash
+from app.implementations.data.template_tools import CALL, QUESTION, RESULT, TOOL
 from app.utils.files import write_whole
 
 TRIED = ".tried-templates.json"  # beside the folders of models: what was found of each template
@@ -40,11 +42,12 @@ log = logging.getLogger(__name__)
 _SYSTEM: Message = {"role": "system", "content": "Be brief."}
 _QUESTION: Message = {"role": "user", "content": "What is 1 + 1?\nAnd 2 + 2?"}
 _ANSWER: Message = {"role": "assistant", "content": "<think>\nEasy.\n</think>\n\n2 and 4 — 二和四."}
-CONVERSATIONS: tuple[list[Message], ...] = (
-    [_QUESTION],
-    [_SYSTEM, _QUESTION],
-    [_QUESTION, _ANSWER],
-    [_QUESTION, _ANSWER] * 8 + [_QUESTION],
+CONVERSATIONS: tuple[tuple[list[Message], list[Tool]], ...] = (
+    ([_QUESTION], []),
+    ([_SYSTEM, _QUESTION], []),
+    ([_QUESTION, _ANSWER], []),
+    ([_QUESTION, _ANSWER] * 8 + [_QUESTION], []),
+    ([QUESTION, CALL, RESULT], [TOOL]),
 )
 VARIABLES = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "</s>"}
 
@@ -85,7 +88,7 @@ def try_template(text: str) -> None:
 
 @cache
 def _known(name: str, text: str, tried: Path) -> str:
-    key = f"{name} jinja2 {jinja2.__version__}"
+    key = f"{name} with tools, jinja2 {jinja2.__version__}"
     found = dict(_read(tried))
     if key not in found:
         found[key] = _reason(text)
@@ -156,15 +159,15 @@ def main() -> Ended:
         return Ended.MEMORY
     except RecursionError:
         return Ended.RECURSION
-    outcomes = [_render(template, messages, prompt) for messages in CONVERSATIONS for prompt in (True, False)]
+    outcomes = [_render(template, *asked, prompt) for asked in CONVERSATIONS for prompt in (True, False)]
     if Ended.WELL not in outcomes:
         return max(outcomes)
     return next((outcome for outcome in outcomes if outcome > Ended.RENDERS_NOTHING), Ended.WELL)
 
 
-def _render(template: ChatTemplate, messages: list[Message], prompt: bool) -> Ended:
+def _render(template: ChatTemplate, messages: list[Message], tools: list[Tool], prompt: bool) -> Ended:
     try:
-        written = template.render(messages, add_generation_prompt=prompt)
+        written = template.render(messages, add_generation_prompt=prompt, tools=tools)
     except Invalid:  # it may refuse some
         return Ended.RENDERS_NOTHING
     except MemoryError:

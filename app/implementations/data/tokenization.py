@@ -15,9 +15,11 @@ from typing import Any
 
 from app.core.entities.datasets import IGNORED, Message, TokenizedRow
 from app.core.entities.reasoning import END_THINK, THINK, Reasoning, split_reasoning, without_thoughts
-from app.core.errors import Invalid
+from app.core.entities.tool_calls import Tool
+from app.core.errors import Fault, Invalid
 from app.core.interfaces.components import ChatTokenizer
 from app.implementations.data.chat_template import ChatTemplate, load_chat_template, special_tokens, unsupported
+from app.implementations.data.control_tokens import guard
 from app.implementations.data.plain_text import (
     any_of,
     encode_part,
@@ -28,6 +30,7 @@ from app.implementations.data.plain_text import (
     token_texts,
     unreadable,
 )
+from app.implementations.data.template_tools import knows_tools, tool_format
 
 _QUESTION: Message = {"role": "user", "content": "question"}
 _ANSWER: Message = {"role": "assistant", "content": "answer"}
@@ -38,7 +41,7 @@ Piece = tuple[str, bool]  # text, and whether the assistant said it
 class FolderChatTokenizer(ChatTokenizer):
     """Reads tokenizer.json, tokenizer_config.json, generation_config.json and the chat template of a folder.
 
-    Control tokens in a message's content (``<|im_end|>`` typed by a user) are encoded as plain text: only the
+    Control tokens in a message's content (``<|im_end|>`` typed by a user) or a tool are plain text: only the
     template opens and closes turns. Raises ``Unavailable`` (tokenizer_unreadable) for a damaged folder and
     ``Invalid`` (template_not_supported) for one without a usable chat template. Safe in many threads.
 
@@ -56,6 +59,8 @@ class FolderChatTokenizer(ChatTokenizer):
         self._files = fingerprint_of(folder)
         prompt, self._ending, self._tail = _probe(self._template, special_tokens(config).get("eos_token"))
         self.opens_thinking = prompt.rstrip().endswith(THINK)
+        self._knows_tools = knows_tools(self._template)
+        self.tool_format = tool_format(self._template) if self._knows_tools else None
 
         added = {token.content: i for i, token in self._tokenizer.get_added_tokens_decoder().items()}
         stops = _eos_ids(read_json(folder / "generation_config.json"))
@@ -72,16 +77,18 @@ class FolderChatTokenizer(ChatTokenizer):
     def fingerprint(self) -> str:
         return f"{self._files} {self._template.changes_with}"
 
-    def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
-        guarded, mark = self._guard(self._as_read(messages))
-        ids, _ = self._encode(self._prompt(guarded), mark)
+    def encode_prompt(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> list[int]:
+        if not self._knows_tools:
+            _check_no_tools(messages, tools)
+        guarded, offered, mark = guard(self._control, self._as_read(messages), tools)
+        ids, _ = self._encode(self._prompt(guarded, offered), mark)
         return ids
 
     def encode_training(self, messages: Sequence[Message], max_length: int | None) -> TokenizedRow:
         """See the interface. ``row`` of the answer is 0: the caller knows it. Longer rows lose their end."""
         if not messages or messages[-1]["role"] != "assistant":
             raise Invalid("the last message must be the assistant's", code="no_answer")
-        guarded, mark = self._guard(self._as_read(messages))
+        guarded, _, mark = guard(self._control, self._as_read(messages), ())
         prompt = self._prompt(guarded[:-1])
         completion = self._completion(guarded, "".join(text for text, _ in prompt))
         ids, labels = self._encode([*prompt, (completion, True)], mark)
@@ -101,7 +108,7 @@ class FolderChatTokenizer(ChatTokenizer):
                 "the model names no end-of-text token: set eos_token in its tokenizer_config.json",
                 code="tokenizer_not_supported",
             )
-        guarded, mark = self._guard([{"role": "user", "content": text}])
+        guarded, _, mark = guard(self._control, [{"role": "user", "content": text}], ())
         ids, _ = self._encode([(guarded[0]["content"], False)], mark)
         return [*ids, self._end_of_text]
 
@@ -117,20 +124,20 @@ class FolderChatTokenizer(ChatTokenizer):
     def split_reasoning(self, text: str) -> tuple[str | None, str]:
         return split_reasoning(text, self.opens_thinking)
 
-    def _prompt(self, messages: Sequence[Message]) -> list[Piece]:
+    def _prompt(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> list[Piece]:
         """Everything up to where the assistant's next words begin, its earlier words as pieces of their own.
 
         Where the template renders a finished turn otherwise than it began it (DeepSeek-R1 and Qwen3 drop the
         thoughts of earlier turns), the history is one piece that nobody is trained on.
         """
-        whole = self._template.render(messages, add_generation_prompt=True)
+        whole = self._template.render(messages, add_generation_prompt=True, tools=tools)
         pieces: list[Piece] = []
         done = ""
         for place, message in enumerate(messages):
             if message["role"] != "assistant":
                 continue
-            opened = self._template.render(messages[:place], add_generation_prompt=True)
-            closed = self._finished(messages[: place + 1])
+            opened = self._template.render(messages[:place], add_generation_prompt=True, tools=tools)
+            closed = self._finished(messages[: place + 1], tools)
             if not opened.startswith(done) or not closed.startswith(opened):
                 return [(whole, False)]
             pieces += [(opened[len(done) :], False), (closed[len(opened) :], True)]
@@ -155,9 +162,10 @@ class FolderChatTokenizer(ChatTokenizer):
             "continuation of its generation prompt, so there is no telling which tokens to train on"
         )
 
-    def _finished(self, messages: Sequence[Message]) -> str:
+    def _finished(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> str:
         """Up to the end of the last turn, without what ends the document (Phi-3) and no later turn would keep."""
-        return self._template.render(messages, add_generation_prompt=False).removesuffix(self._tail)
+        written = self._template.render(messages, add_generation_prompt=False, tools=tools)
+        return written.removesuffix(self._tail)
 
     def _as_read(self, messages: Sequence[Message]) -> Sequence[Message]:
         return without_thoughts(messages) if self._drops_thoughts else messages
@@ -205,20 +213,15 @@ class FolderChatTokenizer(ChatTokenizer):
         } - {THINK, END_THINK, ""}
         return any_of(texts)
 
-    def _guard(self, messages: Sequence[Message]) -> tuple[Sequence[Message], str | None]:
-        """Messages with a mark inside each control token that a content spells; the text is cut at the marks."""
-        contents = [message["content"] for message in messages]
-        if not any(map(self._control.search, contents)):
-            return messages, None
-        mark = next(sign for sign in map(chr, range(0xF0000, 0xFFFFE)) if not any(sign in c for c in contents))
-        guarded: list[Message] = [
-            {
-                "role": message["role"],
-                "content": self._control.sub(lambda found: found[0][0] + mark + found[0][1:], message["content"]),
-            }
-            for message in messages
-        ]
-        return guarded, mark
+
+def _check_no_tools(messages: Sequence[Message], tools: Sequence[Tool]) -> None:
+    told = "the model's chat template knows no tools: leave it out"
+    faults = [Fault("tools", "tools_not_supported", told)] if tools else []
+    for place, message in enumerate(messages):
+        if message["role"] == "tool" or message.get("tool_calls"):
+            faults.append(Fault(f"messages.{place}", "tools_not_supported", told))
+    if faults:
+        raise Invalid("the request has faults", code="tools_not_supported", faults=faults)
 
 
 def _probe(template: ChatTemplate, end_of_text: str | None) -> tuple[str, str, str]:

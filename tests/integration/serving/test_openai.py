@@ -100,3 +100,13 @@ def test_what_the_engine_refuses_is_a_bad_request(client: OpenAI) -> None:
     with pytest.raises(BadRequestError) as caught:
         client.chat.completions.create(model=BASE, messages=[{"role": "user", "content": "a" * 10_000}])
     assert caught.value.code == "invalid_request"
+
+
+def test_a_model_whose_template_knows_no_tools(client: OpenAI) -> None:
+    tools = [{"type": "function", "function": {"name": "parcel"}}]
+    with pytest.raises(BadRequestError) as caught:
+        client.chat.completions.create(model=BASE, messages=MESSAGES, tools=tools)
+    assert (caught.value.code, caught.value.param) == ("tools_not_supported", "tools")
+    asked = {"model": BASE, "messages": MESSAGES, "max_tokens": 8, "temperature": 0}
+    not_told = client.chat.completions.create(**asked, tools=tools, tool_choice="none")
+    assert not_told.choices == client.chat.completions.create(**asked).choices

@@ -142,20 +142,20 @@ def test_every_fault_is_told_at_once(openai, twins):
         ask(
             openai,
             messages=[
-                {"role": "tool", "content": "x", "tool_call_id": "1"},
+                {"role": "user", "content": "x", "tool_call_id": "1"},
                 {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x"}}]},
             ],
             temperature=3,
             top_logprobs=1,
-            tools=[{"type": "function", "function": {"name": "f"}}],
+            tools=[{"type": "custom", "custom": {"name": "f"}}],
             logit_bias={"5": 1},
             extra_body={"temprature": 1},
         )
     assert (caught.value.status_code, caught.value.code) == (400, "invalid_request")
     named = {line.partition(":")[0] for line in caught.value.body["message"].splitlines()[1:]}
     assert named == {
-        *("messages.0.role", "messages.0.tool_call_id", "messages.1.content.0", "temperature"),
-        *("top_logprobs", "tools", "logit_bias", "temprature"),
+        *("messages.0.tool_call_id", "messages.1.content.0", "temperature", "top_logprobs"),
+        *("tools.0.type", "tools.0.function", "tools.0.custom", "logit_bias", "temprature"),
     }
     assert caught.value.param in named
     assert not twins.inference.asked

@@ -28,6 +28,7 @@ from app.core.entities.inference import (
 )
 from app.core.entities.models import BaseModelSpec, ModelVersion
 from app.core.entities.reasoning import split_reasoning
+from app.core.entities.tool_calls import TOOL_FORMATS, Tool, ToolCall
 from app.core.entities.usage import Usage
 from app.core.errors import Invalid, NotFound, TooMany, Unavailable
 from app.core.interfaces.components import ArtifactStore, BaseModelStore, ChatTokenizer
@@ -45,14 +46,16 @@ class LetterTokenizer(ChatTokenizer):
     """A letter a token, after the template's own mark."""
 
     fingerprint = "letters"
+    tool_format = TOOL_FORMATS[0]
 
     def __init__(self, mark: str) -> None:
         self.template_hash = f"hash of {mark}"
         self.stop_token_ids = (ord(mark),)
         self._mark = mark
 
-    def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
-        return [ord(c) for m in messages for c in f"{self._mark}{m['role'][0]}{m['content']}"]
+    def encode_prompt(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> list[int]:
+        offered = [ord(c) for tool in tools for c in tool["function"]["name"]]
+        return offered + [ord(c) for m in messages for c in f"{self._mark}{m['role'][0]}{m['content']}"]
 
     def encode_training(self, messages: Sequence[Message], max_length: int | None) -> TokenizedRow:
         raise AssertionError("serving does not train")
@@ -439,6 +442,35 @@ def test_a_whole_answer_is_what_streams(
     monkeypatch.setattr(LetterTokenizer, "opens_thinking", opens)
     engines.text = text
     assert service.chat(ASKER, CHAT).first == expected
+
+
+TOOLS = [{"type": "function", "function": {"name": "f"}}]
+CALLED = 'Well. <tool_call>{"name": "f", "arguments": {}}</tool_call>'
+
+
+def test_calls_of_tools_are_told_apart(service: InferenceService, engines: MemoryEngines) -> None:
+    engines.text = CALLED
+    [call] = (said := service.chat(ASKER, replace(CHAT, tools=TOOLS)).first).tool_calls
+    assert chr(engines.asked[0].prompt_ids[0]) == "f"  # the template was shown it
+    assert (said.text, call, said.finish_reason) == ("Well.", ToolCall("f", "{}"), "tool_calls")
+
+    pieces = list(service.stream(ASKER, replace(CHAT, tools=TOOLS, options=replace(CHAT.options, n=2))))
+    for choice in (0, 1):
+        own = [piece for piece in pieces if piece.choice == choice]
+        assert "".join(piece.text for piece in own) == "Well."
+        assert [call for piece in own for call in piece.tool_calls] == [ToolCall("f", "{}")]
+        assert [piece.finish_reason for piece in own if piece.finish_reason] == ["tool_calls"]
+
+
+def test_calls_are_text_where_none_is_offered_or_the_format_is_not_known(
+    service: InferenceService, engines: MemoryEngines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines.text = CALLED
+    assert service.chat(ASKER, CHAT).first == Answer(CALLED, None, "stop")
+    monkeypatch.setattr(LetterTokenizer, "tool_format", None)
+    asked = replace(CHAT, tools=TOOLS)
+    assert service.chat(ASKER, asked).first == Answer(CALLED, None, "stop")
+    assert "".join(piece.text for piece in service.stream(ASKER, asked)) == CALLED
 
 
 def test_the_engine_hears_that_nobody_waits(service: InferenceService) -> None:

@@ -21,6 +21,7 @@ HARMFUL = {
     ),
     "a number without end": ("{{ 10**(10**10) }}", "processor time|MB"),
     "a text of ten billion letters": ("{{ 'a' * 10**10 }}", "MB"),
+    "one where there are tools": ("{% if tools %}{{ 'a' * 10**10 }}{% endif %}", "MB"),
     "a text that grows": (
         "{% set n = namespace(t='a') %}{% for x in range(40) %}{% set n.t = n.t ~ n.t %}{% endfor %}{{ n.t }}",
         "MB",
