@@ -7,12 +7,12 @@ import marshmallow as ma
 
 from app.api.infer.schemas import MOST_CHARACTERS, MOST_MESSAGES, Yes
 from app.api.openai.options import (
+    NullIsNothing,
     OpenAIOptionsSchema,
     count,
     not_here,
     text_of,
     without_effect,
-    without_nulls,
 )
 from app.core.entities.inference import MOST_LOGPROBS, OPTION_LIMITS
 
@@ -32,7 +32,7 @@ class ContentField(ma.fields.Field[str]):
         return text_of(value)
 
 
-class ChatMessageSchema(ma.Schema):
+class ChatMessageSchema(NullIsNothing):
     """An answer of this service, sent again as it is, is one."""
 
     class Meta:
@@ -48,10 +48,6 @@ class ChatMessageSchema(ma.Schema):
     refusal = without_effect()
     reasoning_content = without_effect(": the template decides what becomes of earlier thoughts")
     tool_calls = not_here(NO_TOOLS)
-
-    @ma.pre_load
-    def _nothing_for_null(self, data: Any, **_kwargs: Any) -> Any:
-        return without_nulls(data)
 
     @ma.post_load
     def _plain(self, data: Mapping[str, Any], **_kwargs: Any) -> dict[str, str]:
