@@ -61,7 +61,7 @@ class JsonSchemaSchema(ma.Schema):
     name = ma.fields.String(required=True, validate=ma.validate.Length(1, 64))
     description = ma.fields.String()
     schema = ma.fields.Dict(keys=ma.fields.String(), load_default=dict)
-    strict = ma.fields.Boolean(allow_none=True, metadata={"description": "it always is"})
+    strict = Yes(allow_none=True, metadata={"description": "it always is"})
 
 
 class ResponseFormatSchema(ma.Schema):

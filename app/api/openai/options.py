@@ -85,7 +85,12 @@ class OpenAIOptionsSchema(NullIsNothing, OptionsSchema):
         ma.fields.String(validate=ma.validate.Length(1, LONGEST_STOP)),
         load_default=list,
         validate=ma.validate.Length(max=MOST_STOPS),
-        metadata={"description": "the answer ends before any of these; a text, or up to 4"},
+        metadata={
+            "description": "the answer ends before any of these; a text, or up to 4",
+            "type": ["string", "array", "null"],
+            "minLength": 1,
+            "maxLength": LONGEST_STOP,
+        },
     )
     stream = Yes(load_default=False, metadata={"description": "as server-sent events, while it is made"})
     stream_options = ma.fields.Nested(StreamOptionsSchema, load_default=dict)

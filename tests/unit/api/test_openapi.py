@@ -132,3 +132,15 @@ def test_the_examples_of_requests_are_accepted(caller, document, settings):
         body = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["example"]
         answer = caller("POST", path, json=body)
         assert answer.status_code in (200, 202), answer.json
+
+
+def test_what_is_taken_under_v1_is_documented_so(document):
+    fields = document["components"]["schemas"]["ChatCompletion"]["properties"]
+    assert "null" in fields["modalities"]["type"]
+    assert set(fields["stop"]["type"]) == {"string", "array", "null"}
+
+
+def test_names_have_no_length_of_one_text(document):
+    query = document["paths"]["/api/v1/train/{task_id}/metrics"]["get"]["parameters"]
+    (names,) = [one for one in query if one["name"] == "names"]
+    assert "maxLength" not in names["schema"]
