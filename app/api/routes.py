@@ -7,6 +7,7 @@ from app.api.auth.routes import blueprint as auth
 from app.api.auth.routes import well_known
 from app.api.datasets.routes import blueprint as datasets
 from app.api.docs.description import DESCRIPTION
+from app.api.docs.path_parameters import PATH_PARAMETERS
 from app.api.docs.routes import blueprint as docs
 from app.api.engines.routes import blueprint as engines
 from app.api.infer.routes import blueprint as infer
@@ -23,7 +24,7 @@ from app.api.train.schemas import document_training_config
 from app.api.usage.routes import blueprint as usage
 from app.api.users.routes import blueprint as users
 from app.api.webhooks.routes import blueprint as webhooks
-from app.gateway.openapi import Api
+from app.gateway.openapi import Api, PathParameters
 
 LOGIN_ENDPOINT = "auth.token"
 BEARER = (
@@ -41,7 +42,7 @@ def init_api(app: Flask, *, rate_limit: str, login_rate_limit: str) -> None:
         "OPENAPI_URL_PREFIX": "/",
         "API_SPEC_OPTIONS": {"info": {"description": description}},
     }
-    api = Api(app)
+    api = Api(app, spec_kwargs={"flask_plugin": PathParameters(PATH_PARAMETERS)})
     api.spec.components.security_scheme("bearer", {"type": "http", "scheme": "bearer", "description": BEARER})
     document_training_config(api)
     for blueprint in (

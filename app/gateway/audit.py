@@ -36,8 +36,9 @@ def enter(actor: Principal | str) -> None:
 def init_audit(app: Flask) -> None:
     @app.after_request
     def keep(response: Response) -> Response:
-        actor = g.get("actor")
-        if actor is not None and request.method in _CHANGING and scope_of(request.endpoint) is not Scope.INFER:
+        actor, is_replayed = g.get("actor"), "Idempotency-Replayed" in response.headers  # then it was done before
+        changes = request.method in _CHANGING and scope_of(request.endpoint) is not Scope.INFER
+        if actor is not None and changes and not is_replayed:
             current_services().audit.record(_entry(actor, response))
         return response
 

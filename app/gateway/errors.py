@@ -80,7 +80,9 @@ def _answer(
     openai = request.path == "/v1" or request.path.startswith("/v1/")
     if openai and status == 422:
         status = 400  # as OpenAI answers
-    body = envelope(status, code, message, shown) if openai else _problem(status, code, message, shown)
+    body = (
+        envelope(status, code, message, shown) if openai else problem(status, code, message, shown, request_id())
+    )
     response = jsonify(body)
     response.status_code = status
     response.headers.update(headers or {})
@@ -91,14 +93,17 @@ def _answer(
     return response
 
 
-def _problem(status: int, code: str, message: str, faults: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+def problem(
+    status: int, code: str, message: str, faults: Sequence[Mapping[str, str]], request_id: str
+) -> dict[str, Any]:
+    """RFC 9457's."""
     return {
         "type": f"{PAGE}#{code}",
         "title": CODES[code].title if code in CODES else HTTPStatus(status).phrase,
         "status": status,
         "detail": message,
         "code": code,
-        "request_id": request_id(),
+        "request_id": request_id,
         "errors": faults,
     }
 

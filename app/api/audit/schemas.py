@@ -29,7 +29,9 @@ class AuditQuerySchema(ma.Schema):
         validate=ma.validate.Length(1, 200),
         metadata={"description": "its id"},
     )
-    outcome = ma.fields.Enum(Outcome, by_value=True, load_default=None)
+    outcome = ma.fields.Enum(
+        Outcome, by_value=True, load_default=None, metadata={"description": "how it ended; without it, all"}
+    )
     project = ma.fields.String(
         load_default=None,
         validate=ma.validate.Length(1, 80),
@@ -38,7 +40,9 @@ class AuditQuerySchema(ma.Schema):
     everything = ma.fields.Boolean(
         data_key="all", load_default=False, metadata={"description": "of every project and of none: for operators"}
     )
-    limit = ma.fields.Integer(load_default=20, validate=ma.validate.Range(1, 100))
+    limit = ma.fields.Integer(
+        load_default=20, validate=ma.validate.Range(1, 100), metadata={"description": "at most, on a page"}
+    )
     after = ma.fields.Integer(
         load_default=None,
         validate=ma.validate.Range(1, 2**63 - 1),

@@ -85,6 +85,7 @@ PREVIEW = {
     "count": {"trained": 0, "masked": 1, "truncated": 0, "dropped": 0, "total": 1},
     "label": None,
 }
+ROWS = '{"messages": [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Good day."}]}\n'
 MOST_ROWS = 5000  # that the slow checks of a request look through, in seconds
 
 
@@ -93,7 +94,7 @@ MOST_ROWS = 5000  # that the slow checks of a request look through, in seconds
 @takes_upload
 @creates()
 @blueprint.arguments(UploadQuerySchema, location="query")
-@blueprint.arguments(UploadSchema, location="files")
+@blueprint.arguments(UploadSchema, location="files", example={"file": ROWS})
 @blueprint.response(201, DatasetVersionSchema, example=VERSION)
 @blueprint.errors(409, 413)
 def upload(query: dict[str, Any], files: dict[str, Any]) -> DatasetVersion:
@@ -152,7 +153,7 @@ def list_versions(dataset_id: str) -> dict[str, Any]:
 @takes_upload
 @creates()
 @blueprint.arguments(NextVersionQuerySchema, location="query")
-@blueprint.arguments(UploadSchema, location="files")
+@blueprint.arguments(UploadSchema, location="files", example={"file": ROWS})
 @blueprint.response(201, DatasetVersionSchema, example=VERSION)
 @blueprint.errors(404, 413)
 def upload_version(query: dict[str, Any], files: dict[str, Any], dataset_id: str) -> DatasetVersion:

@@ -7,6 +7,8 @@ from typing import Any
 import marshmallow as ma
 from flask_smorest.fields import Upload
 
+_COLUMNS = {"description": "names that differ, theirs to ours", "example": '{"frage": "prompt"}'}
+
 
 class ColumnsField(ma.fields.String):
     """A JSON object of texts, as a query has it."""
@@ -30,14 +32,11 @@ class UploadQuerySchema(ma.Schema):
     name = ma.fields.String(
         required=True, validate=ma.validate.Length(1, 64), metadata={"description": "new in the project"}
     )
-    columns = ColumnsField(
-        load_default=None,
-        metadata={"description": "names that differ, theirs to ours", "example": '{"frage": "prompt"}'},
-    )
+    columns = ColumnsField(load_default=None, metadata=_COLUMNS)
 
 
 class NextVersionQuerySchema(ma.Schema):
-    columns = ColumnsField(load_default=None)
+    columns = ColumnsField(load_default=None, metadata=_COLUMNS)
 
 
 class DatasetVersionSchema(ma.Schema):
@@ -66,7 +65,9 @@ class DatasetSchema(ma.Schema):
 
 
 class DatasetQuerySchema(ma.Schema):
-    limit = ma.fields.Integer(load_default=20, validate=ma.validate.Range(1, 100))
+    limit = ma.fields.Integer(
+        load_default=20, validate=ma.validate.Range(1, 100), metadata={"description": "at most, on a page"}
+    )
     after = ma.fields.String(load_default=None, metadata={"description": "`next` of the page before"})
 
 
@@ -88,7 +89,11 @@ class InspectQuerySchema(ma.Schema):
         validate=ma.validate.Length(1, 64),
         metadata={"description": "lengths in its tokens; without it in characters"},
     )
-    max_length = ma.fields.Integer(load_default=1024, validate=ma.validate.Range(16, 131_072))
+    max_length = ma.fields.Integer(
+        load_default=1024,
+        validate=ma.validate.Range(16, 131_072),
+        metadata={"description": "tokens that a row may have before it is truncated"},
+    )
 
 
 class DatasetReportSchema(ma.Schema):
@@ -117,11 +122,29 @@ class ValidationSchema(ma.Schema):
 
 
 class PreviewQuerySchema(ma.Schema):
-    base_model = ma.fields.String(required=True, validate=ma.validate.Length(1, 64))
-    row = ma.fields.Integer(required=True, validate=ma.validate.Range(1, 2**31 - 1))
-    version = ma.fields.Integer(load_default=None, validate=ma.validate.Range(1, 2**31 - 1))
-    max_length = ma.fields.Integer(load_default=1024, validate=ma.validate.Range(16, 131_072))
-    reasoning = ma.fields.String(load_default="keep", validate=ma.validate.OneOf(["keep", "drop"]))
+    base_model = ma.fields.String(
+        required=True,
+        validate=ma.validate.Length(1, 64),
+        metadata={"description": "whose template and tokenizer read it", "example": "smollm2-135m-instruct"},
+    )
+    row = ma.fields.Integer(
+        required=True,
+        validate=ma.validate.Range(1, 2**31 - 1),
+        metadata={"description": "its place in the file that it came in", "example": 1},
+    )
+    version = ma.fields.Integer(
+        load_default=None, validate=ma.validate.Range(1, 2**31 - 1), metadata={"description": "else the newest"}
+    )
+    max_length = ma.fields.Integer(
+        load_default=1024,
+        validate=ma.validate.Range(16, 131_072),
+        metadata={"description": "tokens that a row may have before it is truncated"},
+    )
+    reasoning = ma.fields.String(
+        load_default="keep",
+        validate=ma.validate.OneOf(["keep", "drop"]),
+        metadata={"description": "whether answers keep the reasoning that they hold"},
+    )
 
 
 class PreviewTokenSchema(ma.Schema):
@@ -156,9 +179,21 @@ class TagSchema(RestoreSchema):
 
 
 class DiffQuerySchema(ma.Schema):
-    before = ma.fields.Integer(required=True, validate=ma.validate.Range(1, 2**31 - 1))
-    after = ma.fields.Integer(required=True, validate=ma.validate.Range(1, 2**31 - 1))
-    limit = ma.fields.Integer(load_default=20, validate=ma.validate.Range(0, 1000))
+    before = ma.fields.Integer(
+        required=True,
+        validate=ma.validate.Range(1, 2**31 - 1),
+        metadata={"description": "the version to start from", "example": 1},
+    )
+    after = ma.fields.Integer(
+        required=True,
+        validate=ma.validate.Range(1, 2**31 - 1),
+        metadata={"description": "the version to compare with it", "example": 2},
+    )
+    limit = ma.fields.Integer(
+        load_default=20,
+        validate=ma.validate.Range(0, 1000),
+        metadata={"description": "changes that are shown, at most; all are counted"},
+    )
 
 
 class RowSchema(ma.Schema):

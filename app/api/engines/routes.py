@@ -52,7 +52,7 @@ def load_adapter(body: dict[str, Any], base_model: str, reference: str) -> Model
 @blueprint.delete("/<base_model>/adapters/<reference>")
 @require(Role.OPERATOR)
 @blueprint.response(204)
-@blueprint.errors(404, 503)
+@blueprint.errors(404, 422, 503)
 def unload_adapter(base_model: str, reference: str) -> None:
     """Unload a version's adapter, pinned or not
 

@@ -8,6 +8,7 @@ import marshmallow as ma
 
 from app.api.infer.schemas import MOST_CHARACTERS, MOST_MESSAGES, Yes
 from app.api.openai.options import (
+    NullIsNothing,
     OpenAIOptionsSchema,
     count,
     not_here,
@@ -42,7 +43,7 @@ class ContentField(ma.fields.Field[str]):
         return text_of(value)
 
 
-class ChatMessageSchema(ma.Schema):
+class ChatMessageSchema(NullIsNothing):
     """An answer of this service, sent again as it is, is one."""
 
     class Meta:
@@ -68,10 +69,6 @@ class ChatMessageSchema(ma.Schema):
         validate=ma.validate.Length(1, 128),
         metadata={"description": "of a `tool`: which call this is the result of"},
     )
-
-    @ma.pre_load
-    def _nothing_for_null(self, data: Any, **_kwargs: Any) -> Any:
-        return without_nulls(data)
 
     @ma.validates_schema(pass_original=True, skip_on_field_errors=False)
     def _fits_its_role(self, data: Mapping[str, Any], sent: Any, **_kwargs: Any) -> None:
@@ -104,7 +101,7 @@ class JsonSchemaSchema(ma.Schema):
     name = ma.fields.String(required=True, validate=ma.validate.Length(1, 64))
     description = ma.fields.String()
     schema = ma.fields.Dict(keys=ma.fields.String(), load_default=dict)
-    strict = ma.fields.Boolean(allow_none=True, metadata={"description": "it always is"})
+    strict = Yes(allow_none=True, metadata={"description": "it always is"})
 
 
 class ResponseFormatSchema(ma.Schema):

@@ -47,6 +47,10 @@ FILE = {
     "status_details": None,
     "expires_at": None,
 }
+UPLOAD = {
+    "file": '{"messages": [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi."}]}\n',
+    "purpose": "fine-tune",
+}
 DELETED = {"id": FILE["id"], "object": "file", "deleted": True}
 
 
@@ -54,7 +58,7 @@ DELETED = {"id": FILE["id"], "object": "file", "deleted": True}
 @require(Role.DEVELOPER)
 @takes_upload
 @creates()
-@blueprint.arguments(OpenAIUploadSchema, location="files", unknown=RAISE)
+@blueprint.arguments(OpenAIUploadSchema, location="files", unknown=RAISE, example=UPLOAD)
 @blueprint.response(200, FileSchema, example=FILE)
 @blueprint.errors(413, 422)
 def upload_file(form: dict[str, Any]) -> dict[str, Any]:

@@ -25,10 +25,22 @@ class OpenAIUploadSchema(UploadSchema):
 
 
 class FileQuerySchema(ma.Schema):
-    purpose = ma.fields.String(load_default=UPLOADED, validate=ma.validate.OneOf([UPLOADED, RESULTS]))
-    limit = ma.fields.Integer(load_default=1000, validate=ma.validate.Range(1, MOST_FILES))
+    purpose = ma.fields.String(
+        load_default=UPLOADED,
+        validate=ma.validate.OneOf([UPLOADED, RESULTS]),
+        metadata={"description": "what was uploaded, or what jobs have measured"},
+    )
+    limit = ma.fields.Integer(
+        load_default=1000,
+        validate=ma.validate.Range(1, MOST_FILES),
+        metadata={"description": "at most, on a page"},
+    )
     after = ma.fields.String(load_default=None, metadata={"description": "the last id of the page before"})
-    order = ma.fields.String(load_default="desc", validate=ma.validate.OneOf(["asc", "desc"]))
+    order = ma.fields.String(
+        load_default="desc",
+        validate=ma.validate.OneOf(["asc", "desc"]),
+        metadata={"description": "newest first, or oldest first"},
+    )
 
     @ma.validates_schema
     def _order_of_results(self, data: Any, **_kwargs: Any) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import marshmallow as ma
 
 from app.api.infer.schemas import Number
-from app.api.openai.options import not_here, without_nulls
+from app.api.openai.options import NullIsNothing, not_here
 from app.core.entities.jobs import DEFAULT_QUEUE, PRIORITIES, JobState
 from app.core.entities.models import NAME
 from app.core.entities.training_config import TrainingConfig, training_config
@@ -41,7 +41,7 @@ class Auto(ma.fields.Field[Any]):
         return None if value == "auto" else self._number.deserialize(value, attr, data)
 
 
-class HyperparametersSchema(ma.Schema):
+class HyperparametersSchema(NullIsNothing):
     class Meta:
         unknown = ma.RAISE
 
@@ -50,10 +50,6 @@ class HyperparametersSchema(ma.Schema):
     learning_rate_multiplier = Auto(
         Number(validate=ma.validate.Range(0, 10_000, min_inclusive=False)), "of the service's default rate"
     )
-
-    @ma.pre_load
-    def _nothing_for_null(self, data: Any, **_kwargs: Any) -> Any:
-        return without_nulls(data)
 
 
 class DpoHyperparametersSchema(HyperparametersSchema):
@@ -70,7 +66,7 @@ class DpoSchema(ma.Schema):
     hyperparameters = ma.fields.Nested(DpoHyperparametersSchema, load_default=dict)
 
 
-class MethodSchema(ma.Schema):
+class MethodSchema(NullIsNothing):
     class Meta:
         unknown = ma.RAISE
 
@@ -82,10 +78,6 @@ class MethodSchema(ma.Schema):
     supervised = ma.fields.Nested(SupervisedSchema)
     dpo = ma.fields.Nested(DpoSchema)
     reinforcement = not_here("no reinforcement learning here: supervised or dpo")
-
-    @ma.pre_load
-    def _nothing_for_null(self, data: Any, **_kwargs: Any) -> Any:
-        return without_nulls(data)
 
     @ma.validates_schema
     def _of_its_type(self, data: Mapping[str, Any], **_kwargs: Any) -> None:
@@ -105,7 +97,7 @@ class MetadataField(ma.fields.Dict):
         )
 
 
-class JobBodySchema(ma.Schema):
+class JobBodySchema(NullIsNothing):
     """Any other key is one of this service's training config, checked by it."""
 
     class Meta:
@@ -140,10 +132,6 @@ class JobBodySchema(ma.Schema):
         strict=True, load_default=0, validate=ma.validate.Range(PRIORITIES[0], PRIORITIES[-1])
     )
     queue = ma.fields.String(load_default=DEFAULT_QUEUE, validate=ma.validate.Length(1, 32))
-
-    @ma.pre_load
-    def _nothing_for_null(self, data: Any, **_kwargs: Any) -> Any:
-        return without_nulls(data)
 
     @ma.validates_schema(skip_on_field_errors=False, pass_original=True)
     def _sound_config(self, data: Mapping[str, Any], sent: Any, **_kwargs: Any) -> None:
@@ -223,7 +211,9 @@ class OpenAIJobListSchema(ma.Schema):
 
 
 class OpenAIPageSchema(ma.Schema):
-    limit = ma.fields.Integer(load_default=20, validate=ma.validate.Range(1, 100))
+    limit = ma.fields.Integer(
+        load_default=20, validate=ma.validate.Range(1, 100), metadata={"description": "at most, on a page"}
+    )
     after = ma.fields.String(load_default=None, metadata={"description": "the last id of the page before"})
 
 

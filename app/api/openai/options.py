@@ -19,6 +19,22 @@ class OneOrMore(ma.fields.List[Any]):
         return items
 
 
+def without_nulls(data: Any) -> Any:
+    return {key: value for key, value in data.items() if value is not None} if isinstance(data, dict) else data
+
+
+class NullIsNothing(ma.Schema):
+    """A field that is null is as good as left out, as OpenAI has it."""
+
+    def on_bind_field(self, field_name: str, field_obj: ma.fields.Field[Any]) -> None:
+        if not field_obj.required:
+            field_obj.allow_none = True  # for the document: nulls are gone before a field is read
+
+    @ma.pre_load
+    def _nothing_for_null(self, data: Any, **_kwargs: Any) -> Any:
+        return without_nulls(data)
+
+
 class StreamOptionsSchema(ma.Schema):
     class Meta:
         unknown = ma.RAISE
@@ -46,8 +62,8 @@ def count(limits: tuple[float, float], about: str, default: Any = ma.missing) ->
     return ma.fields.Integer(strict=True, load_default=default, validate=between, metadata={"description": about})
 
 
-class OpenAIOptionsSchema(OptionsSchema):
-    """Null is as good as nothing, as OpenAI has it. Options of this service stand beside OpenAI's (extra_body)."""
+class OpenAIOptionsSchema(NullIsNothing, OptionsSchema):
+    """Options of this service stand beside OpenAI's (extra_body)."""
 
     class Meta:
         unknown = ma.RAISE
@@ -73,23 +89,20 @@ class OpenAIOptionsSchema(OptionsSchema):
         ma.fields.String(validate=ma.validate.Length(1, LONGEST_STOP)),
         load_default=list,
         validate=ma.validate.Length(max=MOST_STOPS),
-        metadata={"description": "the answer ends before any of these; a text, or up to 4"},
+        metadata={
+            "description": "the answer ends before any of these; a text, or up to 4",
+            "type": ["string", "array", "null"],
+            "minLength": 1,
+            "maxLength": LONGEST_STOP,
+        },
     )
     stream = Yes(load_default=False, metadata={"description": "as server-sent events, while it is made"})
     stream_options = ma.fields.Nested(StreamOptionsSchema, load_default=dict)
     user = without_effect()
     logit_bias = not_here("tokens cannot be biased here: leave it out")
 
-    @ma.pre_load
-    def _nothing_for_null(self, data: Any, **_kwargs: Any) -> Any:
-        return without_nulls(data)
-
 
 _OPTIONS = OptionsSchema().fields.keys() - {"model", "json_schema"} | {"n"}
-
-
-def without_nulls(data: Any) -> Any:
-    return {key: value for key, value in data.items() if value is not None} if isinstance(data, dict) else data
 
 
 def options_of(body: Mapping[str, Any], **others: Any) -> AnswerOptions:

@@ -7,7 +7,7 @@ from typing import Any
 import marshmallow as ma
 
 from app.api.infer.schemas import MOST_CHARACTERS
-from app.api.openai.options import without_effect, without_nulls
+from app.api.openai.options import NullIsNothing, without_effect
 from app.gateway.json_bodies import Malformed, parse_json
 
 MOST_TOOLS = 128  # OpenAI's
@@ -20,13 +20,9 @@ def _type() -> ma.fields.String:
     return ma.fields.String(required=True, validate=_function, metadata={"enum": ["function"]})
 
 
-class _Schema(ma.Schema):
+class _Schema(NullIsNothing):
     class Meta:
         unknown = ma.RAISE
-
-    @ma.pre_load
-    def _nothing_for_null(self, data: Any, **_kwargs: Any) -> Any:
-        return without_nulls(data)
 
 
 class FunctionSchema(_Schema):

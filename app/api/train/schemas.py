@@ -181,8 +181,16 @@ class LimitsSchema(ma.Schema):
 
 
 class JobQuerySchema(ma.Schema):
-    status = ma.fields.Enum(JobState, by_value=True, attribute="state", load_default=None)
-    limit = ma.fields.Integer(load_default=20, validate=ma.validate.Range(1, 100))
+    status = ma.fields.Enum(
+        JobState,
+        by_value=True,
+        attribute="state",
+        load_default=None,
+        metadata={"description": "only jobs in this state; without it, all"},
+    )
+    limit = ma.fields.Integer(
+        load_default=20, validate=ma.validate.Range(1, 100), metadata={"description": "at most, on a page"}
+    )
     after = ma.fields.String(load_default=None, metadata={"description": "`next` of the page before"})
 
 
@@ -197,7 +205,9 @@ class EventQuerySchema(ma.Schema):
         validate=ma.validate.Range(0, LARGEST),
         metadata={"description": "the last `seq` seen"},
     )
-    limit = ma.fields.Integer(load_default=100, validate=ma.validate.Range(1, 1000))
+    limit = ma.fields.Integer(
+        load_default=100, validate=ma.validate.Range(1, 1000), metadata={"description": "events, at most"}
+    )
 
 
 class StreamQuerySchema(ma.Schema):
@@ -226,20 +236,25 @@ class EventListSchema(ma.Schema):
     data = ma.fields.List(ma.fields.Nested(EventSchema))
 
 
+MOST_NAMES = 50
+
+
 class NamesField(ma.fields.String):
-    """Names with commas between them → a list."""
+    """Up to 50 names with commas between them → a list."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
         text = super()._deserialize(value, attr, data, **kwargs)
-        return [name.strip() for name in text.split(",") if name.strip()]
+        names = [name.strip() for name in text.split(",") if name.strip()]
+        if not 1 <= len(names) <= MOST_NAMES:  # a validator of the length would be documented as the text's
+            raise ma.ValidationError(f"Length must be between 1 and {MOST_NAMES}.")
+        return names
 
 
 class MetricsQuerySchema(ma.Schema):
     names = NamesField(
         load_default=None,
-        validate=ma.validate.Length(1, 50),
         metadata={
-            "description": "of an event's `data`, with commas between; without it, all that was measured",
+            "description": "of an event's `data`, up to 50 with commas between; without it, all that was measured",
             "example": "loss,eval_loss",
         },
     )

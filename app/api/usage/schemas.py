@@ -7,7 +7,11 @@ import marshmallow as ma
 
 
 class UsageQuerySchema(ma.Schema):
-    by = ma.fields.String(load_default="model", validate=ma.validate.OneOf(["model", "day"]))
+    by = ma.fields.String(
+        load_default="model",
+        validate=ma.validate.OneOf(["model", "day"]),
+        metadata={"description": "what each sum is of"},
+    )
     first = ma.fields.Date(
         data_key="from",
         load_default=None,
@@ -21,7 +25,9 @@ class UsageQuerySchema(ma.Schema):
         validate=ma.validate.Length(1, 80),
         metadata={"description": "only this version, or base model", "example": "support-assistant:1"},
     )
-    limit = ma.fields.Integer(load_default=20, validate=ma.validate.Range(1, 100))
+    limit = ma.fields.Integer(
+        load_default=20, validate=ma.validate.Range(1, 100), metadata={"description": "at most, on a page"}
+    )
     after = ma.fields.String(load_default=None, metadata={"description": "`next` of the page before"})
 
     @ma.validates_schema

@@ -2,6 +2,7 @@
 
 import marshmallow as ma
 
+from app.api.infer.schemas import Yes
 from app.core.entities.webhooks import WebhookEvent
 
 EVENTS = [event.value for event in WebhookEvent]
@@ -20,7 +21,7 @@ class NewWebhookSchema(ma.Schema):
 
     url = ma.fields.String(required=True, validate=LENGTHS, metadata=URL)
     events = ma.fields.List(EVENT, load_default=EVENTS, validate=HOW_MANY)
-    enabled = ma.fields.Boolean(load_default=True, truthy={True}, falsy={False})
+    enabled = Yes(load_default=True)
 
 
 class WebhookChangeSchema(ma.Schema):
@@ -31,7 +32,7 @@ class WebhookChangeSchema(ma.Schema):
 
     url = ma.fields.String(validate=LENGTHS, metadata=URL)
     events = ma.fields.List(EVENT, validate=HOW_MANY)
-    enabled = ma.fields.Boolean(truthy={True}, falsy={False})
+    enabled = Yes()
 
 
 class WebhookSchema(ma.Schema):
@@ -75,4 +76,6 @@ class DeliveryQuerySchema(ma.Schema):
     class Meta:
         unknown = ma.RAISE
 
-    limit = ma.fields.Integer(load_default=20, validate=ma.validate.Range(1, MOST_DELIVERIES))
+    limit = ma.fields.Integer(
+        load_default=20, validate=ma.validate.Range(1, MOST_DELIVERIES), metadata={"description": "the newest"}
+    )

@@ -66,7 +66,13 @@ def test_a_job_that_has_measured_nothing(caller):
 
 @pytest.mark.parametrize(
     ("query", "where"),
-    [("points=0", "points"), ("points=2001", "points"), ("names=", "names"), ("name=x", "name")],
+    [
+        ("points=0", "points"),
+        ("points=2001", "points"),
+        ("names=", "names"),
+        ("names=" + "x," * 51, "names"),
+        ("name=x", "name"),
+    ],
 )
 def test_queries_with_faults(caller, job, query, where):
     answer = caller("GET", f"/api/v1/train/{job}/metrics?{query}")

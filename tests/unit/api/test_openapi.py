@@ -45,11 +45,45 @@ def test_each_operation_explains_itself(document):
         media = endings.get(path.rpartition("/")[2], "application/json")
         assert status == "204" or "example" in good["content"][media], where
         assert "default" in operation["responses"], where
-        content = operation.get("requestBody", {}).get("content", {})
-        if "application/json" in content:
-            assert "example" in content["application/json"], where
-            refusals = {"400", "429"} if path.startswith("/v1/") else {"400", "422", "429"}
+
+
+def test_each_parameter_says_what_it_is(document):
+    described = 0
+    for path, item in document["paths"].items():
+        for holder in (item, *(item[verb] for verb in item.keys() & VERBS)):
+            for one in holder.get("parameters", []):
+                assert one.get("description"), (path, one["name"])
+                assert one["in"] != "path" or one["example"], (path, one["name"])
+                described += 1
+    assert described > 80
+
+
+def test_each_body_has_an_example_and_its_refusals(document):
+    for path, verb, operation in operations(document):
+        for media, body in operation.get("requestBody", {}).get("content", {}).items():
+            where = f"{verb} {path}"
+            assert "example" in body, where
+            refusals = {"400", "413", "415", "422"} if media == "application/json" else {"413", "422"}
+            if path.startswith("/v1/"):
+                refusals = refusals - {"422"} | {"400"}
             assert refusals <= operation["responses"].keys(), where
+
+
+def test_each_limited_operation_says_so(document):
+    for path, _, operation in operations(document):
+        is_limited = path.startswith(("/api/", "/v1/")) and not path.startswith("/api/v1/monitor/")
+        assert ("429" in operation["responses"]) == is_limited, path
+
+
+def test_errors_have_an_example_and_their_headers(document):
+    answers = document["components"]["responses"]
+    for name, answer in answers.items():
+        (content,) = answer["content"].values()
+        assert content["example"], name
+    for name in ("TOO_MANY_REQUESTS", "OPENAI_TOO_MANY_REQUESTS"):
+        assert {"Retry-After", "RateLimit", "RateLimit-Policy"} <= answers[name]["headers"].keys()
+    assert "x-ratelimit-reset-tokens" in answers["OPENAI_TOO_MANY_REQUESTS"]["headers"]
+    assert list(answers["UNAUTHORIZED"]["headers"]) == ["WWW-Authenticate"]
 
 
 def test_each_guarded_operation_says_so(client, document):
@@ -98,3 +132,15 @@ def test_the_examples_of_requests_are_accepted(caller, document, settings):
         body = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["example"]
         answer = caller("POST", path, json=body)
         assert answer.status_code in (200, 202), answer.json
+
+
+def test_what_is_taken_under_v1_is_documented_so(document):
+    fields = document["components"]["schemas"]["ChatCompletion"]["properties"]
+    assert "null" in fields["modalities"]["type"]
+    assert set(fields["stop"]["type"]) == {"string", "array", "null"}
+
+
+def test_names_have_no_length_of_one_text(document):
+    query = document["paths"]["/api/v1/train/{task_id}/metrics"]["get"]["parameters"]
+    (names,) = [one for one in query if one["name"] == "names"]
+    assert "maxLength" not in names["schema"]

@@ -50,6 +50,7 @@ def test_a_webhook_from_its_beginning_to_its_end(caller, made):
         ({"events": []}, "events"),
         ({"events": ["fine_tuning.job.begun"]}, "events.0"),
         ({"enabled": "yes"}, "enabled"),
+        ({"enabled": 0}, "enabled"),
         ({"secret": "whsec_mine"}, "secret"),
     ],
 )

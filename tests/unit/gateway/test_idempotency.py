@@ -151,6 +151,7 @@ def test_what_was_done_once_is_done_once(caller, twins):
     headers = {"Idempotency-Key": "k"}
     ids = {caller("POST", "/api/v1/train", json=TRAIN, headers=headers).json["task_id"] for _ in range(3)}
     assert (len(ids), twins.job_count()) == (1, 1)
+    assert [entry.action for entry in twins.audit.kept] == ["train.submit"]
 
 
 def test_each_caller_has_keys_of_their_own(client, bearer, twins):
