@@ -91,7 +91,7 @@ class OpenAIOptionsSchema(NullIsNothing, OptionsSchema):
         validate=ma.validate.Length(max=MOST_STOPS),
         metadata={
             "description": "the answer ends before any of these; a text, or up to 4",
-            "type": ["string", "array", "null"],
+            "type": ["string", "array"],
             "minLength": 1,
             "maxLength": LONGEST_STOP,
         },

@@ -135,7 +135,7 @@ def test_the_examples_of_requests_are_accepted(caller, document, settings):
 
 
 def test_what_is_taken_under_v1_is_documented_so(document):
-    fields = document["components"]["schemas"]["ChatCompletion"]["properties"]
+    fields = document["components"]["schemas"]["ChatCompletionBody"]["properties"]
     assert "null" in fields["modalities"]["type"]
     assert set(fields["stop"]["type"]) == {"string", "array", "null"}
 
