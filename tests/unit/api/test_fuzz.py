@@ -20,6 +20,7 @@ from app.core.entities.identity import Principal, Role, Scope
 from app.core.entities.models import ModelAlias, ModelVersion
 from app.core.entities.webhooks import WebhookEvent
 from app.core.errors import AppError
+from app.gateway import streams
 from tests.unit.conftest import SOUND_ROWS
 
 CALLERS = [*Role, "a key with scopes"]
@@ -42,6 +43,12 @@ def _network_settings(monkeypatch):
         return send(self, case, **arguments)
 
     monkeypatch.setattr(WSGITransport, "send", sent)
+
+
+@pytest.fixture(autouse=True)
+def _short_streams(monkeypatch):
+    """Of a job that has not ended: it says what there is, and lets the client come back."""
+    monkeypatch.setattr(streams, "LONGEST_SECONDS", 0)
 
 
 @pytest.fixture
