@@ -204,3 +204,9 @@ def test_what_is_refused(webhooks):
     ):
         with pytest.raises(NotFound):
             ask()
+
+
+@pytest.fixture(autouse=True)
+def _modules_may_be_old(monkeypatch):
+    """The client refuses what is five minutes old, and NOW is of this module's import."""
+    monkeypatch.setattr("time.time", NOW.timestamp)
