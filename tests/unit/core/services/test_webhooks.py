@@ -33,7 +33,7 @@ class TwinSender(WebhookSender):
 
 
 class Clock:
-    now = datetime.now(UTC)
+    now = datetime.now(UTC)  # at the import, which may be minutes ago
 
     def __call__(self):
         return self.now
@@ -207,6 +207,6 @@ def test_what_is_refused(webhooks):
 
 
 @pytest.fixture(autouse=True)
-def _modules_may_be_old(monkeypatch):
-    """The client refuses what is five minutes old, and NOW is of this module's import."""
-    monkeypatch.setattr("time.time", NOW.timestamp)
+def _at_that_time(monkeypatch):
+    """The client refuses what is five minutes old."""
+    monkeypatch.setattr("time.time", lambda: Clock.now.timestamp())
