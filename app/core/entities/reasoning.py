@@ -41,11 +41,6 @@ class ReasoningStream:
         self._held = ""  # may yet turn out to be a tag
         self._reasoning, self._answer = _Trimmed(), _Trimmed()
 
-    @property
-    def thinks(self) -> bool:
-        """Whether there is reasoning, once the text has ended."""
-        return self._opened or self._part in ("reasoning", "answer")
-
     def push(self, text: str) -> tuple[str, str]:
         """What is new of the reasoning and of the answer."""
         self._held += text

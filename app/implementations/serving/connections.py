@@ -1,7 +1,7 @@
 """Connections to engines: HTTP/1.1, kept alive, each cut off when its time is up or nobody waits any more.
 
 ``http.client`` gives the socket away before the answer begins, which is when most clients leave and most time runs
-out; and a request through it costs a third of one through httpx.
+out; and a request through it costs less than one through httpx.
 """
 
 import json
@@ -226,21 +226,17 @@ class Watch:
             self._watched.discard(one)
 
     def _run(self) -> None:
-        idle = False
+        idle = False  # since the last look; then it sleeps: a busy gateway does not wake it for each request
         with self._changed:
             while True:
                 now = time.monotonic()
-                if (
-                    not self._watched and idle
-                ):  # for a whole look: a busy gateway does not wake it for each request
+                if not self._watched and idle:
                     self._next_look = float("inf")
                     self._changed.wait()
                     idle = False
                     continue
                 idle = not self._watched
-                for one in tuple(
-                    self._watched
-                ):  # the garbage collector may end a stream in this thread, in between
+                for one in tuple(self._watched):  # the garbage collector may end a stream here, in between
                     one.look(now)
                 waits = [one.until for one in self._watched if one.cut is None]
                 self._next_look = min([now + LOOK_SECONDS, *waits])
