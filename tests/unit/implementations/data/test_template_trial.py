@@ -24,7 +24,7 @@ HARMFUL = {
     "one where there are tools": ("{% if tools %}{{ 'a' * 10**10 }}{% endif %}", "MB"),
     "a text that grows": (
         "{% set n = namespace(t='a') %}{% for x in range(40) %}{% set n.t = n.t ~ n.t %}{% endfor %}{{ n.t }}",
-        "MB",
+        "MB|processor time",  # where memory is slow to come, its time is over first
     ),
     "a long output": ("{% for x in range(99) %}{{ 'a' * 99999 }}{% endfor %}", "characters"),
     "a macro that calls itself": ("{% macro f(n) %}{{ f(n + 1) }}{% endmacro %}{{ f(0) }}", "renders not one"),
