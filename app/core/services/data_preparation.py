@@ -9,7 +9,7 @@ from app.core.entities.dataset_versions import DatasetVersion
 from app.core.entities.datasets import Conversation
 from app.core.entities.identity import Principal
 from app.core.entities.previews import RowPreview
-from app.core.entities.training_config import TrainingConfig
+from app.core.entities.training_config import training_config
 from app.core.errors import AppError, Fault, Invalid, NotFound
 from app.core.interfaces.components import BaseModelStore, ByteProgress, RowProgress
 from app.core.services.dataset_versions import DatasetVersionService
@@ -86,7 +86,7 @@ class DataPreparationService:
         if found is None:
             numbers = f"{rows[0].row} to {rows[-1].row}" if rows else "none"
             raise NotFound(f"there is no row {row}: the rows are {numbers}", code="row_not_found")
-        config = TrainingConfig.model_validate({"objective": objective_of(found), **changes})
+        config = training_config({"objective": objective_of(found), **changes})
         return preview(found, self._bases.tokenizer(config.base_model), config)
 
     def process(

@@ -71,7 +71,9 @@ def start(tmp_path: Path, launcher: ProcessTrainerLauncher) -> Iterator[Start]:
 
 
 def spares_of(parent: int) -> list[psutil.Process]:
-    children = psutil.Process(parent).children()
+    children = [child for child in psutil.Process(parent).children() if at_large(child)]
+    # One that is just becoming another program has no command line for a moment.
+    wait_until(lambda: all(child.cmdline() for child in children if at_large(child)))
     return [child for child in children if at_large(child) and "app.processes.spare" in child.cmdline()]
 
 

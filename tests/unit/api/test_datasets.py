@@ -218,6 +218,12 @@ def test_odd_queries_are_named(upload, caller, query):
     assert caller("GET", f"/api/v1/datasets/{dataset}/preview?{query}").status_code == 422
 
 
+def test_a_preview_names_a_base_model_that_is_no_name(upload, caller):
+    dataset = upload().json["dataset_id"]
+    answer = caller("GET", f"/api/v1/datasets/{dataset}/preview?base_model=No+such&row=1")
+    assert (answer.status_code, answer.json["errors"][0]["where"]) == (422, "config.base_model")
+
+
 def test_a_large_dataset_is_looked_at_quickly(upload, caller, monkeypatch):
     monkeypatch.setattr("app.api.datasets.routes.MOST_ROWS", 4)
     dataset = upload().json["dataset_id"]
