@@ -140,7 +140,11 @@ def estimate(body: dict[str, Any]) -> Estimate:
 @blueprint.response(200, JobListSchema, example={"data": [JOB], "next": None})
 @blueprint.errors()
 def list_jobs(query: dict[str, Any]) -> JobPage:
-    """List jobs, newest first"""
+    """List jobs, newest first
+
+    Those of the project, in any state unless `status` names one; also those sent to `/v1/fine_tuning/jobs`. 422
+    for an `after` that is no job of it.
+    """
     return current_services().training.list(current_principal(), **query)
 
 
@@ -149,7 +153,11 @@ def list_jobs(query: dict[str, Any]) -> JobPage:
 @blueprint.response(200, JobSchema, example=JOB)
 @blueprint.errors(404)
 def status(task_id: str) -> FineTuningJob:
-    """See how far a job is"""
+    """See how far a job is
+
+    Its state, the step and the figures of its last report, and its whole config. `error` says why one failed, with
+    every fault; `model_version_id` what it published. 404 `job_not_found`, for another project's too.
+    """
     return current_services().training.get(current_principal(), task_id)
 
 
@@ -226,7 +234,11 @@ def limits() -> ProjectLimits:
 @blueprint.response(200, EventListSchema, example={"data": [EVENT]})
 @blueprint.errors(404)
 def events(query: dict[str, Any], task_id: str) -> dict[str, Any]:
-    """Read what a job has said and measured, in order"""
+    """Read what a job has said and measured, in order
+
+    Those with a `seq` above `after`, messages and figures alike. An empty list says that there is nothing newer.
+    `GET …/events/stream` sends them as they come.
+    """
     return {"data": current_services().training.events(current_principal(), task_id, **query)}
 
 

@@ -78,7 +78,10 @@ def create_webhook(body: dict[str, Any]) -> dict[str, Any]:
 @blueprint.response(200, WebhookListSchema, example={"data": [WEBHOOK]})
 @blueprint.errors()
 def list_webhooks() -> dict[str, Any]:
-    """List the project's webhooks, oldest first"""
+    """List the project's webhooks, oldest first
+
+    Those that are switched off too. Secrets are not shown: they are where one is made, or rotated.
+    """
     return {"data": current_services().webhooks.webhooks(current_principal())}
 
 
@@ -87,7 +90,10 @@ def list_webhooks() -> dict[str, Any]:
 @blueprint.response(200, WebhookSchema, example=WEBHOOK)
 @blueprint.errors(404)
 def show_webhook(webhook_id: str) -> Webhook:
-    """Show a webhook"""
+    """Show a webhook
+
+    All but its secret. 404 `webhook_not_found`, for another project's too.
+    """
     return current_services().webhooks.webhook(current_principal(), webhook_id)
 
 
@@ -111,7 +117,10 @@ def change_webhook(body: dict[str, Any], webhook_id: str) -> Webhook:
 @blueprint.response(204)
 @blueprint.errors(404)
 def remove_webhook(webhook_id: str) -> None:
-    """Remove a webhook, with what waits for it"""
+    """Remove a webhook, with what waits for it
+
+    Its list of deliveries goes with it. An event that a worker is sending just then may still arrive.
+    """
     current_services().webhooks.remove(current_principal(), webhook_id)
 
 

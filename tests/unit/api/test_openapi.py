@@ -40,6 +40,8 @@ def test_each_operation_explains_itself(document):
     for path, verb, operation in operations(document):
         where = f"{verb} {path}"
         assert operation["summary"], where
+        description = operation.get("description", "").strip()
+        assert description not in ("", operation["summary"].strip()), where
         status, good = next(item for item in operation["responses"].items() if item[0].startswith("2"))
         endings = {"stream": "text/event-stream", "content": "application/octet-stream"}
         media = endings.get(path.rpartition("/")[2], "application/json")
