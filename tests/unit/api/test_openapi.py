@@ -142,6 +142,10 @@ def test_what_is_taken_under_v1_is_documented_so(document):
     assert set(fields["stop"]["type"]) == {"string", "array", "null"}
 
 
+def test_what_takes_an_adapter_away_may_refuse_its_name(document):
+    assert "422" in document["paths"]["/api/v1/engines/{base_model}/adapters/{reference}"]["delete"]["responses"]
+
+
 def test_names_have_no_length_of_one_text(document):
     query = document["paths"]["/api/v1/train/{task_id}/metrics"]["get"]["parameters"]
     (names,) = [one for one in query if one["name"] == "names"]
