@@ -68,7 +68,8 @@ def create_project(body: dict[str, Any]) -> Project:
 def show_limits(project_id: str) -> LimitReport:
     """See what the project may have, and what it has
 
-    Your own; an operator sees any.
+    Your own; an operator sees any. Between projects workers share fairly: the one with the fewest jobs in hand
+    comes first.
     """
     return current_services().limits.report(current_principal(), project_id)
 

@@ -16,7 +16,6 @@ from app.api.train.schemas import (
     JobListSchema,
     JobQuerySchema,
     JobSchema,
-    LimitsSchema,
     MetricsQuerySchema,
     MetricsSchema,
     ResumeSchema,
@@ -26,7 +25,6 @@ from app.api.train.schemas import (
 from app.core.entities.forecasts import Estimate
 from app.core.entities.identity import Role
 from app.core.entities.jobs import FineTuningJob
-from app.core.entities.limits import ProjectLimits
 from app.core.services.training import JobPage
 from app.extensions import current_services
 from app.gateway.authentication import current_principal, require
@@ -212,20 +210,6 @@ def retry(task_id: str) -> FineTuningJob:
     has failed or was cancelled.
     """
     return current_services().training.retry(current_principal(), task_id)
-
-
-@blueprint.get("/limits")
-@require(Role.VIEWER)
-@blueprint.response(200, LimitsSchema, example={"running": 2, "queued": 1000})
-@blueprint.errors()
-def limits() -> ProjectLimits:
-    """See how many jobs the project may have
-
-    The service's operator sets them. Between projects workers share fairly: the one with the fewest jobs in hand
-    comes first.
-    """
-    principal = current_principal()
-    return current_services().limits.report(principal, principal.project_id).limits
 
 
 @blueprint.get("/<task_id>/events")
