@@ -15,6 +15,7 @@ from app.api.webhooks.schemas import (
 )
 from app.core.entities.identity import Role
 from app.core.entities.webhooks import Delivery, Webhook, WebhookEvent
+from app.core.services.webhooks import DeliveryPage
 from app.extensions import current_services
 from app.gateway.authentication import current_principal, require
 from app.gateway.idempotency import creates
@@ -158,14 +159,15 @@ def ping(webhook_id: str) -> Delivery:
 @blueprint.get("/<webhook_id>/deliveries")
 @require(Role.ADMIN)
 @blueprint.arguments(DeliveryQuerySchema, location="query")
-@blueprint.response(200, DeliveryListSchema, example={"data": [DELIVERY]})
+@blueprint.response(200, DeliveryListSchema, example={"data": [DELIVERY], "next": None})
 @blueprint.errors(404)
-def list_deliveries(query: dict[str, Any], webhook_id: str) -> dict[str, Any]:
+def list_deliveries(query: dict[str, Any], webhook_id: str) -> DeliveryPage:
     """List what a webhook was sent, or is to be sent, newest first
 
-    Of an answer its status is kept, and nothing else.
+    Of an answer its status is kept, and nothing else. What is over is listed for thirty days. 422 for an `after`
+    that is none of the list.
     """
-    return {"data": current_services().webhooks.deliveries(current_principal(), webhook_id, query["limit"])}
+    return current_services().webhooks.deliveries(current_principal(), webhook_id, **query)
 
 
 def _events(names: list[str]) -> list[WebhookEvent]:
