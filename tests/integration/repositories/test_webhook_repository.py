@@ -104,17 +104,17 @@ def test_what_is_over_goes_after_a_while(webhooks):
 
 
 def test_deliveries_come_in_pages(webhooks):
-    later = NOW + timedelta(seconds=1)
-    for number, at in {3: later, 1: NOW, 4: later, 2: NOW}.items():  # two of each moment
-        queue(webhooks, number, at=at)
+    queue(webhooks, 3, at=NOW + timedelta(seconds=1))
+    for number in (1, 4, 2):  # of one moment, on two pages
+        queue(webhooks, number)
     queue(webhooks, 9, OTHERS)
     pages, after = [], None
     for _ in range(3):
         page = [one.event_id for one in webhooks.deliveries("default", "wh-1", 2, after)]
         after = page[-1] if page else after
         pages.append(page)
-    assert pages == [["evt_4", "evt_3"], ["evt_2", "evt_1"], []]
-    assert [one.event_id for one in webhooks.deliveries("default", "wh-1", 9, "evt_3")] == ["evt_2", "evt_1"]
+    assert pages == [["evt_3", "evt_4"], ["evt_2", "evt_1"], []]
+    assert [one.event_id for one in webhooks.deliveries("default", "wh-1", 9, "evt_2")] == ["evt_1"]
     for unknown in ("evt_9", "evt_none"):  # one of another endpoint, and none
         with pytest.raises(Invalid) as caught:
             webhooks.deliveries("default", "wh-1", 2, unknown)
