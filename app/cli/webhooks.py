@@ -85,7 +85,7 @@ def ping(project: str, webhook_id: str) -> None:
 @_ID
 def deliveries(project: str, webhook_id: str, limit: int) -> None:
     """List what it was sent, or is to be sent, newest first."""
-    for one in services().webhooks.deliveries(operator_in(project), webhook_id, limit):
+    for one in services().webhooks.deliveries(operator_in(project), webhook_id, limit=limit).deliveries:
         said = one.error or one.status or "-"
         again = f"again at {one.next_attempt_at:%Y-%m-%d %H:%M}" if one.next_attempt_at else ""
         line = f"{one.event_id}  {one.type:26} {one.state:9} {one.attempts} attempt(s)  {said}  {again}"

@@ -25,7 +25,7 @@ ROUTES: Mapping[Scope, Mapping[Role, Sequence[str]]] = {
     },
     Scope.TRAIN: {
         Role.VIEWER: (
-            *("train.list_jobs", "train.status", "train.limits", "train.events", "train.event_stream"),
+            *("train.list_jobs", "train.status", "train.events", "train.event_stream"),
             *("train.metrics", "openai_jobs.list_jobs", "openai_jobs.show_job", "openai_jobs.list_events"),
             "openai_jobs.list_checkpoints",
         ),

@@ -8,7 +8,7 @@ from typing import Any
 from app.core.entities.webhooks import DELAYS, KEPT_FOR, Delivery, Outcome, Webhook
 from app.core.interfaces.webhooks import WebhookRepository
 from app.repositories.memory import locked
-from app.repositories.webhook_rules import after_attempt, check_room
+from app.repositories.webhook_rules import after_attempt, check_room, unknown_page
 
 
 class MemoryWebhookRepository(WebhookRepository):
@@ -53,10 +53,18 @@ class MemoryWebhookRepository(WebhookRepository):
         return True
 
     @locked
-    def deliveries(self, project_id: str, webhook_id: str, limit: int) -> Sequence[Delivery]:
+    def deliveries(
+        self, project_id: str, webhook_id: str, limit: int, after: str | None = None
+    ) -> Sequence[Delivery]:
         of_webhook = (project_id, webhook_id)
         found = [one for one in self._deliveries.values() if (one.project_id, one.webhook_id) == of_webhook]
-        return sorted(found, key=lambda one: (-one.created_at.timestamp(), one.event_id))[:limit]
+        found.sort(key=lambda one: (one.created_at, one.event_id), reverse=True)
+        if after is not None:
+            places = [place for place, one in enumerate(found) if one.event_id == after]
+            if not places:
+                raise unknown_page(after)
+            found = found[places[0] + 1 :]
+        return found[:limit]
 
     @locked
     def claim_due(self, now: datetime, most: int) -> Sequence[tuple[Webhook, Delivery]]:

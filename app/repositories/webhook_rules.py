@@ -4,12 +4,17 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from app.core.entities.webhooks import DELAYS, Delivery, Outcome
-from app.core.errors import Conflict
+from app.core.errors import Conflict, Fault, Invalid
 
 
 def check_room(count: int, most: int) -> None:
     if count >= most:
         raise Conflict(f"a project has at most {most} webhooks: remove one first", code="too_many_webhooks")
+
+
+def unknown_page(after: str) -> Invalid:
+    fault = Fault("after", "unknown_event", "must be the event of the last delivery of the page before")
+    return Invalid(f"no delivery of the event {after[:80]!r} to go on from", faults=[fault])
 
 
 def after_attempt(delivery: Delivery, outcome: Outcome, at: datetime) -> Mapping[str, object]:

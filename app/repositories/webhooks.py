@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import Engine, Select, delete, func, select
+from sqlalchemy import Engine, Select, delete, func, select, tuple_
 
 from app.core.entities.webhooks import DELAYS, KEPT_FOR, Delivery, Outcome, Webhook
 from app.core.interfaces.webhooks import WebhookRepository
@@ -11,7 +11,7 @@ from app.repositories.claiming import locked_project
 from app.repositories.database import Database
 from app.repositories.mapping import delivery_entity, delivery_row, webhook_entity, webhook_row
 from app.repositories.tables import WebhookDeliveryRow, WebhookRow
-from app.repositories.webhook_rules import after_attempt, check_room
+from app.repositories.webhook_rules import after_attempt, check_room, unknown_page
 
 
 class SqlWebhookRepository(WebhookRepository):
@@ -61,11 +61,18 @@ class SqlWebhookRepository(WebhookRepository):
                 session.add(delivery_row(delivery))
             return row is not None
 
-    def deliveries(self, project_id: str, webhook_id: str, limit: int) -> Sequence[Delivery]:
+    def deliveries(
+        self, project_id: str, webhook_id: str, limit: int, after: str | None = None
+    ) -> Sequence[Delivery]:
         row = WebhookDeliveryRow
         query = select(row).where(row.project_id == project_id, row.webhook_id == webhook_id)
         with self._database.read() as session:
-            rows = session.scalars(query.order_by(row.created_at.desc(), row.event_id).limit(limit))
+            if after is not None:
+                last = session.scalar(query.where(row.event_id == after))
+                if last is None:
+                    raise unknown_page(after)
+                query = query.where(tuple_(row.created_at, row.event_id) < (last.created_at, last.event_id))
+            rows = session.scalars(query.order_by(row.created_at.desc(), row.event_id.desc()).limit(limit))
             return [delivery_entity(one) for one in rows]
 
     def claim_due(self, now: datetime, most: int) -> Sequence[tuple[Webhook, Delivery]]:

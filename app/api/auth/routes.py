@@ -103,7 +103,11 @@ def change_password(body: dict[str, Any]) -> None:
 @blueprint.response(200, CallerSchema, example=CALLER)
 @blueprint.errors()
 def whoami() -> Principal:
-    """See who you are, in which project, and what you may do"""
+    """See who you are, in which project, and what you may do
+
+    The project is the one that the token or key is for, and `role` is yours there, or `operator`. `scopes` and
+    `key_id` are an API key's; null `scopes`: whatever the role may do.
+    """
     return current_principal()
 
 

@@ -114,7 +114,10 @@ def upload(query: dict[str, Any], files: dict[str, Any]) -> DatasetVersion:
 @blueprint.response(200, DatasetListSchema, example={"data": [DATASET], "next": None})
 @blueprint.errors()
 def list_datasets(query: dict[str, Any]) -> DatasetPage:
-    """List datasets, newest first"""
+    """List datasets, newest first
+
+    Those of the project, each with its newest version and its tags. 422 for an `after` that is no dataset of it.
+    """
     return current_services().dataset_versions.list(current_principal(), **query)
 
 
@@ -123,7 +126,10 @@ def list_datasets(query: dict[str, Any]) -> DatasetPage:
 @blueprint.response(200, DatasetSchema, example=DATASET)
 @blueprint.errors(404)
 def show(dataset_id: str) -> DatasetSummary:
-    """Show a dataset and its newest version"""
+    """Show a dataset and its newest version
+
+    `tags` tells by name the version that each stands for. 404 `dataset_not_found`, for another project's too.
+    """
     return current_services().dataset_versions.get(current_principal(), dataset_id)
 
 
@@ -144,7 +150,11 @@ def delete(dataset_id: str) -> None:
 @blueprint.response(200, DatasetVersionListSchema, example={"data": [VERSION]})
 @blueprint.errors(404)
 def list_versions(dataset_id: str) -> dict[str, Any]:
-    """List a dataset's versions, newest first"""
+    """List a dataset's versions, newest first
+
+    All of them: a dataset has one at least. `parent` is the version that the pipeline, or a restore, made it of;
+    null for uploaded rows.
+    """
     return {"data": current_services().dataset_versions.versions(current_principal(), dataset_id)}
 
 
@@ -157,7 +167,11 @@ def list_versions(dataset_id: str) -> dict[str, Any]:
 @blueprint.response(201, DatasetVersionSchema, example=VERSION)
 @blueprint.errors(404, 413)
 def upload_version(query: dict[str, Any], files: dict[str, Any], dataset_id: str) -> DatasetVersion:
-    """Upload rows as a dataset's next version"""
+    """Upload rows as a dataset's next version
+
+    Kept whole or not at all: a file with faults is refused, and the answer lists all of them. The versions before
+    it stay as they are, and so do the tags.
+    """
     file = files["file"]
     return current_services().dataset_versions.upload(
         current_principal(), file.stream, file.filename or "", dataset_id=dataset_id, **query
@@ -197,7 +211,11 @@ def validate(query: dict[str, Any], dataset_id: str) -> Inspection:
 @blueprint.response(200, PreviewSchema, example=PREVIEW)
 @blueprint.errors(404, 503)
 def preview(query: dict[str, Any], dataset_id: str) -> dict[str, Any]:
-    """See a row as a base model reads it, token by token: trained, masked, truncated"""
+    """See a row as a base model reads it, token by token: trained, masked, truncated
+
+    As a job would train on it, with the objective for rows of its shape. A preference has two sequences, and a
+    long text one for each piece. 404 `row_not_found`; 422 says what would keep the row from training.
+    """
     reference = _reference(dataset_id, query.pop("version"))
     row = query.pop("row")
     return current_services().data_preparation.preview(current_principal(), reference, row, **query).as_dict()
@@ -210,7 +228,11 @@ def preview(query: dict[str, Any], dataset_id: str) -> dict[str, Any]:
 @blueprint.response(201, DatasetVersionSchema, example={**VERSION, "number": 3, "parent": 1})
 @blueprint.errors(400, 404)
 def restore(body: dict[str, Any], dataset_id: str) -> DatasetVersion:
-    """Make the rows of an earlier version the newest one"""
+    """Make the rows of an earlier version the newest one
+
+    A new version with the same rows: its `parent` is the earlier one, and those between the two stay. 404 where
+    the dataset has no such version.
+    """
     return current_services().dataset_versions.restore(current_principal(), f"{dataset_id}:{body['version']}")
 
 
@@ -220,7 +242,12 @@ def restore(body: dict[str, Any], dataset_id: str) -> DatasetVersion:
 @blueprint.response(200, DatasetDiffSchema, example=DIFF)
 @blueprint.errors(404)
 def diff(query: dict[str, Any], dataset_id: str) -> DatasetDiff:
-    """See what became of the rows from one version to another"""
+    """See what became of the rows from one version to another
+
+    Rows are compared by their content, wherever they stand. One with the same first question, or of a text the
+    same first eight words, and other words after it is `changed`. All are counted; `changes` shows the first
+    `limit`: the changed ones, then the added, then the removed.
+    """
     return current_services().dataset_versions.diff(
         current_principal(),
         f"{dataset_id}:{query['before']}",
@@ -235,7 +262,11 @@ def diff(query: dict[str, Any], dataset_id: str) -> DatasetDiff:
 @blueprint.response(200, DatasetSchema, example=DATASET)
 @blueprint.errors(400, 404)
 def set_tag(body: dict[str, Any], dataset_id: str, tag: str) -> DatasetSummary:
-    """Have a tag name a version; it moves if it named another"""
+    """Have a tag name a version; it moves if it named another
+
+    `ds-…@tag` then stands for that version. Jobs keep the version that it named when they were sent. 404 where the
+    dataset has no such version.
+    """
     return current_services().dataset_versions.tag(current_principal(), f"{dataset_id}:{body['version']}", tag)
 
 
@@ -244,7 +275,10 @@ def set_tag(body: dict[str, Any], dataset_id: str, tag: str) -> DatasetSummary:
 @blueprint.response(200, DatasetSchema, example=DATASET)
 @blueprint.errors(404)
 def remove_tag(dataset_id: str, tag: str) -> DatasetSummary:
-    """Remove a tag; the version stays"""
+    """Remove a tag; the version stays
+
+    Jobs that were sent with it keep theirs too. 404 `tag_not_found` where the dataset has no such tag.
+    """
     return current_services().dataset_versions.untag(current_principal(), dataset_id, tag)
 
 

@@ -53,7 +53,11 @@ def create_key(body: dict[str, Any]) -> dict[str, Any]:
 @blueprint.response(200, KeyListSchema, example={"data": [KEY]})
 @blueprint.errors()
 def list_keys() -> dict[str, Any]:
-    """List your keys in the project, newest first; an admin sees everybody's"""
+    """List your keys in the project, newest first; an admin sees everybody's
+
+    Revoked and expired ones stand there too: `revoked_at`, `expires_at`. Of a key itself no more than its `hint`
+    is shown.
+    """
     return {"data": current_services().api_keys.keys(current_principal())}
 
 

@@ -51,7 +51,11 @@ ALIAS = {
 @blueprint.response(200, ModelListSchema, example={"data": [MODEL]})
 @blueprint.errors()
 def list_models() -> dict[str, Any]:
-    """List the project's models, by name"""
+    """List the project's models, by name
+
+    Each with how many versions it has, and the base model and the metrics of the newest. One whose versions have
+    all been deleted is left out. Base models are no project's: `GET /v1/models` lists those that answer.
+    """
     return {"data": current_services().models.models(current_principal())}
 
 
@@ -60,7 +64,10 @@ def list_models() -> dict[str, Any]:
 @blueprint.response(200, ModelSchema, example=MODEL)
 @blueprint.errors(404)
 def show_model(name: str) -> ModelSummary:
-    """Show one model"""
+    """Show one model
+
+    As it stands in the list. 404 `model_not_found`, also where all of its versions have been deleted.
+    """
     return current_services().models.model(current_principal(), name)
 
 
@@ -69,7 +76,11 @@ def show_model(name: str) -> ModelSummary:
 @blueprint.response(200, ModelVersionListSchema, example={"data": [VERSION]})
 @blueprint.errors(404)
 def list_versions(name: str) -> dict[str, Any]:
-    """List a model's versions, newest first"""
+    """List a model's versions, newest first
+
+    All but those that have been deleted, whose numbers are not given again. `servable` says which kinds of engine
+    can answer with it, and why another cannot.
+    """
     return {"data": current_services().models.versions(current_principal(), name)}
 
 
@@ -91,7 +102,11 @@ def delete_version(name: str, number: str) -> None:
 @blueprint.response(200, ModelAliasListSchema, example={"data": [ALIAS]})
 @blueprint.errors(404)
 def list_aliases(name: str) -> dict[str, Any]:
-    """List a model's aliases, by name"""
+    """List a model's aliases, by name
+
+    Each with the versions that it carries and their weights, and who set it. An empty list says that there is
+    none: a bare `name` stands for the newest version.
+    """
     return {"data": current_services().models.aliases(current_principal(), name)}
 
 
@@ -116,5 +131,9 @@ def set_alias(body: dict[str, Any], name: str, alias: str) -> ModelAlias:
 @blueprint.response(204)
 @blueprint.errors(404)
 def remove_alias(name: str, alias: str) -> None:
-    """Remove an alias; the versions stay"""
+    """Remove an alias; the versions stay
+
+    `name@alias` names nothing any more; without `champion`, a bare `name` stands for the newest version. 404
+    `alias_not_found`.
+    """
     current_services().models.remove_alias(current_principal(), name, alias)

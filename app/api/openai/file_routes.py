@@ -80,7 +80,11 @@ def upload_file(form: dict[str, Any]) -> dict[str, Any]:
 @blueprint.response(200, FileListSchema, example={"object": "list", "data": [FILE], "has_more": False})
 @blueprint.errors(422)
 def list_files(query: dict[str, Any]) -> dict[str, Any]:
-    """List the files to train on, or with `purpose=fine-tune-results` what jobs have measured"""
+    """List the files to train on, or with `purpose=fine-tune-results` what jobs have measured
+
+    The project's datasets, each with the size and the name of its newest version. Results are of jobs that have
+    succeeded, and come newest first.
+    """
     services, principal = current_services(), current_principal()
     page = {"limit": query["limit"], "after": query["after"]}
     if query["purpose"] == RESULTS:
@@ -99,7 +103,11 @@ def list_files(query: dict[str, Any]) -> dict[str, Any]:
 @blueprint.response(200, FileSchema, example=FILE)
 @blueprint.errors(404)
 def show_file(file_id: str) -> dict[str, Any]:
-    """Show one file"""
+    """Show one file
+
+    A dataset, by its newest version, or as `file-…` what a job has measured: that is there once the job has
+    succeeded, and 404 until then.
+    """
     if job_id := job_of_result(file_id):
         return result_file(*_measured(job_id))
     return uploaded_file(current_services().dataset_versions.get(current_principal(), file_id))
@@ -110,7 +118,11 @@ def show_file(file_id: str) -> dict[str, Any]:
 @blueprint.response(200, content_type="application/octet-stream", example='{"messages": […]}')
 @blueprint.errors(404, 503)
 def file_content(file_id: str) -> Response:
-    """Read a file: its rows as JSON lines in OpenAI's shape, or the table of what a job has measured"""
+    """Read a file: its rows as JSON lines in OpenAI's shape, or the table of what a job has measured
+
+    Of a dataset the rows of its newest version are read. What a job has measured is csv, with a line for a step;
+    of a long run a line is the mean of several.
+    """
     if job_id := job_of_result(file_id):
         return Response(result_csv(_measured(job_id)[1]), content_type="text/csv; charset=utf-8")
     versions, principal = current_services().dataset_versions, current_principal()

@@ -119,7 +119,11 @@ def create_job(body: dict[str, Any]) -> dict[str, Any]:
 @blueprint.response(200, OpenAIJobListSchema, example={"object": "list", "data": [JOB], "has_more": False})
 @blueprint.errors(422)
 def list_jobs(query: dict[str, Any]) -> dict[str, Any]:
-    """List jobs, newest first; `metadata[key]=value` chooses"""
+    """List jobs, newest first; `metadata[key]=value` chooses
+
+    Those of the project, also those sent to `/api/v1/train`. Of several `metadata` a job has to have all; 400 for
+    any other parameter, and for an `after` that is no job of the project.
+    """
     page = current_services().tuning.list(current_principal(), **query)
     return {"object": "list", "data": [_shape(job) for job in page.jobs], "has_more": page.next is not None}
 
@@ -129,7 +133,11 @@ def list_jobs(query: dict[str, Any]) -> dict[str, Any]:
 @blueprint.response(200, OpenAIJobSchema, example=JOB)
 @blueprint.errors(404)
 def show_job(job_id: str) -> dict[str, Any]:
-    """See how far a job is"""
+    """See how far a job is
+
+    `fine_tuned_model` is null until it has published one, and `error` says why one failed. 404 `job_not_found`,
+    for another project's too.
+    """
     return _shape(current_services().training.get(current_principal(), job_id))
 
 
@@ -138,7 +146,11 @@ def show_job(job_id: str) -> dict[str, Any]:
 @blueprint.response(200, OpenAIJobSchema, example=JOB)
 @blueprint.errors(404, 409)
 def cancel_job(job_id: str) -> dict[str, Any]:
-    """Cancel a job; one that trains ends at its next step"""
+    """Cancel a job; one that trains ends at its next step
+
+    One that waits is cancelled at once. Asking again is no error; 409 `job_is_final` once it has succeeded or
+    failed.
+    """
     return _shape(current_services().training.cancel(current_principal(), job_id))
 
 
@@ -147,7 +159,11 @@ def cancel_job(job_id: str) -> dict[str, Any]:
 @blueprint.response(200, OpenAIJobSchema, example={**JOB, "status": "pausing"})
 @blueprint.errors(404, 409)
 def pause_job(job_id: str) -> dict[str, Any]:
-    """Pause a job; one that trains leaves a checkpoint after its next step"""
+    """Pause a job; one that trains leaves a checkpoint after its next step
+
+    Until then it is `pausing`; one that is queued is paused at once. Asking again is no error; 409 while its files
+    are validated, and once it has ended.
+    """
     return _shape(current_services().training.pause(current_principal(), job_id))
 
 
@@ -156,7 +172,10 @@ def pause_job(job_id: str) -> dict[str, Any]:
 @blueprint.response(200, OpenAIJobSchema, example={**JOB, "status": "queued"})
 @blueprint.errors(404, 409)
 def resume_job(job_id: str) -> dict[str, Any]:
-    """Resume a paused job, from its checkpoint"""
+    """Resume a paused job, from its checkpoint
+
+    It is queued again, and whatever worker takes it goes on from there. 409 unless it is paused.
+    """
     return _shape(current_services().training.resume(current_principal(), job_id))
 
 
@@ -166,7 +185,10 @@ def resume_job(job_id: str) -> dict[str, Any]:
 @blueprint.response(200, OpenAIEventListSchema, example={"object": "list", "data": [EVENT], "has_more": False})
 @blueprint.errors(404, 422)
 def list_events(query: dict[str, Any], job_id: str) -> dict[str, Any]:
-    """Read what a job has said and measured, newest first"""
+    """Read what a job has said and measured, newest first
+
+    Pages go back in time: `after` is the last id of the page before, and 400 says that it is none of this job.
+    """
     training, principal, limit = current_services().training, current_principal(), query["limit"]
     before = None
     if query["after"] is not None:
@@ -185,7 +207,11 @@ def list_events(query: dict[str, Any], job_id: str) -> dict[str, Any]:
 @blueprint.response(200, CheckpointListSchema, example={"object": "list", "data": [CHECKPOINT], "has_more": False})
 @blueprint.errors(404, 422)
 def list_checkpoints(query: dict[str, Any], job_id: str) -> dict[str, Any]:
-    """List the checkpoints that a job has left and that are kept, newest first"""
+    """List the checkpoints that a job has left and that are kept, newest first
+
+    An empty list says that it keeps none, or that the web process does not see its workers' `results/`. No engine
+    serves a checkpoint: it is there to go on from.
+    """
     services, principal = current_services(), current_principal()
     job = services.training.get(principal, job_id)
     found = [checkpoint_shape(job, saved) for saved in services.tuning.checkpoints(principal, job_id)]

@@ -42,7 +42,11 @@ class OpenAIModelListSchema(ma.Schema):
 @blueprint.response(200, OpenAIModelListSchema, example={"object": "list", "data": [BASE, MODEL]})
 @blueprint.errors()
 def list_models() -> dict[str, Any]:
-    """List what may answer: the base models that engines serve, and the project's versions"""
+    """List what may answer: the base models that engines serve, and the project's versions
+
+    First the base models, then the versions by name, of each name the newest first, as `ft:…`. A base model whose
+    engine does not answer is left out.
+    """
     models = current_services().served_models.list(current_principal())
     return {"object": "list", "data": [_shape(model) for model in models]}
 
@@ -52,7 +56,11 @@ def list_models() -> dict[str, Any]:
 @blueprint.response(200, OpenAIModelSchema, example=MODEL)
 @blueprint.errors(400, 404)
 def show_model(model: str) -> dict[str, Any]:
-    """Show one; by an old name, what stands for it"""
+    """Show one; by an old name, what stands for it
+
+    By its `ft:` name, as `name`, `name:3` or `name@alias`, or a base model. 404 `model_not_found`, also for a base
+    model that no engine serves; 400 `split_alias` for a name that stands for several versions.
+    """
     return _shape(current_services().served_models.find(current_principal(), model))
 
 

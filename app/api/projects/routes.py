@@ -53,7 +53,11 @@ def list_projects() -> dict[str, Any]:
 @projects.response(201, ProjectSchema, example=PROJECT)
 @projects.errors(400, 404, 409)
 def create_project(body: dict[str, Any]) -> Project:
-    """Make a project, with its first admin"""
+    """Make a project, with its first admin
+
+    `admin` is a user who is there already, and no service account: 404 `user_not_found`. 409 `project_taken`. It
+    may have what the service's settings say, until `PUT /api/v1/projects/{project_id}/limits` sets other limits.
+    """
     return current_services().projects.create(body["id"], body["admin"])
 
 
@@ -64,7 +68,8 @@ def create_project(body: dict[str, Any]) -> Project:
 def show_limits(project_id: str) -> LimitReport:
     """See what the project may have, and what it has
 
-    Your own; an operator sees any.
+    Your own; an operator sees any. Between projects workers share fairly: the one with the fewest jobs in hand
+    comes first.
     """
     return current_services().limits.report(current_principal(), project_id)
 
@@ -88,7 +93,11 @@ def set_limits(body: dict[str, Any], project_id: str) -> LimitReport:
 @members.response(200, MemberListSchema, example={"data": [MEMBER, SERVICE]})
 @members.errors()
 def list_members() -> dict[str, Any]:
-    """List the project's members and service accounts, by name"""
+    """List the project's members and service accounts, by name
+
+    Each with the role in this project; users who are disabled stand there too. An operator who is no member of it
+    does not.
+    """
     return {"data": current_services().projects.members(current_principal())}
 
 

@@ -16,7 +16,6 @@ from app.api.train.schemas import (
     JobListSchema,
     JobQuerySchema,
     JobSchema,
-    LimitsSchema,
     MetricsQuerySchema,
     MetricsSchema,
     ResumeSchema,
@@ -26,7 +25,6 @@ from app.api.train.schemas import (
 from app.core.entities.forecasts import Estimate
 from app.core.entities.identity import Role
 from app.core.entities.jobs import FineTuningJob
-from app.core.entities.limits import ProjectLimits
 from app.core.services.training import JobPage
 from app.extensions import current_services
 from app.gateway.authentication import current_principal, require
@@ -140,7 +138,11 @@ def estimate(body: dict[str, Any]) -> Estimate:
 @blueprint.response(200, JobListSchema, example={"data": [JOB], "next": None})
 @blueprint.errors()
 def list_jobs(query: dict[str, Any]) -> JobPage:
-    """List jobs, newest first"""
+    """List jobs, newest first
+
+    Those of the project, in any state unless `status` names one; also those sent to `/v1/fine_tuning/jobs`. 422
+    for an `after` that is no job of it.
+    """
     return current_services().training.list(current_principal(), **query)
 
 
@@ -149,7 +151,11 @@ def list_jobs(query: dict[str, Any]) -> JobPage:
 @blueprint.response(200, JobSchema, example=JOB)
 @blueprint.errors(404)
 def status(task_id: str) -> FineTuningJob:
-    """See how far a job is"""
+    """See how far a job is
+
+    Its state, the step and the figures of its last report, and its whole config. `error` says why one failed, with
+    every fault; `model_version_id` what it published. 404 `job_not_found`, for another project's too.
+    """
     return current_services().training.get(current_principal(), task_id)
 
 
@@ -206,27 +212,17 @@ def retry(task_id: str) -> FineTuningJob:
     return current_services().training.retry(current_principal(), task_id)
 
 
-@blueprint.get("/limits")
-@require(Role.VIEWER)
-@blueprint.response(200, LimitsSchema, example={"running": 2, "queued": 1000})
-@blueprint.errors()
-def limits() -> ProjectLimits:
-    """See how many jobs the project may have
-
-    The service's operator sets them. Between projects workers share fairly: the one with the fewest jobs in hand
-    comes first.
-    """
-    principal = current_principal()
-    return current_services().limits.report(principal, principal.project_id).limits
-
-
 @blueprint.get("/<task_id>/events")
 @require(Role.VIEWER)
 @blueprint.arguments(EventQuerySchema, location="query")
 @blueprint.response(200, EventListSchema, example={"data": [EVENT]})
 @blueprint.errors(404)
 def events(query: dict[str, Any], task_id: str) -> dict[str, Any]:
-    """Read what a job has said and measured, in order"""
+    """Read what a job has said and measured, in order
+
+    Those with a `seq` above `after`, messages and figures alike. An empty list says that there is nothing newer.
+    `GET …/events/stream` sends them as they come.
+    """
     return {"data": current_services().training.events(current_principal(), task_id, **query)}
 
 

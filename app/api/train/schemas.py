@@ -173,13 +173,6 @@ class JobSchema(AcceptedSchema):
     finished_at = ma.fields.AwareDateTime(allow_none=True)
 
 
-class LimitsSchema(ma.Schema):
-    """Null: any number."""
-
-    running = ma.fields.Integer(allow_none=True, metadata={"description": "jobs that may train at once"})
-    queued = ma.fields.Integer(allow_none=True, metadata={"description": "jobs that may wait"})
-
-
 class JobQuerySchema(ma.Schema):
     status = ma.fields.Enum(
         JobState,

@@ -33,7 +33,10 @@ NEW = {"username": "alice", "password": "correct horse battery", "role": "develo
 )
 @blueprint.errors()
 def list_users() -> dict[str, Any]:
-    """List all users and what they are members of, by name"""
+    """List all users and what they are members of, by name
+
+    Service accounts and disabled users (`disabled_at`) too. Empty `memberships`: a member of no project.
+    """
     found = current_services().accounts.users()
     return {"data": [{**asdict(user), "memberships": memberships} for user, memberships in found]}
 
@@ -99,5 +102,9 @@ def disable(username: str) -> User:
 @blueprint.response(200, UserSchema, example=USER)
 @blueprint.errors(404)
 def enable(username: str) -> User:
-    """Let a disabled user log in again, with the roles that they had"""
+    """Let a disabled user log in again, with the roles that they had
+
+    Their earlier sessions and API keys stay ended: they log in, and make new keys. One who is not disabled stays
+    as they are.
+    """
     return current_services().accounts.enable(username)

@@ -15,6 +15,7 @@ from app.api.webhooks.schemas import (
 )
 from app.core.entities.identity import Role
 from app.core.entities.webhooks import Delivery, Webhook, WebhookEvent
+from app.core.services.webhooks import DeliveryPage
 from app.extensions import current_services
 from app.gateway.authentication import current_principal, require
 from app.gateway.idempotency import creates
@@ -78,7 +79,10 @@ def create_webhook(body: dict[str, Any]) -> dict[str, Any]:
 @blueprint.response(200, WebhookListSchema, example={"data": [WEBHOOK]})
 @blueprint.errors()
 def list_webhooks() -> dict[str, Any]:
-    """List the project's webhooks, oldest first"""
+    """List the project's webhooks, oldest first
+
+    Those that are switched off too. Secrets are not shown: they are where one is made, or rotated.
+    """
     return {"data": current_services().webhooks.webhooks(current_principal())}
 
 
@@ -87,7 +91,10 @@ def list_webhooks() -> dict[str, Any]:
 @blueprint.response(200, WebhookSchema, example=WEBHOOK)
 @blueprint.errors(404)
 def show_webhook(webhook_id: str) -> Webhook:
-    """Show a webhook"""
+    """Show a webhook
+
+    All but its secret. 404 `webhook_not_found`, for another project's too.
+    """
     return current_services().webhooks.webhook(current_principal(), webhook_id)
 
 
@@ -111,7 +118,10 @@ def change_webhook(body: dict[str, Any], webhook_id: str) -> Webhook:
 @blueprint.response(204)
 @blueprint.errors(404)
 def remove_webhook(webhook_id: str) -> None:
-    """Remove a webhook, with what waits for it"""
+    """Remove a webhook, with what waits for it
+
+    Its list of deliveries goes with it. An event that a worker is sending just then may still arrive.
+    """
     current_services().webhooks.remove(current_principal(), webhook_id)
 
 
@@ -149,14 +159,15 @@ def ping(webhook_id: str) -> Delivery:
 @blueprint.get("/<webhook_id>/deliveries")
 @require(Role.ADMIN)
 @blueprint.arguments(DeliveryQuerySchema, location="query")
-@blueprint.response(200, DeliveryListSchema, example={"data": [DELIVERY]})
+@blueprint.response(200, DeliveryListSchema, example={"data": [DELIVERY], "next": None})
 @blueprint.errors(404)
-def list_deliveries(query: dict[str, Any], webhook_id: str) -> dict[str, Any]:
+def list_deliveries(query: dict[str, Any], webhook_id: str) -> DeliveryPage:
     """List what a webhook was sent, or is to be sent, newest first
 
-    Of an answer its status is kept, and nothing else.
+    Of an answer its status is kept, and nothing else. What is over is listed for thirty days. 422 for an `after`
+    that is none of the list.
     """
-    return {"data": current_services().webhooks.deliveries(current_principal(), webhook_id, query["limit"])}
+    return current_services().webhooks.deliveries(current_principal(), webhook_id, **query)
 
 
 def _events(names: list[str]) -> list[WebhookEvent]:

@@ -6,7 +6,6 @@ from app.api.infer.schemas import Yes
 from app.core.entities.webhooks import WebhookEvent
 
 EVENTS = [event.value for event in WebhookEvent]
-MOST_DELIVERIES = 100
 
 
 EVENT = ma.fields.String(validate=ma.validate.OneOf(EVENTS))
@@ -69,7 +68,8 @@ class DeliverySchema(ma.Schema):
 
 
 class DeliveryListSchema(ma.Schema):
-    data = ma.fields.List(ma.fields.Nested(DeliverySchema))
+    data = ma.fields.List(ma.fields.Nested(DeliverySchema), attribute="deliveries")
+    next = ma.fields.String(allow_none=True, metadata={"description": "null on the last page"})
 
 
 class DeliveryQuerySchema(ma.Schema):
@@ -77,5 +77,6 @@ class DeliveryQuerySchema(ma.Schema):
         unknown = ma.RAISE
 
     limit = ma.fields.Integer(
-        load_default=20, validate=ma.validate.Range(1, MOST_DELIVERIES), metadata={"description": "the newest"}
+        load_default=20, validate=ma.validate.Range(1, 100), metadata={"description": "at most, on a page"}
     )
+    after = ma.fields.String(load_default=None, metadata={"description": "`next` of the page before"})

@@ -35,8 +35,10 @@ class WebhookRepository(ABC):
         """False if the endpoint is gone."""
 
     @abstractmethod
-    def deliveries(self, project_id: str, webhook_id: str, limit: int) -> Sequence[Delivery]:
-        """Newest first."""
+    def deliveries(
+        self, project_id: str, webhook_id: str, limit: int, after: str | None = None
+    ) -> Sequence[Delivery]:
+        """Newest first; ``after`` is the event of the last one of the page before (``Invalid``: none)."""
 
     @abstractmethod
     def claim_due(self, now: datetime, most: int) -> Sequence[tuple[Webhook, Delivery]]:

@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from app.core.entities.identity import Principal
@@ -19,6 +20,14 @@ from app.core.interfaces.webhooks import SecretBox, WebhookRepository, WebhookSe
 
 MOST_OF_A_PROJECT = 10
 OLD_SECRET_FOR = timedelta(hours=24)
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryPage:
+    """``next`` is the ``after`` of the page that follows, None on the last."""
+
+    deliveries: Sequence[Delivery]
+    next: str | None
 
 
 class WebhookService:
@@ -92,10 +101,13 @@ class WebhookService:
             raise _no_webhook(webhook_id)
         return ping
 
-    def deliveries(self, principal: Principal, webhook_id: str, limit: int = 20) -> Sequence[Delivery]:
-        """Newest first."""
+    def deliveries(
+        self, principal: Principal, webhook_id: str, *, limit: int = 20, after: str | None = None
+    ) -> DeliveryPage:
+        """Newest first, from the one after that of the event ``after`` on. ``Invalid`` where there is none."""
         self.webhook(principal, webhook_id)
-        return self._webhooks.deliveries(principal.project_id, webhook_id, limit)
+        found = self._webhooks.deliveries(principal.project_id, webhook_id, limit + 1, after)
+        return DeliveryPage(found[:limit], found[limit - 1].event_id if len(found) > limit else None)
 
     def _change(self, principal: Principal, webhook_id: str, changes: Mapping[str, object]) -> Webhook:
         return _found(self._webhooks.change(principal.project_id, webhook_id, changes), webhook_id)

@@ -35,7 +35,9 @@ def test_a_worker_tells_of_what_it_has_trained(make_service: MakeService) -> Non
             assert (path, event.type, event.data.id) == ("/hook", f"fine_tuning.job.{end.value}", job_id)
             assert service.job(job_id).state is end
         wait_until(
-            lambda: all(one.delivered_at for one in service.services.webhooks.deliveries(Developer, webhook.id))
+            lambda: all(
+                one.delivered_at for one in service.services.webhooks.deliveries(Developer, webhook.id).deliveries
+            )
         )
         assert receiver.requests.empty()
 
@@ -58,7 +60,7 @@ def test_who_is_killed_while_sending_loses_nothing(make_service: MakeService) ->
         _, first, body = receiver.next()
         wait_until(lambda: held, service.log)
         assert held == [-signal.SIGKILL]
-        (waiting,) = found.webhooks.deliveries(Developer, webhook.id)
+        (waiting,) = found.webhooks.deliveries(Developer, webhook.id).deliveries
         assert (waiting.state, waiting.attempts, waiting.status) == ("pending", 1, None)
 
         receiver.answer = 200
@@ -73,4 +75,4 @@ def test_who_is_killed_while_sending_loses_nothing(make_service: MakeService) ->
         assert later.deliver_due()
         _, second, again = receiver.next()
         assert (second["webhook-id"], again) == (first["webhook-id"], body)
-        assert found.webhooks.deliveries(Developer, webhook.id)[0].state == "delivered"
+        assert found.webhooks.deliveries(Developer, webhook.id).deliveries[0].state == "delivered"

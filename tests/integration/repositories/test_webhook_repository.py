@@ -9,7 +9,7 @@ import pytest
 
 from app.core.entities.jobs import JobError, JobState
 from app.core.entities.webhooks import DELAYS, KEPT_FOR, Outcome, Webhook, WebhookEvent, new_delivery
-from app.core.errors import Conflict
+from app.core.errors import Conflict, Invalid
 
 NOW = datetime(2026, 3, 3, tzinfo=UTC)
 ALL = tuple(WebhookEvent)
@@ -101,6 +101,24 @@ def test_what_is_over_goes_after_a_while(webhooks):
     left = [one.event_id for one in webhooks.deliveries("default", "wh-1", 9)]
     assert left == ["evt_2", waited.event_id]  # however old, one that is not over stays
     assert [one.event_id for one in webhooks.deliveries("other", "wh-2", 9)] == ["evt_9"]
+
+
+def test_deliveries_come_in_pages(webhooks):
+    queue(webhooks, 3, at=NOW + timedelta(seconds=1))
+    for number in (1, 4, 2):  # of one moment, on two pages
+        queue(webhooks, number)
+    queue(webhooks, 9, OTHERS)
+    pages, after = [], None
+    for _ in range(3):
+        page = [one.event_id for one in webhooks.deliveries("default", "wh-1", 2, after)]
+        after = page[-1] if page else after
+        pages.append(page)
+    assert pages == [["evt_3", "evt_4"], ["evt_2", "evt_1"], []]
+    assert [one.event_id for one in webhooks.deliveries("default", "wh-1", 9, "evt_2")] == ["evt_1"]
+    for unknown in ("evt_9", "evt_none"):  # one of another endpoint, and none
+        with pytest.raises(Invalid) as caught:
+            webhooks.deliveries("default", "wh-1", 2, unknown)
+        assert [fault.where for fault in caught.value.faults] == ["after"]
 
 
 def test_one_that_is_off_waits(webhooks):

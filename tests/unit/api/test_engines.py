@@ -114,6 +114,16 @@ def test_what_cannot_be_loaded(caller, twins, published, path, body, status, cod
     assert twins.engines.held == {"tiny-random": {}, "smollm2-135m-instruct": {}}
 
 
+@pytest.mark.parametrize("reference", ["..", "support:x", "support:0", "support@", "a b", "a" * 65])
+def test_a_reference_that_is_no_sound_name_unloads_nothing(caller, twins, published, reference):
+    caller("PUT", f"{ADAPTERS}/support:1", json={"pinned": True})
+    answer = caller("DELETE", f"{ADAPTERS}/{reference}")
+    assert (answer.status_code, answer.json["code"]) == (422, "invalid_request")
+    assert answer.json["detail"].startswith(f"{reference!r} is not a model reference")
+    assert "v1" in twins.engines.held["tiny-random"]
+    assert pins(twins)[1] is True
+
+
 def test_other_projects_adapters_are_only_counted(caller, client, bearer, twins, published):
     theirs = twins.versions.publish(replace(VERSION, id="t1", project_id="other", name="secret"))
     twins.engines.held["tiny-random"][theirs.id] = LoadedAdapter(theirs.id, 70, True)

@@ -40,6 +40,8 @@ def test_each_operation_explains_itself(document):
     for path, verb, operation in operations(document):
         where = f"{verb} {path}"
         assert operation["summary"], where
+        description = operation.get("description", "").strip()
+        assert description not in ("", operation["summary"].strip()), where
         status, good = next(item for item in operation["responses"].items() if item[0].startswith("2"))
         endings = {"stream": "text/event-stream", "content": "application/octet-stream"}
         media = endings.get(path.rpartition("/")[2], "application/json")
@@ -138,6 +140,10 @@ def test_what_is_taken_under_v1_is_documented_so(document):
     fields = document["components"]["schemas"]["ChatCompletionBody"]["properties"]
     assert "null" in fields["modalities"]["type"]
     assert set(fields["stop"]["type"]) == {"string", "array", "null"}
+
+
+def test_what_takes_an_adapter_away_may_refuse_its_name(document):
+    assert "422" in document["paths"]["/api/v1/engines/{base_model}/adapters/{reference}"]["delete"]["responses"]
 
 
 def test_names_have_no_length_of_one_text(document):

@@ -172,7 +172,7 @@ def test_a_priority_or_queue_that_is_none_starts_nothing(caller, twins, field, v
 
 def test_as_many_jobs_wait_as_may(caller, twins):
     twins.jobs.set_limits("default", ProjectLimits(queued=1))
-    assert caller("GET", "/api/v1/train/limits").json == {"running": None, "queued": 1}
+    assert caller("GET", "/api/v1/projects/default/limits").json["limits"]["queued"] == 1
     assert caller("POST", "/api/v1/train", json={"dataset_path": "data/raw/sound.json"}).status_code == 202
     answer = caller("POST", "/api/v1/train", json={"dataset_path": "data/raw/sound.json"})
     assert (answer.status_code, answer.json["code"]) == (429, "too_many_jobs")

@@ -27,7 +27,7 @@ def test_a_webhook_from_its_beginning_to_its_end(caller, made):
     assert rotated["old_secret_until"] is not None
     ping = caller("POST", f"{path}/ping")
     assert (ping.status_code, ping.json["type"], ping.json["state"]) == (202, "webhook.ping", "pending")
-    assert caller("GET", f"{path}/deliveries?limit=1").json == {"data": [ping.json]}
+    assert caller("GET", f"{path}/deliveries?limit=1").json == {"data": [ping.json], "next": None}
     assert "body" not in ping.json
     assert caller("DELETE", path).status_code == 204
     for method, place in (
@@ -37,6 +37,23 @@ def test_a_webhook_from_its_beginning_to_its_end(caller, made):
         ("GET", f"{path}/deliveries"),
     ):
         assert caller(method, place).json["code"] == "webhook_not_found"
+
+
+def test_deliveries_come_in_pages(caller, made):
+    path = f"/api/v1/webhooks/{made['id']}"
+    sent = {caller("POST", f"{path}/ping").json["event_id"] for _ in range(5)}
+    whole = [one["event_id"] for one in caller("GET", f"{path}/deliveries").json["data"]]
+    assert (len(whole), set(whole)) == (5, sent)
+    after = ""
+    for page in (whole[:2], whole[2:4], whole[4:]):
+        answer = caller("GET", f"{path}/deliveries?limit=2{after}").json
+        assert [one["event_id"] for one in answer["data"]] == page
+        assert answer["next"] == (page[-1] if len(page) == 2 else None)
+        after = f"&after={answer['next']}"
+    other = caller("POST", "/api/v1/webhooks", json={"url": URL}).json["id"]
+    for place in (f"{path}/deliveries?after=evt_none", f"/api/v1/webhooks/{other}/deliveries?after={whole[0]}"):
+        answer = caller("GET", place)
+        assert (answer.status_code, [one["where"] for one in answer.json["errors"]]) == (422, ["after"])
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,16 @@ def test_a_schema_for_the_answer(openai, twins):
     assert twins.inference.asked[-1][1].options.json_schema is None
 
 
+@pytest.mark.parametrize("strict", ["yes", "true", 1, 0.0, [True], {}])
+def test_whether_a_schema_is_strict_is_yes_or_no(openai, twins, strict):
+    schema = {"name": "parcel", "schema": {"type": "object"}, "strict": strict}
+    with pytest.raises(wire.BadRequestError) as caught:
+        ask(openai, response_format={"type": "json_schema", "json_schema": schema})
+    told = (caught.value.status_code, caught.value.code, caught.value.param)
+    assert told == (400, "invalid_request", "response_format.json_schema.strict")
+    assert not twins.inference.asked
+
+
 def test_a_stream(openai, twins):
     chunks = list(ask(openai, stream=True))
     assert {(chunk.id, chunk.object, chunk.model) for chunk in chunks} == {

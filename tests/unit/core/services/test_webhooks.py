@@ -91,7 +91,7 @@ def test_openais_client_takes_what_is_sent(webhooks, delivery, sender, tell):
     assert (event.type, event.data.id, event.id) == ("fine_tuning.job.succeeded", "ftjob-1", "evt_1")
     url, headers, _ = sender.sent[0]
     assert (url, headers["webhook-id"]) == (URL, "evt_1")
-    (shown,) = webhooks.deliveries(ADMIN, webhook.id)
+    (shown,) = webhooks.deliveries(ADMIN, webhook.id).deliveries
     assert (shown.state, shown.attempts, shown.status) == ("delivered", 1, 200)
     with pytest.raises(InvalidWebhookSignatureError):
         unwrap(new_secret(), sender.sent[0])
@@ -135,12 +135,12 @@ def test_it_is_tried_again_for_a_day_or_so_with_one_id_and_then_given_up(webhook
         clock.now += delay - timedelta(seconds=1)
         assert not delivery.deliver_due()
         clock.now += timedelta(seconds=1)
-    assert webhooks.deliveries(ADMIN, webhook.id)[0].state == "pending"
+    assert webhooks.deliveries(ADMIN, webhook.id).deliveries[0].state == "pending"
     sender.outcomes[URL] = Outcome(500)
     assert delivery.deliver_due()
     clock.now += timedelta(days=30)
     assert not delivery.deliver_due()
-    (shown,) = webhooks.deliveries(ADMIN, webhook.id)
+    (shown,) = webhooks.deliveries(ADMIN, webhook.id).deliveries
     assert (shown.state, shown.attempts, shown.status, shown.error) == ("failed", len(DELAYS) + 1, 500, None)
     assert {headers["webhook-id"] for _, headers, _ in sender.sent} == {"evt_1"}
     assert len({body for _, _, body in sender.sent}) == 1
@@ -155,7 +155,7 @@ def test_one_that_fails_keeps_nobody_else(webhooks, delivery, sender, tell, cloc
         tell(bad, number)
     tell(good)
     delivery.deliver_due()
-    assert webhooks.deliveries(OTHER, good.id)[0].state == "delivered"
+    assert webhooks.deliveries(OTHER, good.id).deliveries[0].state == "delivered"
 
 
 def test_an_endpoint_that_is_gone_is_switched_off(webhooks, delivery, sender, tell):
@@ -180,7 +180,7 @@ def test_a_secret_that_cannot_be_read_is_no_reason_to_stop(webhooks, twins, send
     tell(webhook)
     WebhookDeliveryService(twins.webhooks, sender, FernetBox("k" * 32, None), clock).deliver_due()
     assert sender.sent == []
-    assert webhooks.deliveries(ADMIN, webhook.id)[0].error == "secret_unreadable"
+    assert webhooks.deliveries(ADMIN, webhook.id).deliveries[0].error == "secret_unreadable"
 
 
 def test_what_is_refused(webhooks):
