@@ -16,7 +16,7 @@ from app.core.interfaces.idempotency import IdempotencyRepository
 log = logging.getLogger(__name__)
 
 KEY = re.compile(r"[\x21-\x7e]{1,255}")
-LEASE = timedelta(seconds=60)  # that a process which was killed keeps a request from being sent again
+LEASE = timedelta(minutes=5)  # longer than one takes; so long what was killed is not sent again
 RETRY_SECONDS = 1
 
 
