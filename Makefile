@@ -11,7 +11,7 @@ help:
 install:  ## set up .venv; quick when nothing has changed
 	@for python in $(or $(PYTHON),python3 python3.11 python3.12 python3.13 python3.14 python); do \
 		if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
-			exec $$python deploy/install.py; \
+			exec $$python tools/install.py; \
 		fi; \
 	done; echo "make install: no Python 3.11 or newer: looked for $${python} and the like on the PATH" >&2; exit 1
 
@@ -31,7 +31,7 @@ lint: install  ## formatting, rules, types, layers, what bandit finds
 	$(RUN) -m ruff check
 	$(RUN) -m mypy
 	.venv/bin/lint-imports --no-logo --no-cache
-	.venv/bin/bandit --quiet --configfile pyproject.toml --recursive app config deploy run.py
+	.venv/bin/bandit --quiet --configfile pyproject.toml --recursive app config tools run.py
 
 format: install  ## format the code and fix what ruff can fix
 	$(RUN) -m ruff format
@@ -39,7 +39,7 @@ format: install  ## format the code and fix what ruff can fix
 
 # Where the advisories cannot be reached it says so, and does not fail
 audit: install  ## the pinned packages against the known vulnerabilities
-	@$(RUN) deploy/audit.py $(ARGS)
+	@$(RUN) tools/audit.py $(ARGS)
 
 sbom: install  ## the packages that are installed, as CycloneDX, in build/sbom.json
 	@mkdir -p build
@@ -84,4 +84,4 @@ bench-gateway: install  ## a request through the gateway beside a bare Flask rou
 clean:  ## remove what the tools left; models, data, results and .venv stay
 	rm -rf build dist *.egg-info htmlcov coverage.xml .coverage .coverage.*
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
-	find app benchmarks config tests deploy -name __pycache__ -type d -prune -exec rm -rf {} +
+	find app benchmarks config tests tools -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from flask import Flask
     from sqlalchemy.engine import Engine
 
-    from app.core.services.limits import LimitService
-    from app.core.services.rates import RateService
+    from app.core.services.people.limits import LimitService
+    from app.core.services.people.rates import RateService
 
 __all__ = [
     "Settings",
@@ -162,32 +162,32 @@ def build_celery(settings: Settings) -> Any:
 
 def build_services(settings: Settings, engine: Engine, *, inline: bool = False) -> Services:
     """Wire everything. ``inline`` is the foreground: jobs wait for no worker."""
-    from app.core.services.accounts import AccountService
-    from app.core.services.api_keys import ApiKeyService
-    from app.core.services.audit import AuditService
-    from app.core.services.callers import RecentCallers
-    from app.core.services.data_preparation import DataPreparationService
-    from app.core.services.dataset_versions import DatasetVersionService
-    from app.core.services.datasets import DatasetService
-    from app.core.services.engines import EngineService
-    from app.core.services.evaluation import EvaluationService
-    from app.core.services.execution import ExecutionService
-    from app.core.services.forecasting import Forecasts
-    from app.core.services.idempotency import IdempotencyService
-    from app.core.services.identity import IdentityService
-    from app.core.services.inference import InferenceService
-    from app.core.services.lab import LabService
-    from app.core.services.limits import LimitService
-    from app.core.services.model_management import ModelManagementService
-    from app.core.services.monitoring import MonitoringService
-    from app.core.services.projects import ProjectService
-    from app.core.services.served_models import ServedModelService
-    from app.core.services.targets import Targets
-    from app.core.services.training import TrainingService
-    from app.core.services.tuning import TuningService
-    from app.core.services.usage import UsageService
-    from app.core.services.webhook_delivery import WebhookDeliveryService
-    from app.core.services.webhooks import WebhookService
+    from app.core.services.answers.engines import EngineService
+    from app.core.services.answers.inference import InferenceService
+    from app.core.services.answers.targets import Targets
+    from app.core.services.answers.usage import UsageService
+    from app.core.services.data.data_preparation import DataPreparationService
+    from app.core.services.data.dataset_versions import DatasetVersionService
+    from app.core.services.data.datasets import DatasetService
+    from app.core.services.jobs.execution import ExecutionService
+    from app.core.services.jobs.forecasting import Forecasts
+    from app.core.services.jobs.training import TrainingService
+    from app.core.services.jobs.tuning import TuningService
+    from app.core.services.models.evaluation import EvaluationService
+    from app.core.services.models.model_management import ModelManagementService
+    from app.core.services.models.served_models import ServedModelService
+    from app.core.services.operations.monitoring import MonitoringService
+    from app.core.services.operations.webhook_delivery import WebhookDeliveryService
+    from app.core.services.operations.webhooks import WebhookService
+    from app.core.services.people.accounts import AccountService
+    from app.core.services.people.api_keys import ApiKeyService
+    from app.core.services.people.audit import AuditService
+    from app.core.services.people.callers import RecentCallers
+    from app.core.services.people.idempotency import IdempotencyService
+    from app.core.services.people.identity import IdentityService
+    from app.core.services.people.limits import LimitService
+    from app.core.services.people.projects import ProjectService
+    from app.lab.service import LabService
 
     @cache
     def repository(name: str) -> Any:
@@ -374,7 +374,7 @@ def _project_limits(settings: Settings) -> ProjectLimits:
 
 
 def _rates(settings: Settings, limits: LimitService) -> RateService:
-    from app.core.services.rates import RateService, ServiceRates
+    from app.core.services.people.rates import RateService, ServiceRates
 
     read = COMPONENTS.load("read_rates")
     rates = ServiceRates(

@@ -127,7 +127,7 @@ COMPONENTS = ComponentFactory[Any](
         "usage_log": "app.implementations.monitoring.usage_log:BatchedUsageLog",
         "engine_client": "app.implementations.serving.engine_client:HttpEngineClient",
         "engine_admin": "app.implementations.serving.engine_admin:HttpEngineAdmin",
-        "model_by_hand": "app.implementations.models.by_hand:ModelByHand",
+        "model_by_hand": "app.implementations.by_hand.language_model:ModelByHand",
         "quantization_report": "app.implementations.evaluation.quantization_report:write_report",
         "text_generator": "app.implementations.evaluation.generation:BatchGenerator",
         "migrate_empty": "app.repositories.database:migrate_empty",

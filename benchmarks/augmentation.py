@@ -24,8 +24,8 @@ from app.core.entities.datasets import SPLITS, Conversation
 from app.core.entities.jobs import JobState
 from app.implementations.data.pipeline import run_pipeline
 from app.implementations.data.store import FileDatasetStore
+from app.lab.terminal import SMALL
 from app.model.training_service import train
-from app.scripts.lab import SMALL
 from benchmarks.arithmetic import markdown_table
 from benchmarks.processes import ROOT, say
 from benchmarks.workbench import machine

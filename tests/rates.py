@@ -1,8 +1,8 @@
 """Rates that are out of the way, but for the one that a test is about."""
 
 from app.core.entities.limits import ProjectLimits, Rate
-from app.core.services.limits import LimitService
-from app.core.services.rates import RateService, ServiceRates
+from app.core.services.people.limits import LimitService
+from app.core.services.people.rates import RateService, ServiceRates
 from app.implementations.limits.counter import WindowCounter
 from app.repositories.memory_jobs import MemoryJobRepository
 

@@ -134,7 +134,7 @@ def lab_quantization(
     dataset_path: str | None, base_model: str | None, rows: int | None, epochs: int | None
 ) -> None:
     """Train with LoRA and with QLoRA on one file, here and now, and report memory, speed and loss."""
-    from app.scripts.quantization import compare
+    from app.lab.quantization import compare
 
     named = {"dataset_path": dataset_path, "base_model": base_model, "train_samples": rows, "num_epochs": epochs}
     target = compare(**{key: value for key, value in named.items() if value is not None})
@@ -149,7 +149,7 @@ def lab_quantization(
 )
 def lab_train(small: bool, dataset_path: str | None) -> None:
     """Train a language model from scratch, here and now: on text, then on conversations."""
-    from app.scripts import lab as scripts
+    from app.lab import terminal as scripts
 
     scripts.train_here(small, dataset_path or scripts.DATASET)
 
@@ -162,7 +162,7 @@ def lab_train(small: bool, dataset_path: str | None) -> None:
 @click.option("--answers", type=click.IntRange(0), default=5, show_default=True, help="Questions to ask it.")
 def lab_eval(model: str, dataset_path: str | None, answers: int) -> None:
     """Loss and perplexity of a model on conversations held out from training, and a few answers."""
-    from app.scripts import lab as scripts
+    from app.lab import terminal as scripts
 
     scripts.print_held_out(scripts.measure(services().lab, model, dataset_path or scripts.DATASET, answers))
 
@@ -187,7 +187,7 @@ def lab_chat(
     remember: bool,
 ) -> None:
     """Talk to a model in this process, through the code written by hand."""
-    from app.scripts import lab as scripts
+    from app.lab import terminal as scripts
 
     sampling = Sampling(temperature, top_k, top_p)
     service = services().lab
@@ -197,7 +197,7 @@ def lab_chat(
 @lab.command("demo")
 def lab_demo() -> None:
     """All of it in under two minutes: train --small, eval, and a question asked twice."""
-    from app.scripts import lab as scripts
+    from app.lab import terminal as scripts
 
     scripts.demo()
 

@@ -23,7 +23,7 @@ from app.core.errors import AppError
 
 if TYPE_CHECKING:
     from app.core.entities.datasets import Message
-    from app.core.services.inference import InferenceService
+    from app.core.services.answers.inference import InferenceService
 
 NARROW = 60  # columns, below which answers do not stand side by side
 

@@ -17,13 +17,13 @@ from app.bootstrap import load_pipeline_config, write_histogram
 from app.cli.base import OPERATOR, Commands, services
 from app.core.entities.datasets import canonical
 from app.core.errors import Invalid
-from app.core.services.preview import render_preview
+from app.core.services.data.preview import render_preview
 
 if TYPE_CHECKING:
     from app.core.entities.data_pipeline import Inspection
     from app.core.entities.dataset_versions import DatasetVersion
     from app.core.entities.datasets import Conversation
-    from app.core.services.dataset_versions import RowChange
+    from app.core.services.data.dataset_versions import RowChange
 
 data = Commands("data", help="Data to train on.")
 

@@ -22,7 +22,7 @@ from app.bootstrap import SettingsError, load_settings, load_training_config, on
 from app.core.entities.jobs import FINAL_STATES, FineTuningJob, JobState
 from app.core.entities.trainer import TrainerExit
 from app.core.errors import AppError, Invalid
-from app.core.services.resuming import UnfinishedRun, run_to_resume
+from app.core.services.jobs.resuming import UnfinishedRun, run_to_resume
 from app.model.progress import RunProgress
 from app.processes.placement import torchrun_placement
 from app.processes.trainer import follow

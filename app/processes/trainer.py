@@ -26,7 +26,7 @@ from app.core.entities.trainer import Placement, TrainerExit
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import AppError, Invalid
 from app.core.interfaces.components import Reporter, TrainerJob, TrainingRunner, TrainingStopped
-from app.core.services.room import RUN_FOLDER
+from app.core.services.jobs.room import RUN_FOLDER
 from app.processes.children import die_with
 from app.processes.lease_guard import LeaseGuard
 from app.processes.memory_errors import is_out_of_memory, shortage

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from app.bootstrap import SettingsError, one_line
 from app.core.entities.evaluation import EvaluationReport, Score
 from app.core.errors import AppError
-from app.core.services.evaluation import EvaluationService
+from app.core.services.models.evaluation import EvaluationService
 from app.model.training_service import foreground_app
 
 

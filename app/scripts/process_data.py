@@ -13,7 +13,7 @@ if __package__ in (None, ""):  # python app/scripts/process_data.py
 from app import create_app
 from app.bootstrap import one_line
 from app.core.errors import AppError, Invalid
-from app.core.services.datasets import PERCENTILES, DatasetService, SplitSummary
+from app.core.services.data.datasets import PERCENTILES, DatasetService, SplitSummary
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -17,7 +17,7 @@ from flask import Flask
 
 from app.core.errors import Unavailable
 from app.core.interfaces.operations import DOORBELL
-from app.core.services.webhook_delivery import WebhookDeliveryService
+from app.core.services.operations.webhook_delivery import WebhookDeliveryService
 from app.extensions import current_services
 
 LAST_SECONDS = 1.0  # for the last words about trainers that had drain_seconds to end

@@ -209,7 +209,7 @@ def test_make_alone_lists_the_commands() -> None:
 def test_an_old_python_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "version_info", (3, 10))
     with pytest.raises(SystemExit, match=r"needs Python 3\.11 or newer"):
-        runpy.run_path(str(ROOT / "deploy/install.py"), run_name="__main__")
+        runpy.run_path(str(ROOT / "tools/install.py"), run_name="__main__")
 
 
 def test_a_dotenv_that_is_no_text_is_named(files: Path) -> None:

@@ -64,7 +64,7 @@ def advisories():
 
 
 def audit(url):
-    command = [sys.executable, "deploy/audit.py", "--osv-url", url]
+    command = [sys.executable, "tools/audit.py", "--osv-url", url]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
@@ -90,7 +90,7 @@ def test_out_of_reach_is_said_and_is_no_failure(advisories):
 
 
 def test_what_is_no_option_is_a_failure():
-    command = [sys.executable, "deploy/audit.py", "--no-such-option"]
+    command = [sys.executable, "tools/audit.py", "--no-such-option"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
 

@@ -24,7 +24,7 @@ from app.api.datasets.schemas import (
 from app.core.entities.data_pipeline import DatasetReport, Inspection
 from app.core.entities.dataset_versions import DatasetSummary, DatasetVersion
 from app.core.entities.identity import Role
-from app.core.services.dataset_versions import DatasetDiff, DatasetPage
+from app.core.services.data.dataset_versions import DatasetDiff, DatasetPage
 from app.extensions import current_services
 from app.gateway.authentication import current_principal, require
 from app.gateway.idempotency import creates

@@ -3,7 +3,7 @@
 import marshmallow as ma
 
 from app.core.entities.identity import Scope
-from app.core.services.api_keys import MOST_DAYS, NAME_LENGTHS
+from app.core.services.people.api_keys import MOST_DAYS, NAME_LENGTHS
 
 SCOPES = [scope.value for scope in Scope]
 

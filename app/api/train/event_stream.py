@@ -7,7 +7,7 @@ from app.api.train.schemas import EventSchema, JobSchema
 from app.core.entities.identity import Principal
 from app.core.entities.jobs import FINAL_STATES
 from app.core.errors import AppError
-from app.core.services.training import TrainingService
+from app.core.services.jobs.training import TrainingService
 from app.gateway.streams import frame
 
 LOOK_SECONDS = 0.5  # between two looks into the database: two queries by primary key, no transaction held between

@@ -25,7 +25,7 @@ from app.api.train.schemas import (
 from app.core.entities.forecasts import Estimate
 from app.core.entities.identity import Role
 from app.core.entities.jobs import FineTuningJob
-from app.core.services.training import JobPage
+from app.core.services.jobs.training import JobPage
 from app.extensions import current_services
 from app.gateway.authentication import current_principal, require
 from app.gateway.idempotency import creates

@@ -3,7 +3,7 @@
 import marshmallow as ma
 
 from app.core.entities.identity import DEFAULT_PROJECT_ID, Role
-from app.core.services.accounts import PASSWORD_LENGTHS
+from app.core.services.people.accounts import PASSWORD_LENGTHS
 
 
 class NewUserSchema(ma.Schema):

@@ -15,7 +15,7 @@ from app.api.webhooks.schemas import (
 )
 from app.core.entities.identity import Role
 from app.core.entities.webhooks import Delivery, Webhook, WebhookEvent
-from app.core.services.webhooks import DeliveryPage
+from app.core.services.operations.webhooks import DeliveryPage
 from app.extensions import current_services
 from app.gateway.authentication import current_principal, require
 from app.gateway.idempotency import creates

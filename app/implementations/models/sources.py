@@ -122,7 +122,7 @@ def pull_random(spec: BaseModelSpec, target: Path) -> None:
 
 def pull_from_scratch(spec: BaseModelSpec, target: Path) -> None:
     """A new model with fresh weights: ``location`` is a YAML with its sizes (config/tiny_llm.yaml)."""
-    from app.implementations.models.scratch import write_scratch_model
+    from app.implementations.by_hand.scratch import write_scratch_model
 
     model = write_scratch_model(Path(spec.location), target)
     parameters = sum(weight.numel() for weight in model.parameters())

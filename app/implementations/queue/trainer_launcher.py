@@ -18,7 +18,7 @@ from app.core.entities.jobs import JobEvent
 from app.core.entities.trainer import TrainerExit
 from app.core.errors import Fault
 from app.core.interfaces.operations import TrainerHandle, TrainerLauncher, TrainerOutcome
-from app.core.services.room import RUN_FOLDER
+from app.core.services.jobs.room import RUN_FOLDER
 from app.implementations.queue.event_file import EventFile
 from app.implementations.queue.process_tree import kill_session
 from app.implementations.queue.spare_trainer import SpareTrainers

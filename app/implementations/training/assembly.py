@@ -13,8 +13,8 @@ from app.core.entities.datasets import Split, TokenizedRow
 from app.core.entities.training_config import TrainingConfig
 from app.core.factories import ComponentFactory
 from app.core.interfaces.components import ChatTokenizer, Reporter, TrainerJob
-from app.core.services.encoding import encode, labels_of
-from app.core.services.ledger import first_rows
+from app.core.services.data.encoding import encode, labels_of
+from app.core.services.data.ledger import first_rows
 from app.implementations.data.cuts import read_split
 from app.implementations.data.encoder_tokenizer import load_tokenizer
 from app.implementations.data.token_cache import FileTokenCache

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from app.core.services.resuming import checkpoints_in
-from app.core.services.room import needs_room
+from app.core.services.jobs.resuming import checkpoints_in
+from app.core.services.jobs.room import needs_room
 from app.utils.folders import building, manifest_of, remove_folder, seal
 
 Weights = Mapping[str, torch.Tensor]

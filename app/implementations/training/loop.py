@@ -18,7 +18,7 @@ from app.core.entities.datasets import TokenizedRow
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import AppError, Conflict, DiskFull
 from app.core.interfaces.components import Reporter, TrainingStopped
-from app.core.services.resuming import latest_checkpoint
+from app.core.services.jobs.resuming import latest_checkpoint
 from app.implementations.training.batches import pack, plan_epoch, share_of
 from app.implementations.training.checkpoints import (
     Position,

@@ -17,8 +17,8 @@ from app.core.entities.datasets import TokenizedRow
 from app.core.entities.training_config import TrainingConfig
 from app.core.factories import ComponentFactory
 from app.core.interfaces.components import Reporter, Tracker, TrainerJob, TrainingRunner
-from app.core.services.room import RUN_FOLDER, needs_room
-from app.core.services.tracking import chosen_trackers
+from app.core.services.jobs.room import RUN_FOLDER, needs_room
+from app.core.services.jobs.tracking import chosen_trackers
 from app.implementations.data.chat_template import TEMPLATE_FILE
 from app.implementations.models.devices import free_memory_bytes, peak_memory_bytes, pick_device
 from app.implementations.models.host_memory import available_bytes

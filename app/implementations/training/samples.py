@@ -12,7 +12,7 @@ import torch
 from app.core.entities.datasets import Conversation, TokenizedRow
 from app.core.entities.training_config import TrainingConfig
 from app.core.interfaces.components import ChatTokenizer
-from app.core.services.encoding import encode_prompt
+from app.core.services.data.encoding import encode_prompt
 from app.implementations.training.batches import pack
 from app.utils.files import write_whole
 

@@ -8,8 +8,8 @@ import torch
 import yaml
 
 from app.core.entities.datasets import Message
+from app.implementations.by_hand.tiny_llm import TinyLLM, generate
 from app.implementations.models.base_models import FolderBaseModelStore
-from app.implementations.models.tiny_llm import TinyLLM, generate
 from app.registries import BASE_MODEL_SOURCES
 
 pytestmark = [

@@ -8,7 +8,7 @@ from openai import OpenAI
 
 from app.core.entities.jobs import JobState
 from app.core.entities.webhooks import DELAYS, WebhookEvent
-from app.core.services.webhook_delivery import WebhookDeliveryService
+from app.core.services.operations.webhook_delivery import WebhookDeliveryService
 from tests.running_service import Developer, MakeService, wait_until
 from tests.webhook_receiver import Receiver
 

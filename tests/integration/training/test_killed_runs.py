@@ -13,7 +13,7 @@ import pytest
 from app.core.entities.datasets import Conversation
 from app.core.entities.models import BaseModelSpec
 from app.core.entities.training_config import TrainingConfig
-from app.core.services.resuming import checkpoints_in
+from app.core.services.jobs.resuming import checkpoints_in
 from app.implementations.data.cuts import write_split
 from app.implementations.queue.trainer_launcher import ProcessTrainerLauncher
 from app.registries import BASE_MODEL_SOURCES

@@ -15,8 +15,8 @@ import pytest
 from app.core.entities.identity import Principal, Role
 from app.core.entities.models import ModelAlias, ModelVersion
 from app.core.entities.webhooks import WebhookEvent
-from app.core.services.inference import InferenceService
-from app.core.services.targets import Targets
+from app.core.services.answers.inference import InferenceService
+from app.core.services.answers.targets import Targets
 from tests.rates import a_minute
 from tests.unit.conftest import SOUND_ROWS, TwinArtifacts
 

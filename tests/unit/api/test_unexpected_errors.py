@@ -6,7 +6,7 @@ import re
 import pytest
 
 from app.core.entities.identity import DEFAULT_PROJECT_ID, Principal, Role
-from app.core.services.audit import AuditService
+from app.core.services.people.audit import AuditService
 
 PATH, SECRET = "/home/someone/instance/app.db", "postgresql://app:hunter2@db/llm"
 VERBS = {"get", "post", "put", "patch", "delete"}

@@ -9,7 +9,7 @@ import pytest
 
 from app.core.entities.identity import Role
 from app.core.errors import Unavailable
-from app.core.services.idempotency import IdempotencyService
+from app.core.services.people.idempotency import IdempotencyService
 from tests.unit.conftest import SOUND_ROWS
 
 # Every other POST makes something: whoever adds one decides.

@@ -8,7 +8,7 @@ import pytest
 from app.core.entities.identity import Role
 from app.core.entities.limits import ProjectLimits
 from app.core.interfaces.storage import NO_LIMITS
-from app.core.services.limits import LimitService
+from app.core.services.people.limits import LimitService
 from tests.rates import a_minute
 
 

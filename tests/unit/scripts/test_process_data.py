@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from app.bootstrap import load_settings
-from app.core.services.datasets import DatasetService
+from app.core.services.data.datasets import DatasetService
 from app.implementations.data.store import FileDatasetStore
 from app.implementations.models.base_models import FolderBaseModelStore
 from app.implementations.models.random_model import write_random_tokenizer

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from app.core.entities.training_config import TrainingConfig
+from app.implementations.by_hand.lora_linear import LoraOptions, add_lora, fill_lora, lora_layers, save_lora
 from app.implementations.models.loading import load_base_model
-from app.implementations.models.lora_linear import LoraOptions, add_lora, fill_lora, lora_layers, save_lora
 from app.implementations.training.method import Adaptation
 
 

@@ -14,7 +14,7 @@ from torch.nn.functional import logsigmoid
 from app.core.entities.datasets import IGNORED, TokenizedRow
 from app.core.errors import DiskFull
 from app.core.interfaces.components import Reporter, TrainingStopped
-from app.core.services.room import needs_room
+from app.core.services.jobs.room import needs_room
 from app.implementations.training.batches import PackedBatch, pack, share_of
 from app.implementations.training.method import Objective, Strategy
 from app.implementations.training.objectives.token_losses import token_losses

@@ -7,7 +7,7 @@ import pytest
 from app.core.entities.identity import Principal, Role
 from app.core.entities.limits import ProjectLimits, Rate, Reading, Window
 from app.core.errors import TooMany
-from app.core.services.limits import LimitService
+from app.core.services.people.limits import LimitService
 from app.implementations.limits.counter import WindowCounter, read_rates
 from app.repositories.memory_jobs import MemoryJobRepository
 from tests.rates import a_minute

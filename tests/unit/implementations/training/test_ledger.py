@@ -9,7 +9,7 @@ from app.bootstrap import build_runner
 from app.core.entities.models import BaseModelSpec
 from app.core.entities.training_config import TrainingConfig
 from app.core.interfaces.components import ChatTokenizer, TrainerJob
-from app.core.services.preflight import check_job
+from app.core.services.jobs.preflight import check_job
 from app.implementations.data.encoder_tokenizer import EncoderTokenizer, load_tokenizer
 from app.implementations.data.store import FileDatasetStore
 from app.implementations.data.token_cache import FileTokenCache

@@ -6,7 +6,7 @@ import torch
 
 from app.core.errors import Conflict, Invalid
 from app.core.interfaces.components import TrainingStopped
-from app.core.services.resuming import latest_checkpoint
+from app.core.services.jobs.resuming import latest_checkpoint
 from app.implementations.training.batches import plan_epoch
 from app.implementations.training.loop import TrainingFailed, evaluate
 from app.utils.folders import locked

@@ -7,7 +7,7 @@ import torch
 
 from app.core.entities.training_config import LoraSettings, TrainingConfig
 from app.core.errors import Invalid
-from app.implementations.models.lora_linear import LoraOptions
+from app.implementations.by_hand.lora_linear import LoraOptions
 from app.implementations.training.adaptations.lora import LoraAdaptation, trainable
 from app.implementations.training.adaptations.lora_linear import LoraLinearAdaptation
 from app.implementations.training.batches import pack

@@ -18,8 +18,8 @@ from app.core.entities.trainer import Placement
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import AppError, Invalid
 from app.core.interfaces.components import TrainerJob, TrainingStopped
-from app.core.services import tracking
-from app.core.services.resuming import latest_checkpoint
+from app.core.services.jobs import tracking
+from app.core.services.jobs.resuming import latest_checkpoint
 from app.implementations.data import cuts
 from app.implementations.data.tokenization import FolderChatTokenizer
 from app.implementations.training.checkpoints import pins_of

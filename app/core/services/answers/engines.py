@@ -1,0 +1,96 @@
+"""The operator's hand on engines: what they hold, and which adapters stay."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from app.core.entities.engines import EngineKind
+from app.core.entities.identity import Principal
+from app.core.entities.models import ModelVersion, Reference
+from app.core.errors import Invalid, NotFound
+from app.core.interfaces.operations import EngineAdmin
+from app.core.interfaces.storage import ModelVersionRepository
+from app.core.services.answers.targets import Targets
+from app.core.services.models.references import find_version
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterReport:
+    reference: str
+    bytes: int | None
+    pinned: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineReport:
+    """``adapters`` are the project's; of those of other projects, how many there are and what they take."""
+
+    base_model: str
+    resident: bool
+    kind: EngineKind | None
+    context: int | None
+    adapters: Sequence[AdapterReport]
+    others: int
+    other_bytes: int
+
+
+class EngineService:
+    def __init__(self, versions: ModelVersionRepository, targets: Targets, admin: EngineAdmin) -> None:
+        self._versions = versions
+        self._targets = targets
+        self._admin = admin
+
+    def engines(self, principal: Principal) -> Sequence[EngineReport]:
+        """Every engine that is configured, whether it answers or not."""
+        reports = []
+        for state in self._admin.states():
+            found = [(self._versions.get(principal.project_id, one.name), one) for one in state.adapters]
+            adapters = [AdapterReport(v.reference, one.bytes, one.pinned) for v, one in found if v is not None]
+            others = [one.bytes or 0 for version, one in found if version is None]
+            reports.append(
+                EngineReport(
+                    base_model=state.base_model,
+                    resident=state.kind is not None,
+                    kind=state.kind,
+                    context=state.context,
+                    adapters=sorted(adapters, key=lambda adapter: adapter.reference),
+                    others=len(others),
+                    other_bytes=sum(others),
+                )
+            )
+        return reports
+
+    def load(self, principal: Principal, base_model: str, reference: str, *, pinned: bool) -> ModelVersion:
+        """Have a version's adapter in the engine's memory, and keep it there or not.
+
+        A pin is the version's, so that an engine that has been restarted gets it again with the first request.
+        What ``Targets`` and ``EngineAdmin.load`` raise; then nothing has changed.
+        """
+        version = self._version(principal, base_model, reference)
+        adapter = self._targets.of(version).adapter
+        if adapter is None:
+            raise Invalid(
+                f"{version.reference} has an engine of its own, and no adapter for that of {base_model}",
+                code="no_adapter",
+            )
+        self._admin.load(base_model, replace(adapter, pinned=pinned))
+        self._versions.pin(version.project_id, version.id, pinned)
+        return replace(version, pinned=pinned)
+
+    def unload(self, principal: Principal, base_model: str, reference: str) -> None:
+        """Free its memory, pinned or not; a request for it loads it again. ``NotFound`` (adapter_not_loaded)."""
+        version = self._version(principal, base_model, reference)
+        was_loaded = self._admin.unload(base_model, version.id)
+        self._versions.pin(version.project_id, version.id, False)
+        if not was_loaded and not version.pinned:
+            raise NotFound(f"{version.reference} is not loaded", code="adapter_not_loaded")
+
+    def _version(self, principal: Principal, base_model: str, reference: str) -> ModelVersion:
+        version = find_version(self._versions, principal.project_id, Reference.parse(reference))
+        if version is None:
+            raise NotFound(f"there is no model {reference[:80]!r} in this project", code="model_not_found")
+        if version.base_model != base_model:
+            raise Invalid(
+                f"{version.reference} is an adapter of {version.base_model}, not of {base_model[:80]!r}",
+                code="wrong_base_model",
+            )
+        return version

@@ -1,0 +1,296 @@
+"""Forecasts of runs: kept ones, or made by a rehearsal in a trainer process; and whether a run fits this host."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from app.core.entities.forecasts import Estimate, Forecast
+from app.core.entities.training_config import TrainingConfig
+from app.core.errors import AppError, DiskFull, Invalid, Unavailable
+from app.core.interfaces.operations import TrainerLauncher, TrainerOutcome
+from app.core.services.jobs.room import FORECASTS, needs_room
+from app.utils.clock import boottime
+from app.utils.files import write_whole
+from app.utils.folders import locked
+
+REHEARSAL_SECONDS = 90.0  # from its process' start to its end; it takes a tenth of that where nothing else runs
+BUSY_SECONDS = 10  # after which to ask again
+POLL_SECONDS = 0.1
+NEAR = 0.6  # of what is available: a rough figure below it needs no rehearsal
+ROOM = 0.9  # of what is available, which a suggestion takes at most
+MOST_KEPT = 1000
+LOG_CHARACTERS = 2000  # of a failed rehearsal's, which goes with its folder
+CHECKPOINTED = 0.25  # of a token's memory, with gradient_checkpointing
+QUANTISED = 0.45  # of the weights' bytes: four bits of sixteen, and a head and embeddings as they were
+BASE_BYTES = 600_000_000  # torch and its libraries
+# Keys of the config that change neither the memory of a run nor its time.
+_FREE = frozenset(
+    {
+        *(
+            "experiment_name",
+            "model_name",
+            "output_dir",
+            "dataset_path",
+            "dataset_id",
+            "learning_rate",
+            "lr_schedule",
+        ),
+        *("warmup_steps", "warmup_ratio", "weight_decay", "max_grad_norm", "logging_steps", "dpo_beta"),
+        *("early_stopping_threshold",),
+    }
+)
+
+log = logging.getLogger(__name__)
+
+
+class Forecasts:
+    """``launcher`` starts rehearsals; ``folder`` keeps what they found; ``available`` tells the free bytes of the
+    device that a config's ``device`` means; ``threads`` is what a trainer may use."""
+
+    def __init__(
+        self,
+        launcher: TrainerLauncher,
+        folder: Path,
+        available: Callable[[str], int],
+        threads: int,
+        seconds: float = REHEARSAL_SECONDS,
+    ) -> None:
+        self._launcher = launcher
+        self._folder = folder
+        self._available = available
+        self._threads = threads
+        self._seconds = seconds
+
+    def known(self, config: TrainingConfig, base: Path, dataset: Path) -> Forecast | None:
+        """What was found before for this cut of data, base and config. ``dataset``'s name says its content."""
+        with suppress(OSError, ValueError, TypeError):  # there is none, or another version of this code kept it
+            return Forecast(**json.loads(self._place(config, base, dataset).read_text("utf-8")))
+        return None
+
+    def estimate(self, config: TrainingConfig, base: Path, dataset: Path) -> Estimate:
+        """``Unavailable`` (estimate_busy) while another rehearsal runs, and as ``_rehearse``."""
+        found = self.known(config, base, dataset)
+        if found is None:
+            self._refuse_hopeless(config, base)
+            try:
+                with needs_room(FORECASTS), locked(self._folder / "rehearsal", wait=False):
+                    found = self._rehearse(config, base, dataset, lambda: True)
+            except BlockingIOError:
+                raise Unavailable(
+                    "another estimate is being made: ask again soon",
+                    code="estimate_busy",
+                    retry_after=BUSY_SECONDS,
+                ) from None
+        return self._judge(config, found, base)
+
+    def check_fit(
+        self, config: TrainingConfig, base: Path, dataset: Path, longest_row: int, go_on: Callable[[], bool]
+    ) -> None:
+        """``Invalid`` (does_not_fit) with a setting that would. Rehearses only what may be near the limit."""
+        found = self.known(config, base, dataset)
+        if found is None:
+            self._refuse_hopeless(config, base)
+            near = NEAR * self._available(config.device)
+            if rough_bytes(config, base, longest_row) * config.processes < near or not go_on():
+                return
+            try:
+                with needs_room(FORECASTS), locked(self._folder / "rehearsal"):
+                    found = self._rehearse(config, base, dataset, go_on)
+            except (Unavailable, DiskFull) as error:  # not to know is no reason to fail
+                log.warning("a job is queued without knowing whether it fits: %s", error)
+                return
+        judged = self._judge(config, found, base)
+        if not judged.fits:
+            raise _does_not_fit(judged, config)
+
+    def _judge(self, config: TrainingConfig, found: Forecast, base: Path) -> Estimate:
+        on_host = found.free_bytes is None
+        available = self._available(config.device) if on_host else found.free_bytes or 0
+        processes = config.processes if on_host else 1  # of GPUs each has its own
+        fits = found.peak_memory_bytes * processes <= available
+        suggestion = None if fits else suggest(config, found, available // processes, weight_bytes(base))
+        return Estimate(found, available, fits, suggestion)
+
+    def _refuse_hopeless(self, config: TrainingConfig, base: Path) -> None:
+        """A rehearsal that cannot even load the model would take the whole host down with it."""
+        least, available = weight_bytes(base), self._available(config.device)
+        if config.adaptation != "qlora" and least > available:
+            raise Invalid(
+                f"it cannot fit: the weights of {config.base_model} alone take {_gigabytes(least)}, and "
+                f"{_gigabytes(available)} are free: take a smaller base model",
+                code="does_not_fit",
+            )
+
+    def _rehearse(self, config: TrainingConfig, base: Path, dataset: Path, go_on: Callable[[], bool]) -> Forecast:
+        """``Unavailable`` (estimate_failed, estimate_timeout), ``DiskFull``, or ``Invalid`` with what would end
+        the run too."""
+        with tempfile.TemporaryDirectory(prefix=".rehearsal-", dir=self._folder) as folder:
+            job_file = {
+                "job_id": "rehearsal",
+                "attempt": 1,
+                "config": config.model_dump(mode="json"),
+                "base_model_folder": str(base),
+                "dataset_folder": str(dataset),
+                "run_folder": folder,
+                "threads": self._threads,
+            }
+            outcome = self._carry_out(job_file, Path(folder), go_on)
+            if outcome.kind == "failed" and outcome.code == "trainer_failed":
+                logs = (Path(folder) / "logs.txt").read_text("utf-8", "replace")
+                log.error("a rehearsal failed: %s", logs[-LOG_CHARACTERS:])
+        if outcome.kind == "succeeded" and outcome.result is not None:
+            found = Forecast(**outcome.result["forecast"])
+            self._keep(self._place(config, base, dataset), found)
+            return found
+        if outcome.code == "out_of_memory":
+            raise Invalid(
+                "it cannot fit: memory ran out in a rehearsal of its first steps. Lower batch_size or max_length, "
+                "or set gradient_checkpointing",
+                code="does_not_fit",
+            )
+        if outcome.code == "disk_full":
+            raise DiskFull(f"the disk is full: {FORECASTS}")
+        if outcome.kind == "failed" and outcome.code != "trainer_failed":
+            raise Invalid(outcome.message or "", code=outcome.code, faults=outcome.faults)
+        raise Unavailable("the rehearsal that measures ended before its time", code="estimate_failed")
+
+    def _carry_out(self, job_file: Mapping[str, Any], folder: Path, go_on: Callable[[], bool]) -> TrainerOutcome:
+        until = time.monotonic() + self._seconds
+        handle = self._launcher.start(job_file, folder, boottime() + self._seconds)
+        try:
+            while not handle.wait(POLL_SECONDS):
+                if not go_on() or time.monotonic() > until:
+                    raise Unavailable(
+                        f"no estimate within {self._seconds:.0f} s: ask again when less runs here, or estimate a "
+                        "smaller batch_size",
+                        code="estimate_timeout",
+                        retry_after=BUSY_SECONDS,
+                    )
+                handle.new_events()
+        finally:
+            handle.kill()
+        return handle.outcome()
+
+    def _place(self, config: TrainingConfig, base: Path, dataset: Path) -> Path:
+        relevant = {key: value for key, value in config.model_dump(mode="json").items() if key not in _FREE}
+        about = [relevant, weight_bytes(base), dataset.name, self._threads]
+        name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+        return self._folder / f"{name[:32]}.json"
+
+    def _keep(self, place: Path, found: Forecast) -> None:
+        write_whole(place, json.dumps(asdict(found)))
+        kept = sorted(self._folder.glob("*.json"), key=lambda file: file.stat().st_mtime)
+        for old in kept[:-MOST_KEPT]:
+            old.unlink(missing_ok=True)
+
+
+def weight_bytes(base: Path) -> int:
+    return sum(file.stat().st_size for file in base.glob("*.safetensors"))
+
+
+def rough_bytes(config: TrainingConfig, base: Path, longest_row: int) -> int:
+    """An upper bound of a run's memory by the model's shape, without torch: rather too much than too little."""
+    resting, of_token = _rough_parts(config, base)
+    return round(resting + of_token * config.batch_size * longest_row)
+
+
+def rough_forecast(config: TrainingConfig, base: Path) -> Forecast:
+    """By the model's shape, with rows of max_length: its memory alone, and nothing of its time."""
+    resting, of_token = _rough_parts(config, base)
+    tokens = config.batch_size * config.max_length
+    peak = round(resting + of_token * tokens)
+    return Forecast(peak, 0.0, 0, 0, 0, 0, round(resting), of_token, tokens)
+
+
+def _rough_parts(config: TrainingConfig, base: Path) -> tuple[float, float]:
+    """Bytes that stay, and those of a token: of a layer a pass keeps about 16 values of the hidden size and 6 of
+    the feed-forward's."""
+    shape: Mapping[str, Any] = {}
+    with suppress(OSError, ValueError):
+        shape = json.loads((base / "config.json").read_text("utf-8"))
+    width = 4 if config.precision == "fp32" else 2
+    weights = weight_bytes(base) * width // 2
+    hidden, layers = shape.get("hidden_size") or 0, shape.get("num_hidden_layers") or 0
+    values = layers * (16 * hidden + 6 * (shape.get("intermediate_size") or 4 * hidden))
+    kept = values * width * (CHECKPOINTED if config.gradient_checkpointing else 1)
+    if "head" not in config.kernel_names:
+        kept += 12 * (shape.get("vocab_size") or 0)  # the scores in float32, their gradient, and one copy
+    learning = 8 * weights if config.adaptation == "full" else 0  # masters, gradients and state in float32
+    return BASE_BYTES + 2 * weights + learning, kept
+
+
+def suggest(config: TrainingConfig, found: Forecast, available: int, weights: int) -> Mapping[str, Any] | None:
+    """The least change of ``config`` with which a run would take ``ROOM`` of ``available`` bytes; None: nothing is
+    enough. By arithmetic from ``found``: a pass keeps memory for each of its tokens."""
+    fitting = first_fitting(config, found, available, weights)
+    return None if fitting is None else fitting[0]
+
+
+def first_fitting(
+    config: TrainingConfig, found: Forecast, available: float, weights: int
+) -> tuple[Mapping[str, Any], float] | None:
+    """As ``suggest``, with the bytes that the run would take then."""
+    limit = ROOM * available
+    for changes, needed in _lighter(config, found, weights):
+        if needed <= limit:
+            with suppress(ValidationError):  # not every strategy takes every adaptation
+                config.with_changes(**changes)
+                return changes, needed
+    return None
+
+
+def _lighter(config: TrainingConfig, found: Forecast, weights: int) -> Iterator[tuple[dict[str, Any], float]]:
+    """Changes, and the memory they leave; rows in an optimizer step stay as many as they were."""
+    rests: list[tuple[dict[str, Any], float]] = [({}, found.resting_bytes)]
+    kept: list[tuple[dict[str, Any], float]] = [({}, found.token_bytes)]
+    if config.adaptation == "full":
+        rests.append(({"adaptation": "lora"}, BASE_BYTES + 2 * weights))
+    if config.adaptation != "qlora":
+        rests.append(({"adaptation": "qlora"}, BASE_BYTES + QUANTISED * weights))
+    if not config.gradient_checkpointing:
+        kept.append(({"gradient_checkpointing": True}, found.token_bytes * CHECKPOINTED))
+    for lighter_rest, rest in rests:
+        for lighter_kept, per_token in kept:
+            changes: dict[str, Any] = {**lighter_rest, **lighter_kept}
+            size = config.batch_size
+            while True:
+                tokens = found.largest_batch_tokens * size / config.batch_size
+                if changes:
+                    yield dict(changes), rest + per_token * tokens
+                if size == 1:
+                    break
+                size //= 2
+                rows = config.batch_size * config.gradient_accumulation_steps
+                changes |= {"batch_size": size, "gradient_accumulation_steps": math.ceil(rows / size)}
+        length = config.max_length
+        while length >= 32:
+            length //= 2
+            yield {**changes, "max_length": length}, rest + kept[-1][1] * length
+
+
+def _does_not_fit(judged: Estimate, config: TrainingConfig) -> AppError:
+    need = judged.forecast.peak_memory_bytes
+    said = f"it needs about {_gigabytes(need)} of memory"
+    said += f" in each of {config.processes} processes" if config.processes > 1 else ""
+    if judged.suggestion:
+        keys = ", ".join(f"{key}: {json.dumps(value)}" for key, value in judged.suggestion.items())
+        advice = f"this would fit: {keys}"
+    else:
+        advice = "no setting would fit: take a smaller base model"
+    return Invalid(f"{said}, and {_gigabytes(judged.available_bytes)} are free; {advice}", code="does_not_fit")
+
+
+def _gigabytes(count: float) -> str:
+    return f"{count / 1e9:.1f} GB"

@@ -1,0 +1,165 @@
+"""Fine-tuning jobs of OpenAI's dialect: what its requests mean to the services that are here anyway."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from app.core.entities.identity import Principal
+from app.core.entities.jobs import FineTuningJob
+from app.core.entities.models import Reference
+from app.core.entities.served_models import tuned_name
+from app.core.entities.tuning import SavedCheckpoint, TuningRequest
+from app.core.errors import Fault, Invalid, NotFound
+from app.core.interfaces.components import BaseModelStore
+from app.core.interfaces.storage import ModelVersionRepository
+from app.core.services.data.dataset_versions import DatasetVersionService
+from app.core.services.jobs.resuming import checkpoints_in
+from app.core.services.jobs.training import JobPage, TrainingService
+from app.core.services.models.references import find_version
+from app.core.services.models.served_models import ServedModelService
+
+PAGE = 100  # jobs read at once, where they are chosen by their metadata
+MOST_POINTS = 2000
+# What OpenAI's request calls keys of TrainingConfig.
+_NAMES = {
+    "base_model": "model",
+    "from_version": "model",
+    "dataset_id": "training_file",
+    "num_epochs": "n_epochs",
+    "learning_rate": "learning_rate_multiplier",
+    "dpo_beta": "beta",
+    "model_name": "suffix",
+}
+
+
+class TuningService:
+    """``results_dir`` is where runs leave their checkpoints, if this host sees it."""
+
+    def __init__(
+        self,
+        training: TrainingService,
+        files: DatasetVersionService,
+        served: ServedModelService,
+        versions: ModelVersionRepository,
+        bases: BaseModelStore,
+        results_dir: Path,
+    ) -> None:
+        self._training = training
+        self._files = files
+        self._served = served
+        self._versions = versions
+        self._bases = bases
+        self._results_dir = results_dir
+
+    def create(self, principal: Principal, asked: TuningRequest) -> FineTuningJob:
+        """One for a request, however often it is sent. ``Invalid`` with every fault, by OpenAI's names."""
+        faults: list[Fault] = []
+        config: dict[str, Any] = dict(asked.config)
+        if asked.learning_rate_multiplier is not None:
+            config["learning_rate"] = asked.learning_rate_multiplier * self._training.default_learning_rate
+        try:
+            config |= self._beginning(principal, asked.model)
+        except (Invalid, NotFound) as error:
+            faults.append(Fault("model", error.code, error.message))
+        config["dataset_id"] = asked.training_file
+        validation = None
+        if asked.validation_file is not None:
+            try:
+                validation = self._files.version(principal, asked.validation_file)
+            except (Invalid, NotFound) as error:
+                faults.append(Fault("validation_file", error.code, error.message))
+        try:
+            self._training.check(principal, config)
+        except Invalid as error:
+            faults += map(_renamed, error.faults)
+        if faults:
+            raise Invalid("the request has faults: nothing was started", faults=faults)
+        combined = None
+        if validation is not None:
+            training = self._files.version(principal, asked.training_file)
+            combined = self._files.with_validation(principal, training, validation)
+            config["dataset_id"] = combined.reference
+        job = None
+        try:
+            job = self._training.submit_once(
+                principal,
+                config,
+                since=asked.since,
+                request={
+                    "training_file": asked.training_file,
+                    "validation_file": asked.validation_file,
+                    "metadata": dict(asked.metadata),
+                },
+                request_key=asked.key,
+                is_retry=asked.is_retry,
+                priority=asked.priority,
+                queue=asked.queue,
+            )
+        except Invalid as error:
+            raise Invalid(error.message, code=error.code, faults=[_renamed(f) for f in error.faults]) from None
+        finally:
+            if combined is not None and (job is None or job.dataset_id != combined.dataset_id):
+                self._files.delete(principal, combined.dataset_id)
+        return job
+
+    def list(self, principal: Principal, *, limit: int, after: str | None, metadata: Mapping[str, str]) -> JobPage:
+        """Newest first; those alone that have all of ``metadata``."""
+        if not metadata:
+            return self._training.list(principal, limit=limit, after=after)
+        found: list[FineTuningJob] = []
+        while len(found) <= limit:
+            page = self._training.list(principal, limit=PAGE, after=after)
+            found += [job for job in page.jobs if metadata.items() <= job.request.get("metadata", {}).items()]
+            after = page.next
+            if after is None:
+                break
+        return JobPage(found[:limit], found[limit - 1].id if len(found) > limit else None)
+
+    def fine_tuned_model(self, job: FineTuningJob) -> str | None:
+        """The name of what it published."""
+        if job.model_version_id is None:
+            return None
+        version = self._versions.get(job.project_id, job.model_version_id)
+        return None if version is None else tuned_name(version)
+
+    def checkpoints(self, principal: Principal, job_id: str) -> Sequence[SavedCheckpoint]:
+        """Newest first, those that are kept still and that this host sees."""
+        job = self._training.get(principal, job_id)
+        if job.run_folder is None:
+            return []
+        points = self._training.metrics(principal, job_id, points=MOST_POINTS).points
+        found = []
+        for folder in reversed(checkpoints_in(self._results_dir / job.run_folder / "checkpoints" / job.id)):
+            step = int(folder.name.removeprefix("step-"))
+            figures = {
+                name: figure.mean
+                for point in points
+                if point.first_step <= step <= point.last_step
+                for name, figure in point.figures.items()
+                if figure.mean is not None
+            }
+            found.append(SavedCheckpoint(step, datetime.fromtimestamp(folder.stat().st_mtime, UTC), figures))
+        return found
+
+    def multiplier(self, job: FineTuningJob) -> float:
+        """Of the service's default learning rate, as it is now."""
+        rate: float = job.config["learning_rate"]
+        return float(f"{rate / self._training.default_learning_rate:.6g}")
+
+    def _beginning(self, principal: Principal, model: str) -> Mapping[str, str]:
+        """A version of the project comes before a base model of the same name, as when it is asked."""
+        reference = self._served.reference(principal, model)
+        parsed = Reference.parse(reference)
+        version = find_version(self._versions, principal.project_id, parsed)
+        if version is not None:
+            return {"from_version": version.reference}
+        if parsed.is_bare and any(spec.name == reference for spec in self._bases.specs()):
+            return {"base_model": reference}
+        raise NotFound(f"there is no model {model[:80]!r} in this project", code="model_not_found")
+
+
+def _renamed(fault: Fault) -> Fault:
+    """By the name that OpenAI's request has for it."""
+    where = fault.where.removeprefix("config.")
+    return Fault(_NAMES.get(where, where), fault.code, fault.message)

@@ -1,0 +1,125 @@
+"""Scores a base model or a published version on held-out questions."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from app.core.entities.datasets import Conversation
+from app.core.entities.evaluation import EvaluationReport, ScoredAnswer
+from app.core.errors import Invalid
+from app.core.interfaces.components import (
+    ArtifactStore,
+    BaseModelStore,
+    DatasetStore,
+    TextGenerator,
+)
+from app.core.interfaces.storage import ModelVersionRepository
+from app.core.services.models.subjects import Subject, find_subject
+from app.utils.files import write_whole
+
+MAX_NEW_TOKENS = 48  # an answer that states a fact is a sentence
+
+FactMatcher = Callable[[str, Sequence[Sequence[str]]], bool]
+
+
+class EvaluationService:
+    """``generators`` builds a TextGenerator: that is when torch is loaded, in the calling process."""
+
+    def __init__(
+        self,
+        versions: ModelVersionRepository,
+        bases: BaseModelStore,
+        datasets: DatasetStore,
+        artifacts: ArtifactStore,
+        generators: Callable[..., TextGenerator],
+        states_fact: FactMatcher,
+        results_dir: Path,
+        threads: int,
+    ) -> None:
+        self._versions = versions
+        self._bases = bases
+        self._datasets = datasets
+        self._artifacts = artifacts
+        self._generators = generators
+        self._states_fact = states_fact
+        self._folder = results_dir / "evaluations"
+        self._threads = threads
+
+    def evaluate(
+        self,
+        model: str,
+        dataset_path: str,
+        *,
+        split: str = "test",
+        on_progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> EvaluationReport:
+        """Ask ``model`` (``name``, ``name:3``, ``name@alias`` or a base model) the questions of a split.
+
+        It is on the host's behalf: any file of it may be named.
+
+        Rows need ``keys``: the figures and names that a right answer states. Model and data are immutable, so
+        a report that was written once is read again. ``Invalid`` lists the faults of the data.
+        """
+        check = self._datasets.check(dataset_path, trusted=True)
+        if check.faults:
+            raise Invalid(f"{dataset_path} has faults", code="invalid_data", faults=check.faults)
+        subject = find_subject(self._versions, self._bases, self._artifacts, model)
+        place = self._folder / f"{subject.key}-{check.digest[:12]}-{split}.json"
+        if place.is_file():
+            return _read(place)
+        prepared = self._datasets.prepare(dataset_path, check.digest, subject.seed, trusted=True)
+        rows = [row for row in self._datasets.rows(prepared, split) if row.messages and row.extra.get("keys")]
+        if not rows:
+            raise Invalid(f"no row of the split {split!r} has keys to be scored by", code="nothing_to_score")
+        on_progress(0, len(rows))
+        report = EvaluationReport(subject.name, check.digest, split, self._ask(subject, rows, on_progress))
+        self._folder.mkdir(parents=True, exist_ok=True)
+        write_whole(place, json.dumps(asdict(report), ensure_ascii=False, indent=1))
+        return report
+
+    def answers(self, model: str, questions: Sequence[str], *, max_tokens: int) -> Sequence[str]:
+        """One answer to each user message, greedily, without a running service."""
+        subject = find_subject(self._versions, self._bases, self._artifacts, model)
+        prompts = [subject.tokenizer.encode_prompt([{"role": "user", "content": text}]) for text in questions]
+        found = dict(self._generate(subject, prompts, max_tokens))
+        return [found[place] for place in range(len(questions))]
+
+    def _ask(
+        self, subject: Subject, rows: Sequence[Conversation], on_progress: Callable[[int, int], None]
+    ) -> Sequence[ScoredAnswer]:
+        prompts = [subject.tokenizer.encode_prompt(row.messages[:-1]) for row in rows]
+        scored: dict[int, ScoredAnswer] = {}
+        for place, text in self._generate(subject, prompts, MAX_NEW_TOKENS):
+            scored[place] = self._score(rows[place], text)
+            on_progress(len(scored), len(rows))
+        return [scored[place] for place in range(len(rows))]
+
+    def _generate(
+        self, subject: Subject, prompts: Sequence[Sequence[int]], max_tokens: int
+    ) -> Iterator[tuple[int, str]]:
+        generator = self._generators(
+            base_folder=subject.folder(self._bases),
+            adapter_folder=subject.adapter_folder,
+            stop_token_ids=subject.tokenizer.stop_token_ids,
+            threads=self._threads,
+        )
+        for place, ids in generator.generate(prompts, max_tokens):
+            yield place, subject.tokenizer.split_reasoning(subject.tokenizer.decode(ids))[1]
+
+    def _score(self, row: Conversation, answer: str) -> ScoredAnswer:
+        return ScoredAnswer(
+            row=row.row,
+            group=str(row.extra.get("language", "all")),
+            category=str(row.extra.get("category", "all")),
+            question=row.messages[-2]["content"],
+            expected=row.messages[-1]["content"],
+            answer=answer,
+            correct=self._states_fact(answer, row.extra["keys"]),
+        )
+
+
+def _read(place: Path) -> EvaluationReport:
+    raw: Mapping[str, Any] = json.loads(place.read_text("utf-8"))
+    return EvaluationReport(**{**raw, "answers": [ScoredAnswer(**answer) for answer in raw["answers"]]})

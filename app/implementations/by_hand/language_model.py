@@ -1,0 +1,54 @@
+"""A model of the house's own code, from files to tokens: TinyLLM, LoraLinear and the sampling beside them."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from app.core.entities.datasets import IGNORED, TokenizedRow
+from app.core.entities.inference import Sampling
+from app.core.interfaces.components import LanguageModel
+from app.implementations.by_hand.lora_linear import load_lora, merge_lora
+from app.implementations.by_hand.tiny_llm import TinyLLM, generate
+from app.implementations.models.sampling import sample
+
+
+class ModelByHand(LanguageModel):
+    """Float32, on the CPU. ``Invalid`` for a model of another architecture than Llama's, or no plain LoRA."""
+
+    def __init__(
+        self,
+        folder: Path,
+        adapter_folder: Path | None,
+        stop_token_ids: Sequence[int],
+        seed: int | None,
+        threads: int,
+    ) -> None:
+        torch.set_num_threads(threads)
+        self._model = TinyLLM.load(folder).eval()
+        if adapter_folder is not None:
+            load_lora(self._model, adapter_folder)
+            merge_lora(self._model)  # it will not be trained: one product a layer instead of three
+        self.context = self._model.config.context
+        self._stops = frozenset(stop_token_ids)
+        self._generator = torch.Generator()
+        if seed is None:
+            self._generator.seed()
+        else:
+            self._generator.manual_seed(seed)
+
+    def tokens(self, prompt: Sequence[int], sampling: Sampling, max_tokens: int) -> Iterator[int]:
+        return generate(
+            self._model,
+            prompt,
+            lambda logits: sample(logits, sampling, self._generator),
+            max_tokens=max_tokens,
+            stop_ids=self._stops,
+        )
+
+    @torch.inference_mode()
+    def loss(self, row: TokenizedRow) -> float:
+        logits = self._model(torch.tensor([row.input_ids]))[0]
+        targets = torch.tensor(row.labels)[1:]
+        return float(cross_entropy(logits[:-1], targets, ignore_index=IGNORED, reduction="sum"))
