@@ -1,12 +1,24 @@
 """What ``python run.py``, ``flask --app run`` and ``celery -A run`` find."""
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from app import create_app
+from app import create_app as _create_app  # no name `app` here: Celery would take that for itself
 from app.bootstrap import build_celery
 
-__all__ = ["create_app"]
+if TYPE_CHECKING:
+    from flask import Flask
+
+
+def create_app() -> "Flask":
+    """Build the application, with its commands for ``flask``."""
+    from app.cli import init_cli
+    from app.lab.commands import lab
+
+    application = _create_app()
+    init_cli(application)
+    application.cli.add_command(lab)
+    return application
 
 
 def __getattr__(name: str) -> Any:
@@ -15,7 +27,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from app.tasks.worker import make_celery
 
-    flask_app = create_app()
+    flask_app = _create_app()
     settings = flask_app.extensions["settings"]
     celery = make_celery(
         flask_app,

@@ -36,7 +36,6 @@ def _create_app(settings: Settings, services: Services | None, inline: bool) -> 
     from flask import Flask
 
     from app import bootstrap
-    from app.cli import init_cli
     from app.extensions import db, migrate
 
     bootstrap.configure_logging(settings)
@@ -59,7 +58,6 @@ def _create_app(settings: Settings, services: Services | None, inline: bool) -> 
             services = bootstrap.build_services(settings, db.engine, inline=inline)
     app.extensions |= {"settings": settings, "services": services}
     _init_http(app, settings)
-    init_cli(app)
     return app
 
 

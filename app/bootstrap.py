@@ -16,7 +16,8 @@ from app.core.entities.evaluation import MeasuredRun
 from app.core.entities.limits import ProjectLimits
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import AppError
-from app.core.interfaces.components import BaseModelStore, TrainingRunner
+from app.core.interfaces.components import BaseModelStore, LanguageModel, TrainingRunner
+from app.core.interfaces.stores import Stores
 from app.core.services import Services
 from app.registries import (
     ADAPTATIONS,
@@ -44,7 +45,9 @@ __all__ = [
     "SettingsError",
     "build_base_models",
     "build_celery",
+    "build_language_model",
     "build_services",
+    "build_stores",
     "configure_logging",
     "load_pipeline_config",
     "load_settings",
@@ -121,6 +124,42 @@ def build_base_models(settings: Settings) -> BaseModelStore:
     return bases
 
 
+def build_stores(settings: Settings, engine: Engine) -> Stores:
+    """Build what most services share: the versions' rows, and the folders of this host."""
+    return Stores(
+        versions=REPOSITORIES.create("versions", engine=engine),
+        bases=build_base_models(settings),
+        datasets=COMPONENTS.create(
+            "dataset_store",
+            data_dir=settings.data_dir,
+            max_bytes=settings.max_body_bytes,
+            **_reading(settings),
+        ),
+        artifacts=COMPONENTS.create("artifacts", folder=settings.models_dir / "registry"),
+        tokens=COMPONENTS.create("token_cache"),
+    )
+
+
+def _reading(settings: Settings) -> dict[str, Any]:
+    """What reads files of rows is told: the formats that it may meet, and how much it may take."""
+    return {
+        "formats": [DATA_FORMATS.create(name) for name in DATA_FORMATS.names()],
+        "limits": DataLimits(
+            rows=settings.data_max_rows,
+            bytes=settings.data_max_bytes,
+            row_bytes=settings.data_max_row_bytes,
+            turns=settings.data_max_turns,
+            depth=settings.data_max_depth,
+        ),
+    }
+
+
+def build_language_model(**arguments: Any) -> LanguageModel:
+    """Load a model into this process, for the classroom: that is when torch is loaded."""
+    model: LanguageModel = COMPONENTS.create("model_by_hand", **arguments)
+    return model
+
+
 def build_runner(name: str) -> TrainingRunner:
     """What trains, or only forecasts, in a trainer process."""
     if name.startswith("double"):
@@ -187,29 +226,14 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
     from app.core.services.people.identity import IdentityService
     from app.core.services.people.limits import LimitService
     from app.core.services.people.projects import ProjectService
-    from app.lab.service import LabService
 
     @cache
     def repository(name: str) -> Any:
         return REPOSITORIES.create(name, engine=engine)
 
-    bases = build_base_models(settings)
-    reading: dict[str, Any] = {
-        "formats": [DATA_FORMATS.create(name) for name in DATA_FORMATS.names()],
-        "limits": DataLimits(
-            rows=settings.data_max_rows,
-            bytes=settings.data_max_bytes,
-            row_bytes=settings.data_max_row_bytes,
-            turns=settings.data_max_turns,
-            depth=settings.data_max_depth,
-        ),
-    }
-    datasets = COMPONENTS.create(
-        "dataset_store", data_dir=settings.data_dir, max_bytes=settings.max_body_bytes, **reading
-    )
-    library = COMPONENTS.create("dataset_library", data_dir=settings.data_dir, **reading)
-    token_cache = COMPONENTS.create("token_cache")
-    artifacts = COMPONENTS.create("artifacts", folder=settings.models_dir / "registry")
+    stores = build_stores(settings, engine)
+    versions, bases, datasets, artifacts = stores.versions, stores.bases, stores.datasets, stores.artifacts
+    library = COMPONENTS.create("dataset_library", data_dir=settings.data_dir, **_reading(settings))
     places = COMPONENTS.create(
         "engine_places",
         given=settings.engines,
@@ -219,7 +243,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
     engine_access: dict[str, Any] = {"places": places, "timeout": settings.engine_timeout}
     engines = COMPONENTS.create("engine_client", **engine_access)
     engine_admin = COMPONENTS.create("engine_admin", **engine_access)
-    targets = Targets(repository("versions"), bases, artifacts, engine_admin.kind, keep_seconds=0.5)
+    targets = Targets(versions, bases, artifacts, engine_admin.kind, keep_seconds=0.5)
     queue = QUEUES.create("inline") if inline else _celery_queue(settings)
     defaults = load_training_config(settings.train_config_file)
     if settings.default_base_model:
@@ -248,10 +272,10 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
     dataset_versions = DatasetVersionService(repository("datasets"), library, limits)
     training = TrainingService(
         jobs=repository("jobs"),
-        versions=repository("versions"),
+        versions=versions,
         datasets=datasets,
         bases=bases,
-        tokens=token_cache,
+        tokens=stores.tokens,
         queue=queue,
         defaults=defaults,
         forecasts=forecasts,
@@ -259,7 +283,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
         queues=settings.queues,
         limits=limits,
     )
-    served = ServedModelService(repository("versions"), engines, settings.model_redirects)
+    served = ServedModelService(versions, engines, settings.model_redirects)
     return Services(
         identity=IdentityService(
             users=repository("users"),
@@ -296,15 +320,13 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
             defaults=load_pipeline_config(CONFIG_DIR / "data_pipeline.yaml"),
         ),
         training=training,
-        tuning=TuningService(
-            training, dataset_versions, served, repository("versions"), bases, settings.results_dir
-        ),
+        tuning=TuningService(training, dataset_versions, served, versions, bases, settings.results_dir),
         execution=ExecutionService(
             jobs=repository("jobs"),
-            versions=repository("versions"),
+            versions=versions,
             datasets=datasets,
             bases=bases,
-            tokens=token_cache,
+            tokens=stores.tokens,
             artifacts=artifacts,
             launcher=COMPONENTS.create(
                 "trainer_launcher", runner=settings.trainer, spares=settings.spare_trainers
@@ -319,12 +341,12 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
             queues=settings.worker_queues,
             limits=limits,
         ),
-        models=ModelManagementService(repository("versions"), bases, artifacts, engine_admin),
+        models=ModelManagementService(versions, bases, artifacts, engine_admin),
         served_models=served,
         inference=InferenceService(
             targets, engines, COMPONENTS.create("usage_log", repository=repository("usage")), rates
         ),
-        engines=EngineService(repository("versions"), targets, engine_admin),
+        engines=EngineService(versions, targets, engine_admin),
         usage=UsageService(repository("usage")),
         webhooks=WebhookService(repository("webhooks"), sender, box),
         webhook_delivery=WebhookDeliveryService(repository("webhooks"), sender, box),
@@ -333,7 +355,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
         idempotency=IdempotencyService(repository("kept_requests"), settings.idempotency_seconds),
         audit=AuditService(repository("audit")),
         evaluation=EvaluationService(
-            versions=repository("versions"),
+            versions=versions,
             bases=bases,
             datasets=datasets,
             artifacts=artifacts,
@@ -344,14 +366,6 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
         ),
         monitoring=MonitoringService(
             database=repository("health"), queue=queue, engines=engines, jobs=repository("jobs")
-        ),
-        lab=LabService(
-            versions=repository("versions"),
-            bases=bases,
-            datasets=datasets,
-            artifacts=artifacts,
-            models=lambda **arguments: COMPONENTS.create("model_by_hand", **arguments),
-            threads=settings.cores,
         ),
     )
 

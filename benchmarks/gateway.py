@@ -201,7 +201,7 @@ class Bench:
         key = self._do([*flask, "keys", "create", "--project", "default", "--name", f"bench-{streams}"], variables)
         worker = ["--worker-class", "app.processes.web.WebWorker"]
         with self._web(
-            "ours", "run:create_app()", [*worker, "--threads", str(2 * streams)], variables, key
+            "ours", "app:create_app()", [*worker, "--threads", str(2 * streams)], variables, key
         ) as site:
             yield site
 

@@ -1,21 +1,21 @@
 """To learn from: a model in this process, to talk to and to measure by hand."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from app.core.entities.datasets import Conversation, Message
 from app.core.entities.inference import Sampling
 from app.core.errors import Invalid
-from app.core.interfaces.components import (
-    ArtifactStore,
-    BaseModelStore,
-    ChatTokenizer,
-    DatasetStore,
-    LanguageModel,
-)
-from app.core.interfaces.storage import ModelVersionRepository
+from app.core.interfaces.components import ChatTokenizer, LanguageModel
+from app.core.interfaces.stores import Stores
 from app.core.services.models.subjects import Subject, find_subject
+
+if TYPE_CHECKING:
+    from flask import Flask
 
 ANSWER_TOKENS = 64
 GREEDY = Sampling(temperature=0.0)
@@ -97,19 +97,8 @@ class Chat:
 class LabService:
     """``models`` builds a LanguageModel: that is when torch is loaded, in the calling process."""
 
-    def __init__(
-        self,
-        versions: ModelVersionRepository,
-        bases: BaseModelStore,
-        datasets: DatasetStore,
-        artifacts: ArtifactStore,
-        models: Callable[..., LanguageModel],
-        threads: int,
-    ) -> None:
-        self._versions = versions
-        self._bases = bases
-        self._datasets = datasets
-        self._artifacts = artifacts
+    def __init__(self, stores: Stores, models: Callable[..., LanguageModel], threads: int) -> None:
+        self._stores = stores
         self._models = models
         self._threads = threads
 
@@ -118,7 +107,7 @@ class LabService:
 
         Equal seeds and messages give equal answers.
         """
-        subject = find_subject(self._versions, self._bases, self._artifacts, model)
+        subject = find_subject(self._stores.versions, self._stores.bases, self._stores.artifacts, model)
         return Chat(subject.name, self._load(subject, seed), subject.tokenizer)
 
     def measure(
@@ -134,12 +123,12 @@ class LabService:
 
         ``Invalid`` lists the faults of the data.
         """
-        check = self._datasets.check(dataset_path, trusted=True)
+        check = self._stores.datasets.check(dataset_path, trusted=True)
         if check.faults:
             raise Invalid(f"{dataset_path} has faults", code="invalid_data", faults=check.faults)
-        subject = find_subject(self._versions, self._bases, self._artifacts, model)
-        prepared = self._datasets.prepare(dataset_path, check.digest, subject.seed, trusted=True)
-        rows = [row for row in self._datasets.rows(prepared, split) if row.messages]
+        subject = find_subject(self._stores.versions, self._stores.bases, self._stores.artifacts, model)
+        prepared = self._stores.datasets.prepare(dataset_path, check.digest, subject.seed, trusted=True)
+        rows = [row for row in self._stores.datasets.rows(prepared, split) if row.messages]
         loaded = self._load(subject, None)
         loss, tokens = 0.0, 0
         for place, row in enumerate(rows):
@@ -160,12 +149,23 @@ class LabService:
 
     def _load(self, subject: Subject, seed: int | None) -> LanguageModel:
         return self._models(
-            folder=subject.folder(self._bases),
+            folder=subject.folder(self._stores.bases),
             adapter_folder=subject.adapter_folder,
             stop_token_ids=subject.tokenizer.stop_token_ids,
             seed=seed,
             threads=self._threads,
         )
+
+
+def lab_service(app: Flask) -> LabService:
+    """Build the service over the stores of ``app``."""
+    from app.bootstrap import build_language_model, build_stores
+    from app.extensions import db
+
+    settings = app.extensions["settings"]
+    with app.app_context():
+        stores = build_stores(settings, db.engine)
+    return LabService(stores, build_language_model, settings.cores)
 
 
 def _ask(model: LanguageModel, tokenizer: ChatTokenizer, row: Conversation) -> Answer:

@@ -20,6 +20,7 @@ from app.bootstrap import load_training_config
 from app.core.entities.inference import Sampling
 from app.core.entities.jobs import JobState
 from app.core.errors import AppError, Invalid, NotFound
+from app.lab.service import lab_service
 from app.model.training_service import foreground_app, report, train
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ def demo() -> None:
     """All of it with a small model."""
     started = time.monotonic()
     app = foreground_app()
-    lab: LabService = app.extensions["services"].lab
+    lab = lab_service(app)
     version = train_from_scratch(app, SMALL, DATASET)
     say("4. Conversations that it has not seen")
     print_held_out(measure(lab, version.reference, DATASET, answers=3))

@@ -176,7 +176,7 @@ WORKER = (
 
 def _web(settings: Settings, listener: socket.socket) -> list[str]:
     return [
-        *(sys.executable, "-m", "gunicorn", "run:create_app()"),
+        *(sys.executable, "-m", "gunicorn", "app:create_app()"),
         *("--bind", f"fd://{listener.fileno()}", "--worker-class", "app.processes.web.WebWorker"),
         *("--workers", str(settings.web_workers), "--threads", str(settings.web_threads)),
         "--forwarded-allow-ips=",  # whom to believe is TRUSTED_PROXIES' alone

@@ -14,6 +14,7 @@ from flask.testing import FlaskClient
 
 from app import create_app
 from app.bootstrap import Settings, load_settings, load_training_config
+from app.cli import init_cli
 from app.core.entities.data_pipeline import PipelineConfig
 from app.core.entities.datasets import DataLimits
 from app.core.entities.engines import EngineKind, EngineState, LoadedAdapter
@@ -72,6 +73,7 @@ from app.implementations.models.base_models import FolderBaseModelStore
 from app.implementations.queue.trainer_launcher import ProcessTrainerLauncher
 from app.implementations.webhooks.secret_box import FernetBox
 from app.implementations.webhooks.sender import HttpWebhookSender
+from app.lab.commands import lab
 from app.registries import BASE_MODEL_SOURCES, DATA_FORMATS
 from app.repositories.memory import (
     MemoryAuditRepository,
@@ -385,7 +387,6 @@ def services(
         idempotency=IdempotencyService(twins.kept_requests, settings.idempotency_seconds),
         audit=AuditService(twins.audit),
         evaluation=unused,
-        lab=unused,
         monitoring=MonitoringService(twins.database, twins.queue, cast("Any", TwinEngines()), twins.jobs),
     )
 
@@ -395,7 +396,10 @@ def shared_app(tmp_path_factory: pytest.TempPathFactory) -> Flask:
     """One for all tests: to document its routes costs a tenth of a second."""
     quiet = tmp_path_factory.mktemp("app") / "logging.yaml"
     quiet.write_text(QUIET)
-    return create_app(load_settings(logging_file=quiet), cast("Any", object()))
+    app = create_app(load_settings(logging_file=quiet), cast("Any", object()))
+    init_cli(app)
+    app.cli.add_command(lab)
+    return app
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ OFFENCES = {
     "torch-in-implementations": ("app/bootstrap.py", "from torch.nn import functional"),
     "config-alone": ("config/config.py", "from app.core import errors"),
     "only-bootstrap-reads-config": ("app/extensions.py", "import config.config"),
+    "application-without-commands": ("app/__init__.py", "def late() -> None:\n    import app.cli"),
     "no-cycles": ("app/core/entities/datasets.py", "import app.core.entities.jobs, app.core.entities.offence"),
 }
 

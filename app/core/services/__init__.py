@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from app.core.services.people.limits import LimitService
     from app.core.services.people.projects import ProjectService
     from app.core.services.people.rates import RateService
-    from app.lab.service import LabService
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,4 +58,3 @@ class Services:
     audit: AuditService
     evaluation: EvaluationService
     monitoring: MonitoringService
-    lab: LabService

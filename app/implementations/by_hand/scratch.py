@@ -9,10 +9,12 @@ import torch
 import yaml
 from pydantic import Field, ValidationError
 
+from app.core.entities.models import BaseModelSpec
 from app.core.errors import Fault, Invalid
 from app.implementations.by_hand.tiny_llm import TinyLLM, TinyLLMConfig
 from app.implementations.data.formats import AlpacaFormat, MessagesFormat, PromptCompletionFormat, TextFormat
 from app.implementations.data.store import FileDatasetStore
+from app.implementations.models.sources import say
 from app.implementations.models.tokenizer_files import CHATML, token_ids, write_tokenizer
 
 _FORMATS = (MessagesFormat(), AlpacaFormat(), PromptCompletionFormat(), TextFormat())
@@ -23,6 +25,13 @@ class ScratchConfig(TinyLLMConfig):
 
     seed: int = Field(0, ge=0, lt=2**32)
     corpus: str = "data/raw/sample_data.json"  # rows whose text the tokenizer learns
+
+
+def pull_from_scratch(spec: BaseModelSpec, target: Path) -> None:
+    """Write a new model with fresh weights; ``location`` is a YAML with its sizes (config/tiny_llm.yaml)."""
+    model = write_scratch_model(Path(spec.location), target)
+    parameters = sum(weight.numel() for weight in model.parameters())
+    say(f"{spec.name}: made {parameters:,} fresh parameters and {model.config.vocab_size:,} tokens")
 
 
 def write_scratch_model(config_file: Path, target: Path) -> TinyLLM:

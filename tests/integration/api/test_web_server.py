@@ -38,7 +38,7 @@ def address(tmp_path_factory):
             "DOTENV_PATH": "/dev/null",
             **{name.upper(): str(place) for name, place in places.items()},
         }
-        command = [sys.executable, "-m", "gunicorn", "run:create_app()", "--bind", f"fd://{listener.fileno()}"]
+        command = [sys.executable, "-m", "gunicorn", "app:create_app()", "--bind", f"fd://{listener.fileno()}"]
         options = ["--worker-class", "gthread", "--threads", "4", "--no-control-socket"]
         with (folder / "log").open("wb") as log:
             server = subprocess.Popen(

@@ -12,6 +12,7 @@ from app.core.entities.datasets import TokenizedRow
 from app.core.entities.inference import Sampling
 from app.core.errors import Invalid, NotFound
 from app.core.interfaces.components import ChatTokenizer, LanguageModel
+from app.core.interfaces.stores import Stores
 from app.implementations.data.store import FileDatasetStore
 from app.lab.service import LabService
 from app.registries import BASE_MODEL_SOURCES, COMPONENTS, DATA_FORMATS
@@ -59,14 +60,14 @@ def service(tmp_path: Path, models: list[Recited]) -> LabService:
         models.append(Recited(tokenizer, "九点 – at nine.", arguments))
         return models[-1]
 
-    return LabService(
+    stores = Stores(
         versions=MemoryModelVersionRepository(),
         bases=bases,
         datasets=FileDatasetStore(tmp_path, [DATA_FORMATS.create("messages"), DATA_FORMATS.create("text")], 10**6),
         artifacts=COMPONENTS.create("artifacts", folder=tmp_path / "registry"),
-        models=build,
-        threads=3,
+        tokens=COMPONENTS.create("token_cache"),
     )
+    return LabService(stores, build, threads=3)
 
 
 def test_an_answer_comes_in_whole_characters(service: LabService) -> None:

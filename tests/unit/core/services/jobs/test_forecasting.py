@@ -259,7 +259,7 @@ def test_one_at_a_time(make: Callable[..., Forecasts], base: Path, dataset: Path
 def test_the_oldest_forecasts_go(
     make: Callable[..., Forecasts], base: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.core.services.forecasting.MOST_KEPT", 2)
+    monkeypatch.setattr("app.core.services.jobs.forecasting.MOST_KEPT", 2)
     forecasts = make(Rehearsals(success()))
     for seed in range(4):
         forecasts.estimate(CONFIG.with_changes(seed=seed), base, dataset)

@@ -191,7 +191,7 @@ def test_what_another_process_revokes_is_seen_within_a_second(identity, accounts
     accounts.create_user("alice", PASSWORD, Role.VIEWER)
     token = identity.login("alice", PASSWORD).token
     now = 1000.0
-    monkeypatch.setattr("app.core.services.callers.time.monotonic", lambda: now)
+    monkeypatch.setattr("app.core.services.people.callers.time.monotonic", lambda: now)
     identity.authenticate(token)
     (session,) = twins.sessions._sessions.values()
     twins.sessions.revoke(session.id, datetime.now(UTC))

@@ -242,7 +242,7 @@ def test_cancel_stops_the_trainer(house: House, in_background: Background) -> No
 def test_a_trainer_that_does_not_listen_is_killed(
     house: House, in_background: Background, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.core.services.attempt.CANCEL_SECONDS", 0.1)
+    monkeypatch.setattr("app.core.services.jobs.attempt.CANCEL_SECONDS", 0.1)
     house.trainer.deaf = True
     job_id = house.submit()
     thread = in_background(house.execution.run_next, "me")
@@ -417,7 +417,7 @@ def test_a_trainer_that_the_system_ended_for_want_of_memory_is_not_started_again
 def test_a_pause_stops_the_trainer_and_waits_for_it(
     house: House, in_background: Background, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.core.services.attempt.CANCEL_SECONDS", 0.0)
+    monkeypatch.setattr("app.core.services.jobs.attempt.CANCEL_SECONDS", 0.0)
     house.trainer.deaf = True  # busy with a long step
     job_id = house.submit()
     thread = in_background(house.execution.run_next, "me")
@@ -435,7 +435,7 @@ def test_a_pause_stops_the_trainer_and_waits_for_it(
 def test_a_job_that_pauses_can_still_be_cancelled(
     house: House, in_background: Background, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.core.services.attempt.CANCEL_SECONDS", 0.1)
+    monkeypatch.setattr("app.core.services.jobs.attempt.CANCEL_SECONDS", 0.1)
     house.trainer.deaf = True
     job_id = house.submit()
     thread = in_background(house.execution.run_next, "me")
@@ -671,7 +671,7 @@ class TestLeases:
         self, house: House, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         now = [1000.0]
-        monkeypatch.setattr("app.core.services.heartbeat.time.monotonic", lambda: now[0])
+        monkeypatch.setattr("app.core.services.jobs.heartbeat.time.monotonic", lambda: now[0])
         job_id = house.submit()
         claim = house.jobs.claim("other", 10.0)
         assert claim is not None
@@ -690,7 +690,7 @@ class TestLeases:
         self, house: House, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         now = [0.0]
-        monkeypatch.setattr("app.core.services.heartbeat.time.monotonic", lambda: now[0])
+        monkeypatch.setattr("app.core.services.jobs.heartbeat.time.monotonic", lambda: now[0])
         job_id = house.submit()
         for _ in range(2):
             assert house.jobs.claim("other", 10.0) is not None
