@@ -18,14 +18,12 @@ _ID = click.argument("webhook_id", metavar="ID")
 @click.option(
     "--event",
     "events",
-    type=click.Choice([event.value for event in WebhookEvent]),
     multiple=True,
-    help="May be repeated; else all.",
+    help="fine_tuning.job.succeeded, process.job.failed …; may be repeated; else the ends of fine-tuning jobs.",
 )
 def create_webhook(project: str, url: str, events: tuple[str, ...]) -> None:
     """Make a webhook, and print its id and its secret, which is shown this once."""
-    chosen = [WebhookEvent(event) for event in events] or list(WebhookEvent)
-    webhook, secret = services().webhooks.create(operator_in(project), url, chosen)
+    webhook, secret = services().webhooks.create(operator_in(project), url, events or list(WebhookEvent))
     click.echo(f"{webhook.id} {secret}")
 
 

@@ -21,7 +21,7 @@ def torchrun_placement(environment: Mapping[str, str]) -> Placement | None:
 
 def placement_of(raw: Mapping[str, Any], folder: Path, rank: int) -> Placement:
     """Of a job's rank on this host, or what torchrun says where it has started as many as the job wants."""
-    processes = raw["config"].get("processes", 1)
+    processes = raw["processes"]
     around = torchrun_placement(os.environ)
     if around is not None and around.processes == processes > 1:
         return around

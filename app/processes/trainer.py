@@ -1,4 +1,4 @@
-"""One training attempt in a process of its own: docs/trainer-protocol.md.
+"""One attempt at a job in a process of its own: docs/trainer-protocol.md.
 
 ``python -m app.processes.trainer JOB.json --ring FD --control FD``, started by a worker. The other ranks of a job
 of many processes are started by this one, with ``--rank`` in place of ``--ring``, or on many hosts by torchrun.
@@ -21,11 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from app.bootstrap import build_runner
-from app.core.entities.forecasts import Forecast
 from app.core.entities.trainer import Placement, TrainerExit
-from app.core.entities.training_config import TrainingConfig
 from app.core.errors import AppError, Invalid
-from app.core.interfaces.components import Reporter, TrainerJob, TrainingRunner, TrainingStopped
+from app.core.interfaces.components import Reporter, TrainingStopped
 from app.core.services.jobs.room import RUN_FOLDER
 from app.processes.children import die_with
 from app.processes.lease_guard import LeaseGuard
@@ -81,9 +79,8 @@ def main(arguments: list[str] | None = None) -> int:
             share_job(placement, raw)
         elif placement.processes > cores():
             raise Invalid(f"processes: this host has {cores()} cores, and each of {placement.processes} wants one")
-        job = _job(raw, placement)
         ranks.start(end)
-        return _train(job, report)
+        return _carry_out(raw, placement, report)
 
     outcome, written = _run(work, report, ranks.lost)
     ranks.close()
@@ -111,7 +108,7 @@ def follow() -> TrainerExit:
         raise RuntimeError("torchrun has set no RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT")
     stop = threading.Event()
     report = Quiet(stop)
-    outcome, _ = _run(lambda: _train(_job(receive_job(placement), placement), report), report, lambda: None)
+    outcome, _ = _run(lambda: _carry_out(receive_job(placement), placement, report), report, lambda: None)
     return outcome
 
 
@@ -183,25 +180,9 @@ class EventWriter(Reporter):
                 os.write(self._ring, b"!")
 
 
-def _job(raw: Mapping[str, Any], placement: Placement) -> TrainerJob:
-    return TrainerJob(
-        job_id=raw["job_id"],
-        attempt=raw["attempt"],
-        runner=raw["runner"],
-        config=TrainingConfig.model_validate(raw["config"]),
-        base_model_folder=Path(raw["base_model_folder"]),
-        dataset_folder=Path(raw["dataset_folder"]),
-        run_folder=Path(raw["run_folder"]),
-        threads=share_of_threads(raw["threads"], placement),
-        placement=placement,
-        start_from=Path(raw["start_from"]) if raw.get("start_from") else None,
-        forecast=Forecast(**raw["forecast"]) if raw.get("forecast") else None,
-    )
-
-
-def _train(job: TrainerJob, report: Reporter) -> Mapping[str, Any]:
-    runner: TrainingRunner = build_runner(job.runner)
-    return runner.run(job, report)
+def _carry_out(raw: Mapping[str, Any], placement: Placement, report: Reporter) -> Mapping[str, Any]:
+    mine = {**raw, "threads": share_of_threads(raw["threads"], placement)}
+    return build_runner(raw["runner"]).carry_out(mine, placement, report)
 
 
 def _run(

@@ -5,24 +5,30 @@ from collections.abc import Sequence
 from sqlalchemy import ColumnElement, Select, and_, case, func, select
 from sqlalchemy.orm import Session
 
-from app.core.entities.jobs import TRAINING_STATES, WAITING_STATES, JobState
+from app.core.entities.jobs import RUNNING_STATES, WAITING_STATES, JobState
 from app.core.entities.limits import ProjectLimits
 from app.repositories.job_rules import no_project
 from app.repositories.tables import JobRow, ProjectRow
 
 
-def next_of_all(session: Session, queues: Sequence[str] | None, limits: ProjectLimits) -> JobRow | None:
-    """The job to claim, its row locked, and its project's turn taken; jobs of the foreground are passed over."""
-    for project_id, own in _projects_in_turn(session, queues):
-        most = own.or_else(limits).running
-        room = most is None or count_jobs(session, project_id, TRAINING_STATES) < most
+def next_of_all(
+    session: Session, queues: Sequence[str] | None, limits: ProjectLimits, *, is_light: bool
+) -> JobRow | None:
+    """The job to claim, its row locked, and its project's turn taken; jobs of the foreground are passed over.
+
+    Of light kinds any number of a project run at once: there are few slots for them, and each soon ends.
+    """
+    offered = _offered(queues, is_light)
+    for project_id, own in _projects_in_turn(session, offered, is_light):
+        most = None if is_light else own.or_else(limits).running
+        room = most is None or count_jobs(session, project_id, RUNNING_STATES) < most
         states = WAITING_STATES if room else (JobState.VALIDATING_FILES,)
-        row = session.scalar(_first_of(project_id, states, queues))
+        row = session.scalar(_first_of(project_id, states, offered))
         if row is None:  # another worker has it in hand
             continue
         project = locked_project(session, project_id)
         # Whoever claimed one of this project's since we counted had its row locked, and has let go of it.
-        full = most is not None and count_jobs(session, project_id, TRAINING_STATES) >= most
+        full = most is not None and count_jobs(session, project_id, RUNNING_STATES) >= most
         if full and row.state == JobState.QUEUED:
             continue
         project.last_turn = 1 + (session.scalar(select(func.max(ProjectRow.last_turn))) or 0)
@@ -57,23 +63,27 @@ def project_limits(project: ProjectRow) -> ProjectLimits:
     )
 
 
-def count_jobs(session: Session, project_id: str, states: Sequence[JobState]) -> int:
-    query = select(func.count()).where(JobRow.project_id == project_id, JobRow.state.in_(states))
+def count_jobs(session: Session, project_id: str, states: Sequence[JobState], *, is_light: bool = False) -> int:
+    of_weight = (JobRow.project_id == project_id, JobRow.is_light.is_(is_light))
+    query = select(func.count()).where(*of_weight, JobRow.state.in_(states))
     return session.scalar(query) or 0
 
 
-def _projects_in_turn(session: Session, queues: Sequence[str] | None) -> Sequence[tuple[str, ProjectLimits]]:
+def _projects_in_turn(
+    session: Session, offered: ColumnElement[bool], is_light: bool
+) -> Sequence[tuple[str, ProjectLimits]]:
     """Of those with a job to claim: the fewest jobs held first, then the turn that is the longest ago."""
     of_project = JobRow.project_id == ProjectRow.id
-    held = select(func.count()).where(of_project, JobRow.owner.is_not(None)).scalar_subquery()
-    waiting = select(JobRow.id).where(of_project, _waits(WAITING_STATES), _offered(queues)).exists()
-    query = select(ProjectRow).where(waiting).order_by(held, ProjectRow.last_turn, ProjectRow.id)
+    held = and_(of_project, JobRow.owner.is_not(None), JobRow.is_light.is_(is_light))
+    count = select(func.count()).where(held).scalar_subquery()
+    waiting = select(JobRow.id).where(of_project, _waits(WAITING_STATES), offered).exists()
+    query = select(ProjectRow).where(waiting).order_by(count, ProjectRow.last_turn, ProjectRow.id)
     return [(project.id, project_limits(project)) for project in session.scalars(query)]
 
 
-def _first_of(project_id: str, states: Sequence[JobState], queues: Sequence[str] | None) -> Select[JobRow]:
+def _first_of(project_id: str, states: Sequence[JobState], offered: ColumnElement[bool]) -> Select[JobRow]:
     order = case({state.value: place for place, state in enumerate(WAITING_STATES)}, value=JobRow.state)
-    query = select(JobRow.id).where(JobRow.project_id == project_id, _waits(states), _offered(queues))
+    query = select(JobRow.id).where(JobRow.project_id == project_id, _waits(states), offered)
     return _locked(query.order_by(order, JobRow.priority.desc(), JobRow.created_at, JobRow.id))
 
 
@@ -84,9 +94,10 @@ def _locked(ids: Select[str]) -> Select[JobRow]:
 
 
 def _waits(states: Sequence[JobState]) -> ColumnElement[bool]:
-    return and_(JobRow.state.in_(states), JobRow.owner.is_(None), JobRow.cancel_requested.is_(False))
+    idle = (JobRow.owner.is_(None), JobRow.cancel_requested.is_(False), JobRow.blockers == 0)
+    return and_(JobRow.state.in_(states), *idle)
 
 
-def _offered(queues: Sequence[str] | None) -> ColumnElement[bool]:
-    by_a_client = JobRow.created_by.is_not(None)
+def _offered(queues: Sequence[str] | None, is_light: bool) -> ColumnElement[bool]:
+    by_a_client = and_(JobRow.created_by.is_not(None), JobRow.is_light.is_(is_light))
     return by_a_client if queues is None else and_(by_a_client, JobRow.queue.in_(queues))

@@ -37,17 +37,7 @@ class SqlDatasetRepository(DatasetRepository):
 
     def add_version(self, version: DatasetVersion, limits: ProjectLimits = NO_LIMITS) -> DatasetVersion:
         with self._database.write() as session:
-            _keep_quota(session, version, limits)  # first, as whoever adds a job: the project, then the dataset
-            if _locked(session, version.project_id, version.dataset_id) is None:
-                raise no_dataset(version.dataset_id)
-            newest = session.scalar(
-                select(func.max(DatasetVersionRow.number)).where(
-                    DatasetVersionRow.dataset_id == version.dataset_id
-                )
-            )
-            numbered = replace(version, number=(newest or 0) + 1)
-            session.add(dataset_version_row(numbered))
-        return numbered
+            return add_dataset_version(session, version, limits)
 
     def get(self, project_id: str, dataset_id: str) -> DatasetSummary | None:
         query = select(DatasetRow).where(DatasetRow.project_id == project_id, DatasetRow.id == dataset_id)
@@ -127,6 +117,18 @@ class SqlDatasetRepository(DatasetRepository):
         query = select(DatasetVersionRow.number).where(DatasetVersionRow.digest == digest).limit(1)
         with self._database.read() as session:
             return session.scalar(query) is not None
+
+
+def add_dataset_version(session: Session, version: DatasetVersion, limits: ProjectLimits) -> DatasetVersion:
+    """Add it under the next number of its dataset. ``NotFound``, ``Forbidden`` (quota_exceeded)."""
+    _keep_quota(session, version, limits)  # first, as whoever adds a job: the project, then the dataset
+    if _locked(session, version.project_id, version.dataset_id) is None:
+        raise no_dataset(version.dataset_id)
+    of_it = DatasetVersionRow.dataset_id == version.dataset_id
+    newest = session.scalar(select(func.max(DatasetVersionRow.number)).where(of_it))
+    numbered = replace(version, number=(newest or 0) + 1)
+    session.add(dataset_version_row(numbered))
+    return numbered
 
 
 def _locked(session: Session, project_id: str, dataset_id: str) -> DatasetRow | None:

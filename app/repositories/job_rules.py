@@ -2,7 +2,7 @@
 
 from app.core.entities.jobs import (
     FINAL_STATES,
-    TRAINING_STATES,
+    RUNNING_STATES,
     TRANSITIONS,
     FineTuningJob,
     JobError,
@@ -24,7 +24,7 @@ def check_move(state: JobState, to: JobState) -> None:
 def check_end(state: JobState, to: JobState) -> None:
     """Of a move that lets go of the job: it must not leave it to train on without anybody."""
     check_move(state, to)
-    if to in TRAINING_STATES:
+    if to in RUNNING_STATES:
         raise Conflict(f"a job that is {to} is held by somebody", code="invalid_transition")
 
 

@@ -19,10 +19,12 @@ from app.core.entities.jobs import (
     Order,
     Progress,
 )
-from app.core.entities.limits import ProjectLimits, ProjectUse
+from app.core.entities.dataset_versions import DatasetVersion
+from app.core.entities.limits import NOTHING, ProjectLimits, ProjectUse
 from app.core.entities.metrics import MetricCurve
 from app.core.entities.models import ModelVersion
-from app.core.errors import Conflict
+from app.core.errors import Conflict, NotFound
+from app.core.interfaces.job_kinds import Finished
 from app.core.interfaces.storage import NO_LIMITS, JobRepository
 from app.repositories.claiming import (
     count_jobs,
@@ -33,6 +35,7 @@ from app.repositories.claiming import (
 )
 from app.repositories.database import Database
 from app.repositories.dataset_rules import no_dataset
+from app.repositories.datasets import add_dataset_version
 from app.repositories.job_metrics import add_to_chunks, catch_up, read_curve
 from app.repositories.job_rules import (
     LOST_WORKER,
@@ -49,9 +52,16 @@ from app.repositories.job_rules import (
 )
 from app.repositories.mapping import error_json, event_entity, event_row, job_entity, job_row, version_row
 from app.repositories.outbox import tell_of_end
-from app.repositories.quota_rules import ONE_VERSION
 from app.repositories.quotas import keep_quotas, use_of
-from app.repositories.tables import DatasetRow, JobEventRow, JobRow, ModelVersionRow, ProjectRow
+from app.repositories.tables import (
+    DatasetRow,
+    JobEventRow,
+    JobMetricChunkRow,
+    JobNeedRow,
+    JobRow,
+    ModelVersionRow,
+    ProjectRow,
+)
 from app.repositories.types import Text
 
 
@@ -62,20 +72,30 @@ class SqlJobRepository(JobRepository):
         self._database = Database(engine)
 
     def add(
-        self, job: FineTuningJob, limits: ProjectLimits = NO_LIMITS, *, since: datetime | None = None
-    ) -> FineTuningJob:
+        self,
+        jobs: Sequence[FineTuningJob],
+        limits: ProjectLimits = NO_LIMITS,
+        *,
+        since: datetime | None = None,
+        needs: ProjectUse = NOTHING,
+    ) -> Sequence[FineTuningJob]:
+        project_id = jobs[0].project_id
         with self._database.write() as session:
-            project = locked_project(session, job.project_id)
-            if since is not None and (there := session.scalar(_same_request(job, since))) is not None:
-                return job_entity(there)
+            project = locked_project(session, project_id)
+            if since is not None and (there := session.scalar(_same_request(jobs[0], since))) is not None:
+                return [job_entity(there)]
             limits = project_limits(project).or_else(limits)
-            if limits.queued is not None:
-                check_room(count_jobs(session, job.project_id, WAITING_STATES), limits)
-            keep_quotas(session, job.project_id, limits, ONE_VERSION)
-            if job.dataset_id is not None and not _keep_dataset(session, job.project_id, job.dataset_id):
-                raise no_dataset(job.dataset_id)
-            session.add(job_row(job))
-            return job
+            for is_light in {job.is_light for job in jobs} if limits.queued is not None else ():
+                more = sum(job.is_light == is_light for job in jobs)
+                waiting = count_jobs(session, project_id, WAITING_STATES, is_light=is_light)
+                check_room(waiting + more - 1, limits)
+            keep_quotas(session, project_id, limits, needs)
+            for job in jobs:
+                _keep_dataset(session, job)
+                session.add(row := job_row(job))
+                session.flush()
+                _wait_for(session, row, job.after)
+            return jobs
 
     def get(self, project_id: str, job_id: str) -> FineTuningJob | None:
         with self._database.read() as session:
@@ -87,6 +107,7 @@ class SqlJobRepository(JobRepository):
         project_id: str,
         *,
         state: JobState | None = None,
+        kind: str | None = None,
         metadata: Mapping[str, str] = {},
         limit: int = 20,
         after: str | None = None,
@@ -148,10 +169,11 @@ class SqlJobRepository(JobRepository):
         *,
         queues: Sequence[str] | None = None,
         limits: ProjectLimits = NO_LIMITS,
+        is_light: bool = False,
     ) -> Claim | None:
         with self._database.write() as session:
             if job_id is None:
-                row = next_of_all(session, queues, limits)
+                row = next_of_all(session, queues, limits, is_light=is_light)
             else:
                 row = session.scalar(one_that_waits(job_id))
             if row is None:
@@ -227,24 +249,46 @@ class SqlJobRepository(JobRepository):
         with self._database.write() as session:
             return _lose(_held(session, job_id, fence), error, max_attempts, has_worker=True)
 
+    def bind(self, job: FineTuningJob, fence: int) -> None:
+        with self._database.write() as session:
+            row = _held(session, job.id, fence)
+            _keep_dataset(session, job)
+            row.name, row.config, row.base_model = job.name, dict(job.config), job.base_model
+            row.dataset_digest, row.dataset_id = job.dataset_digest, job.dataset_id
+            row.dataset_number, row.inputs = job.dataset_number, {}
+
     def succeed(
-        self,
-        job_id: str,
-        fence: int,
-        version: ModelVersion,
-        metrics: Mapping[str, object],
-        limits: ProjectLimits = NO_LIMITS,
-    ) -> ModelVersion:
+        self, job_id: str, fence: int, finished: Finished, limits: ProjectLimits = NO_LIMITS
+    ) -> Sequence[str]:
         with self._database.write() as session:
             row = _held(session, job_id, fence)
-            if (version.project_id, version.job_id) != (row.project_id, row.id):
-                raise Conflict("a job publishes under its own id, in its own project")
-            keep_quotas(session, row.project_id, limits, ProjectUse(storage_bytes=version.size, versions=1))
+            made: list[str] = []
+            for version in finished.made:
+                if version.project_id != row.project_id:
+                    raise Conflict("a job publishes in its own project")
+                if isinstance(version, DatasetVersion):
+                    made.append(add_dataset_version(session, version, limits).reference)
+                else:
+                    made.append(_publish(session, row, version, limits).reference)
             _move(row, JobState.SUCCEEDED)
-            numbered = replace(version, number=_next_number(session, row.project_id, version.name))
-            session.add(version_row(numbered))
-            row.model_version_id, row.metrics, row.owner = version.id, dict(metrics), None
-            return numbered
+            row.result, row.made, row.owner = dict(finished.result), made, None
+            return made
+
+    def has_succeeded(self, job_id: str, fence: int) -> bool:
+        ended = (JobRow.id == job_id, JobRow.fence == fence, JobRow.state == JobState.SUCCEEDED)
+        with self._database.read() as session:
+            return session.scalar(select(JobRow.id).where(*ended)) is not None
+
+    def forget(self, kind: str, before: datetime, most: int = 100) -> Sequence[str]:
+        old = (JobRow.kind == kind, JobRow.finished_at < before)
+        with self._database.write() as session:
+            needed = select(JobNeedRow.needed_id).where(JobNeedRow.needed_id == JobRow.id).exists()
+            query = select(JobRow.id).where(*old, ~needed).limit(most)
+            ids = session.scalars(query.with_for_update(skip_locked=True)).all()
+            for table in (JobEventRow, JobMetricChunkRow, JobNeedRow):
+                session.execute(delete(table).where(table.job_id.in_(ids)))
+            session.execute(delete(JobRow).where(JobRow.id.in_(ids)))
+            return ids
 
     def leases(self) -> Sequence[Lease]:
         columns = select(JobRow.id, JobRow.fence, JobRow.heartbeat, JobRow.lease_seconds)
@@ -339,6 +383,50 @@ def _move(row: JobRow, to: JobState) -> None:
     if to in FINAL_STATES:
         row.finished_at = datetime.now(UTC)
         tell_of_end(row, to, row.finished_at)
+        _tell_those_who_wait(row, to)
+
+
+def _wait_for(session: Session, row: JobRow, needed: Sequence[str]) -> None:
+    """Until this transaction ends, none of the jobs that ``row`` waits for ends unheard."""
+    query = select(JobRow).where(JobRow.project_id == row.project_id, JobRow.id.in_(needed))
+    found = {one.id: one for one in session.scalars(query.order_by(JobRow.id).with_for_update())}
+    for job_id in needed:
+        if job_id not in found:
+            raise NotFound(f"after: there is no job {job_id[:80]!r} in this project", code="job_not_found")
+        state = JobState(found[job_id].state)
+        if state in FINAL_STATES - {JobState.SUCCEEDED}:
+            raise Conflict(f"after: job {job_id} has {_ended(state)}", code="dependency_failed")
+        session.add(JobNeedRow(job_id=row.id, needed_id=job_id, project_id=row.project_id))
+        row.blockers += state is not JobState.SUCCEEDED
+
+
+def _tell_those_who_wait(row: JobRow, state: JobState) -> None:
+    """Let the jobs that wait for this one go on, or cancel them: what they were to work with will not come."""
+    session = object_session(row)
+    assert session is not None
+    waiting = select(JobRow).join(JobNeedRow, JobNeedRow.job_id == JobRow.id).where(JobNeedRow.needed_id == row.id)
+    for other in session.scalars(waiting.order_by(JobRow.id).with_for_update(of=JobRow)):
+        if other.state in FINAL_STATES:
+            continue
+        if state is JobState.SUCCEEDED:
+            other.blockers -= 1
+        else:
+            message = f"job {row.id}, which it waits for, has {_ended(state)}"
+            _let_go(other, JobState.CANCELLED, JobError("dependency_failed", message))
+
+
+def _ended(state: JobState) -> str:
+    return "been cancelled" if state is JobState.CANCELLED else state.value
+
+
+def _publish(session: Session, row: JobRow, version: ModelVersion, limits: ProjectLimits) -> ModelVersion:
+    if version.job_id != row.id:
+        raise Conflict("a job publishes under its own id")
+    keep_quotas(session, row.project_id, limits, ProjectUse(storage_bytes=version.size, versions=1))
+    numbered = replace(version, number=_next_number(session, row.project_id, version.name))
+    session.add(version_row(numbered))
+    row.model_version_id = version.id
+    return numbered
 
 
 def _let_go(row: JobRow, to: JobState, error: JobError | None = None) -> JobState:
@@ -361,7 +449,11 @@ def _next_number(session: Session, project_id: str, name: str) -> int:
     return (session.scalar(select(func.max(ModelVersionRow.number)).where(*of_model)) or 0) + 1
 
 
-def _keep_dataset(session: Session, project_id: str, dataset_id: str) -> bool:
-    """Until this transaction ends nobody deletes it; False if it is gone."""
-    query = select(DatasetRow.id).where(DatasetRow.project_id == project_id, DatasetRow.id == dataset_id)
-    return session.scalar(query.with_for_update(read=True, key_share=True)) is not None
+def _keep_dataset(session: Session, job: FineTuningJob) -> None:
+    """Until this transaction ends nobody deletes it; ``NotFound`` if it is gone."""
+    if job.dataset_id is None:
+        return
+    of_job = (DatasetRow.project_id == job.project_id, DatasetRow.id == job.dataset_id)
+    query = select(DatasetRow.id).where(*of_job)
+    if session.scalar(query.with_for_update(read=True, key_share=True)) is None:
+        raise no_dataset(job.dataset_id)

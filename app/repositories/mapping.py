@@ -11,7 +11,7 @@ from app.core.entities.identity import Scope, Session, User
 from app.core.entities.jobs import FineTuningJob, JobError, JobEvent, JobState, Progress
 from app.core.entities.models import ModelAlias, ModelVersion
 from app.core.entities.usage import Usage
-from app.core.entities.webhooks import Delivery, Webhook, WebhookEvent
+from app.core.entities.webhooks import Delivery, Webhook
 from app.core.errors import Fault
 from app.repositories.tables import (
     ApiKeyRow,
@@ -31,6 +31,7 @@ from app.repositories.tables import (
 
 def job_row(job: FineTuningJob) -> JobRow:
     values = _values(job)
+    values["after"], values["made"] = list(job.after), list(job.made)
     values["progress"] = asdict(job.progress)
     values["error"] = None if job.error is None else error_json(job.error)
     return JobRow(**values)
@@ -133,7 +134,7 @@ def webhook_row(webhook: Webhook) -> WebhookRow:
 
 
 def webhook_entity(row: WebhookRow) -> Webhook:
-    return Webhook(**{**_columns(Webhook, row), "events": tuple(map(WebhookEvent, row.events))})
+    return Webhook(**{**_columns(Webhook, row), "events": tuple(row.events)})
 
 
 def delivery_row(delivery: Delivery) -> WebhookDeliveryRow:

@@ -8,7 +8,7 @@ from typing import Any
 from app.core.entities.identity import DEFAULT_PROJECT_ID
 from app.core.entities.jobs import (
     FINAL_STATES,
-    TRAINING_STATES,
+    RUNNING_STATES,
     WAITING_STATES,
     Claim,
     FineTuningJob,
@@ -193,7 +193,7 @@ class MemoryJobRepository(JobRepository):
         most = self._effective(job.project_id, limits).running
         if most is None or job.state is JobState.VALIDATING_FILES:
             return True
-        return self._count(job.project_id, TRAINING_STATES) < most
+        return self._count(job.project_id, RUNNING_STATES) < most
 
     def _place(self, kept: _Kept) -> tuple[Any, ...]:
         job = kept.job
@@ -314,7 +314,7 @@ class MemoryJobRepository(JobRepository):
         versions = [version for version in self._versions.kept if version.project_id == project_id]
         published = sum(version.size for version in versions)
         return ProjectUse(
-            running=self._count(project_id, TRAINING_STATES),
+            running=self._count(project_id, RUNNING_STATES),
             queued=self._count(project_id, WAITING_STATES),
             storage_bytes=published + sum(self._datasets.sizes(project_id).values()),
             versions=len(versions),

@@ -3,7 +3,7 @@
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from app.core.entities.jobs import TRAINING_STATES, WAITING_STATES
+from app.core.entities.jobs import RUNNING_STATES, WAITING_STATES
 from app.core.entities.limits import ProjectLimits, ProjectUse
 from app.repositories.claiming import count_jobs, locked_project, project_limits
 from app.repositories.quota_rules import check_quotas
@@ -12,7 +12,7 @@ from app.repositories.tables import DatasetVersionRow, ModelVersionRow, ProjectR
 
 def use_of(session: Session, project_id: str) -> ProjectUse:
     return ProjectUse(
-        running=count_jobs(session, project_id, TRAINING_STATES),
+        running=count_jobs(session, project_id, RUNNING_STATES),
         queued=count_jobs(session, project_id, WAITING_STATES),
         storage_bytes=_dataset_bytes(session, project_id) + _published(session, project_id)[1],
         versions=_published(session, project_id)[0],

@@ -163,23 +163,25 @@ class DatasetTagRow(Base):
 
 
 class JobRow(Base):
-    """A fine-tuning job and the attempt that holds it: ``owner`` is null when nobody does."""
+    """A job and the attempt that holds it: ``owner`` is null when nobody does."""
 
     __tablename__ = "jobs"
     __table_args__ = (
         Index(None, "project_id", "created_at", "id"),  # list
         Index(None, "project_id", "state", "owner"),  # claim
         Index(None, "project_id", "request_key"),  # add
+        Index(None, "kind", "finished_at"),  # forget
     )
 
     id: Mapped[Id]
     project_id: Mapped[Str] = mapped_column(ForeignKey("projects.id"))
+    kind: Mapped[Str]
     name: Mapped[Str]
     state: Mapped[Str]
     base_model: Mapped[Str]
     config: Mapped[JsonObject]
     dataset_digest: Mapped[Str]
-    # The version that it trains on; None where that is a file. Without a foreign key, which SQLite adds to no
+    # The version that it reads; None where that is a file. Without a foreign key, which SQLite adds to no
     # table that is there: whoever adds a job, or deletes a dataset, has locked the dataset's row first.
     dataset_id: Mapped[Str | None] = mapped_column(index=True)
     dataset_number: Mapped[int | None]
@@ -198,10 +200,15 @@ class JobRow(Base):
     priority: Mapped[int] = mapped_column(default=0)
     queue: Mapped[Str] = mapped_column(default=DEFAULT_QUEUE)
     retry_of: Mapped[Str | None]
-    metrics: Mapped[JsonObject]
+    result: Mapped[JsonObject]
+    made: Mapped[list[Any]] = mapped_column(Json, default=list)
     request: Mapped[JsonObject] = mapped_column(default=dict)
     request_key: Mapped[Str | None]
     is_retry: Mapped[bool] = mapped_column(default=False)
+    is_light: Mapped[bool] = mapped_column(default=False)
+    after: Mapped[list[Any]] = mapped_column(Json, default=list)
+    inputs: Mapped[JsonObject] = mapped_column(default=dict)
+    blockers: Mapped[int] = mapped_column(default=0)  # jobs of ``after`` that have not succeeded yet
 
     owner: Mapped[Str | None] = mapped_column(index=True)
     fence: Mapped[int] = mapped_column(default=0)
@@ -209,6 +216,16 @@ class JobRow(Base):
     lease_seconds: Mapped[float] = mapped_column(default=0.0)
     last_event: Mapped[int] = mapped_column(default=0)  # the newest number in job_events
     last_chunked: Mapped[int] = mapped_column(default=0)  # the newest of them in job_metric_chunks
+
+
+class JobNeedRow(Base):
+    """A job that waits for another to succeed."""
+
+    __tablename__ = "job_needs"
+
+    job_id: Mapped[Str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    needed_id: Mapped[Str] = mapped_column(ForeignKey("jobs.id"), primary_key=True, index=True)
+    project_id: Mapped[Str] = mapped_column(ForeignKey("projects.id"), index=True)
 
 
 class JobEventRow(Base):

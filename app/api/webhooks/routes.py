@@ -14,7 +14,7 @@ from app.api.webhooks.schemas import (
     WebhookWithSecretSchema,
 )
 from app.core.entities.identity import Role
-from app.core.entities.webhooks import Delivery, Webhook, WebhookEvent
+from app.core.entities.webhooks import Delivery, Webhook
 from app.core.services.operations.webhooks import DeliveryPage
 from app.extensions import current_services
 from app.gateway.authentication import current_principal, require
@@ -69,7 +69,7 @@ def create_webhook(body: dict[str, Any]) -> dict[str, Any]:
     `too_many_webhooks`.
     """
     webhook, secret = current_services().webhooks.create(
-        current_principal(), body["url"], _events(body["events"]), body["enabled"]
+        current_principal(), body["url"], body["events"], body["enabled"]
     )
     return {**asdict(webhook), "secret": secret}
 
@@ -109,7 +109,7 @@ def change_webhook(body: dict[str, Any], webhook_id: str) -> Webhook:
     While it is off it is told of no new event; what waits for it is sent when it is on again.
     """
     if "events" in body:
-        body["events"] = _events(body["events"])
+        body["events"] = body["events"]
     return current_services().webhooks.change(current_principal(), webhook_id, **body)
 
 
@@ -168,7 +168,3 @@ def list_deliveries(query: dict[str, Any], webhook_id: str) -> DeliveryPage:
     that is none of the list.
     """
     return current_services().webhooks.deliveries(current_principal(), webhook_id, **query)
-
-
-def _events(names: list[str]) -> list[WebhookEvent]:
-    return [WebhookEvent(name) for name in names]

@@ -8,8 +8,15 @@ from app.core.entities.webhooks import WebhookEvent
 EVENTS = [event.value for event in WebhookEvent]
 
 
-EVENT = ma.fields.String(validate=ma.validate.OneOf(EVENTS))
-HOW_MANY = ma.validate.Length(1, len(EVENTS))
+EVENT = ma.fields.String(
+    validate=ma.validate.Length(1, 100),
+    metadata={
+        "description": "`fine_tuning.job.succeeded|failed|cancelled`, or the same of a kind of job: "
+        "`process.job.succeeded` …",
+        "example": "fine_tuning.job.succeeded",
+    },
+)
+HOW_MANY = ma.validate.Length(1, 100)
 LENGTHS = ma.validate.Length(1, 2000)
 URL = {"description": "https, and a public address", "example": "https://hooks.example.com/llm"}
 

@@ -1,8 +1,8 @@
-"""Fine-tuning jobs: their states, the moves between them, attempts and events."""
+"""Jobs of every kind: their states, the moves between them, attempts and events."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -40,7 +40,7 @@ TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
 }
 FINAL_STATES = frozenset(state for state, following in TRANSITIONS.items() if not following)
 WAITING_STATES = (JobState.VALIDATING_FILES, JobState.QUEUED)  # in the order in which they are claimed
-TRAINING_STATES = (JobState.RUNNING, JobState.PAUSING)
+RUNNING_STATES = (JobState.RUNNING, JobState.PAUSING)
 
 DEFAULT_QUEUE = "default"
 PRIORITIES = range(-10, 11)
@@ -56,7 +56,7 @@ class Order(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class JobError:
-    """Why a job failed. ``code``: invalid_data, nan_loss, out_of_memory, poisoned, trainer_failed …"""
+    """Why a job failed, or was cancelled by another's end. ``code``: invalid_data, out_of_memory, poisoned …"""
 
     code: str
     message: str
@@ -65,7 +65,7 @@ class JobError:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """The newest figures of a run. ``eta_seconds`` is an estimate; ``loss`` is the mean over the last step."""
+    """The newest figures of a job. ``eta_seconds`` is an estimate; ``loss`` is the mean over the last step."""
 
     step: int = 0
     total_steps: int | None = None
@@ -78,32 +78,37 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class FineTuningJob:
-    """One training request. Times are timezone-aware UTC. ``config`` is a full TrainingConfig as a dict."""
+    """One request for work. ``config`` is what its kind does with it; times are timezone-aware UTC."""
 
     id: str
     project_id: str
+    kind: str  # a name of a JobKind: train, estimate …
     name: str
     state: JobState
-    base_model: str
     config: Mapping[str, Any]
-    dataset_digest: str  # of the version's rows, or of the raw file as it was when the job was submitted
     created_by: str | None
     created_at: datetime
+    base_model: str = ""  # of kinds that work with one
+    dataset_digest: str = ""  # of the rows that it reads, as they were when the job was submitted
+    dataset_id: str | None = None  # with ``dataset_number`` the version that it reads; None: a file, or nothing
+    dataset_number: int | None = None
+    is_light: bool = False  # claimed by the light slots of workers, and not counted with the others
+    after: Sequence[str] = ()  # ids of the jobs that must succeed before this one may be claimed
+    inputs: Mapping[str, str] = field(default_factory=dict)  # key of its request → id of the job that makes it
     started_at: datetime | None = None
     finished_at: datetime | None = None
-    run_folder: str | None = None  # name below results/, or an absolute path in the foreground
+    run_folder: str | None = None  # name below the kind's folder, or an absolute path in the foreground
     progress: Progress = field(default_factory=Progress)
     error: JobError | None = None
     model_version_id: str | None = None
     cancel_requested: bool = False
-    attempts: int = 0  # claims that trained it
-    lost: int = 0  # claims whose worker or trainer was lost
+    attempts: int = 0  # claims that ran it
+    lost: int = 0  # claims whose worker or child process was lost
     priority: int = 0  # of PRIORITIES; the higher, the sooner among its project's
     queue: str = DEFAULT_QUEUE  # the workers that serve it may take it
     retry_of: str | None = None
-    metrics: Mapping[str, Any] = field(default_factory=dict)
-    dataset_id: str | None = None  # with ``dataset_number`` the version that it trains on; None: a file
-    dataset_number: int | None = None
+    result: Mapping[str, Any] = field(default_factory=dict)  # what the kind says of a job that has succeeded
+    made: Sequence[str] = ()  # references of what it published: support:3, ds-…:2
     request: Mapping[str, Any] = field(default_factory=dict)  # what OpenAI's dialect shows again: files, metadata
     request_key: str | None = None  # the same for the same request of the same caller
     is_retry: bool = False  # of a request that its client had sent before
@@ -131,7 +136,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class JobEvent:
-    """A line of a trainer's events.ndjson. ``seq`` counts from 1 within an attempt."""
+    """A line of a child process' events.ndjson. ``seq`` counts from 1 within an attempt."""
 
     seq: int
     type: str  # "message" | "metrics"

@@ -9,8 +9,8 @@ from typing import Self
 class ProjectLimits:
     """What a project may have; None: as much as it likes."""
 
-    running: int | None = None  # jobs that train at once
-    queued: int | None = None  # jobs in WAITING_STATES
+    running: int | None = None  # jobs that run at once, of heavy kinds
+    queued: int | None = None  # jobs in WAITING_STATES; those of light kinds are counted apart
     requests: int | None = None  # a minute
     tokens: int | None = None  # a minute, of prompts and answers
     storage_bytes: int | None = None  # of datasets and published versions
@@ -32,6 +32,9 @@ class ProjectUse:
     queued: int = 0
     storage_bytes: int = 0
     versions: int = 0
+
+
+NOTHING = ProjectUse()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,12 @@ import hmac
 import json
 import secrets
 from base64 import b64decode, b64encode
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+
+from app.core.entities.jobs import JobState
 
 SECRET_PREFIX = "whsec_"  # noqa: S105
 SECRET_BYTES = 32
@@ -22,11 +24,25 @@ KEPT_FOR = timedelta(days=30)  # deliveries that have arrived or were given up
 
 
 class WebhookEvent(StrEnum):
-    """What an endpoint may be told of; OpenAI's names."""
+    """The ends of fine-tuning jobs, by OpenAI's names: what an endpoint is told unless it asks for others."""
 
     SUCCEEDED = "fine_tuning.job.succeeded"
     FAILED = "fine_tuning.job.failed"
     CANCELLED = "fine_tuning.job.cancelled"
+
+
+ENDS = (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
+
+
+def known_events(kinds: Iterable[str]) -> tuple[str, ...]:
+    """Return every event that an endpoint may ask for, where jobs of these kinds run."""
+    return (*WebhookEvent, *(f"{kind}.job.{state}" for kind in kinds for state in ENDS))
+
+
+def events_of_end(kind: str, state: JobState) -> tuple[str, ...]:
+    """Return the names of a job's end. That of a fine-tuning job has two: OpenAI's clients know the first."""
+    own = f"{kind}.job.{state}"
+    return (f"fine_tuning.job.{state}", own) if kind == "train" else (own,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +52,7 @@ class Webhook:
     id: str
     project_id: str
     url: str
-    events: Sequence[WebhookEvent]
+    events: Sequence[str]
     enabled: bool
     secret: str
     created_by: str

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 from app.core.entities.datasets import (
     Conversation,
@@ -282,6 +282,23 @@ class TrainerJob:
     start_from: Path | None = None  # the artifacts of the version that it trains on from
     forecast: Forecast | None = None  # of this very run, where one was made before
 
+    @classmethod
+    def of(cls, raw: Mapping[str, Any], placement: Placement) -> Self:
+        """Read a job file."""
+        return cls(
+            job_id=raw["job_id"],
+            attempt=raw["attempt"],
+            runner=raw["runner"],
+            config=TrainingConfig.model_validate(raw["config"]),
+            base_model_folder=Path(raw["base_model_folder"]),
+            dataset_folder=Path(raw["dataset_folder"]),
+            run_folder=Path(raw["run_folder"]),
+            threads=raw["threads"],
+            placement=placement,
+            start_from=Path(raw["start_from"]) if raw.get("start_from") else None,
+            forecast=Forecast(**raw["forecast"]) if raw.get("forecast") else None,
+        )
+
 
 class Reporter(ABC):
     """A runner's only way out: what it says becomes events of the job."""
@@ -321,20 +338,37 @@ class TrainingStopped(Exception):
     """The runner ended because it was asked to."""
 
 
-class TrainingRunner(ABC):
-    """Does the work of one trainer process."""
+class JobRunner(ABC):
+    """Does the work of one child process (docs/trainer-protocol.md). It never sees the database."""
 
     @classmethod
     def prepare(cls, base_model_folder: Path | None) -> None:
-        """Before the job is known: what any job would do first, or one that trains this base model. It leaves
-        nothing that changes a number of the run. By default nothing is done but the import of the class."""
+        """Do what any job does first, or one with this base model, before the job is known: for spare processes.
+
+        It leaves nothing that changes a number of the run. By default only the class is imported.
+        """
         del base_model_folder
 
     @abstractmethod
-    def run(self, job: TrainerJob, report: Reporter) -> Mapping[str, Any]:
-        """Trains; leaves metrics.json and artifacts/ in the run folder. Of many processes rank 0 alone does.
+    def carry_out(self, job_file: Mapping[str, Any], placement: Placement, report: Reporter) -> Mapping[str, Any]:
+        """Do the work and return its result, which JSON can hold; files go below ``job_file["run_folder"]``.
 
-        The answer: ``{"metrics": {…}, "template_hash": "…"}``; of a runner that only forecasts, ``{"forecast":
-        {…}}`` with the fields of ``Forecast``, and nothing is left. Raises ``AppError`` with a job's error code
+        Raises ``AppError`` with a job's error code, or ``TrainingStopped`` soon after ``report.should_stop()``.
+        """
+
+
+class TrainingRunner(JobRunner):
+    """Trains, or only forecasts."""
+
+    def carry_out(self, job_file: Mapping[str, Any], placement: Placement, report: Reporter) -> Mapping[str, Any]:
+        """See ``JobRunner``."""
+        return self.run(TrainerJob.of(job_file, placement), report)
+
+    @abstractmethod
+    def run(self, job: TrainerJob, report: Reporter) -> Mapping[str, Any]:
+        """Train; leave metrics.json and artifacts/ in the run folder. Of many processes rank 0 alone does.
+
+        Return ``{"metrics": {…}, "template_hash": "…"}``; of a runner that only forecasts, ``{"forecast": {…}}``
+        with the fields of ``Forecast``, and nothing is left. Raises ``AppError`` with a job's error code
         (``invalid_data``, ``nan_loss``, ``out_of_memory`` …), or ``TrainingStopped``.
         """

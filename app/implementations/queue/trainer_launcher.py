@@ -37,24 +37,26 @@ log = logging.getLogger(__name__)
 
 
 class ProcessTrainerLauncher(TrainerLauncher):
-    """``runner`` is a name of bootstrap's table of trainers. With ``spares`` it has them when it is told to."""
+    """``spares_for`` is the runner that spare processes are made for, when it is told to; None: there are none."""
 
-    def __init__(self, runner: str, *, spares: bool = False) -> None:
-        self._runner = runner
-        self._spares = SpareTrainers(runner) if spares else None
+    def __init__(self, spares_for: str | None = None) -> None:
+        self._spares_for = spares_for
+        self._spares = SpareTrainers(spares_for) if spares_for else None
         self._last_base: Path | None = None
 
     def start(self, job_file: Mapping[str, Any], attempt_folder: Path, deadline: float) -> TrainerHandle:
         path = attempt_folder / "job.json"
-        whole = {**job_file, "runner": self._runner, "deadline": deadline}
+        whole = {"processes": 1, **job_file, "deadline": deadline}
         write_whole(path, json.dumps(whole, ensure_ascii=False, indent=2))
         logs = Path(job_file["run_folder"]) / "logs.txt"
-        self._last_base = Path(job_file["base_model_folder"])
+        fits_spare = (job_file["runner"], whole["processes"]) == (self._spares_for, 1)
+        if fits_spare:
+            self._last_base = Path(job_file["base_model_folder"])
         # Taken before the start, so that whatever the kernel kills from here on counts.
         oom_kills = _oom_kills()
         variables = _variables(int(job_file["threads"]), job_file.get("gpus"))
         started = None
-        if self._spares and job_file["config"].get("processes", 1) == 1:
+        if self._spares and fits_spare:
             started = self._spares.take(path, variables)
         self.dismiss()
         if started is None:
@@ -187,8 +189,8 @@ class ProcessTrainerHandle(TrainerHandle):
 
 
 def _variables(threads: int, gpus: str | None) -> dict[str, str]:
+    """Return what the environment of a trainer has of its own."""
     before = os.environ.get("PYTHONPATH")
-    """What the environment of a trainer has of its own."""
     return {
         **dict.fromkeys(THREAD_VARIABLES, str(threads)),
         **({} if gpus is None else {"CUDA_VISIBLE_DEVICES": gpus}),

@@ -10,7 +10,7 @@ from sqlalchemy import delete, update
 
 from app.core.entities.jobs import (
     FINAL_STATES,
-    TRAINING_STATES,
+    RUNNING_STATES,
     JobError,
     JobEvent,
     JobState,
@@ -180,7 +180,7 @@ class JobLife(RuleBasedStateMachine):
         others = self.same(lambda jobs: jobs.list("other"))
         for job in [*self.same(lambda jobs: jobs.list("default")), *others]:
             final = job.state in FINAL_STATES
-            assert (job.state in TRAINING_STATES) <= (job.id in held)
+            assert (job.state in RUNNING_STATES) <= (job.id in held)
             assert not (job.id in held and (final or job.state is JobState.PAUSED))
             assert not job.cancel_requested or final or job.id in held
             assert final == (job.finished_at is not None)

@@ -10,7 +10,7 @@ from app.core.entities.webhooks import (
     PING,
     Delivery,
     Webhook,
-    WebhookEvent,
+    known_events,
     new_delivery,
     new_event_id,
     new_secret,
@@ -31,24 +31,28 @@ class DeliveryPage:
 
 
 class WebhookService:
-    """``NotFound`` (webhook_not_found) for what another project has, too."""
+    """``NotFound`` (webhook_not_found) for what another project has, too. ``kinds`` are those of jobs."""
 
-    def __init__(self, webhooks: WebhookRepository, sender: WebhookSender, box: SecretBox) -> None:
+    def __init__(
+        self, webhooks: WebhookRepository, sender: WebhookSender, box: SecretBox, kinds: Sequence[str]
+    ) -> None:
+        self._events = known_events(kinds)
         self._webhooks = webhooks
         self._sender = sender
         self._box = box
 
     def create(
-        self, principal: Principal, url: str, events: Sequence[WebhookEvent], enabled: bool = True
+        self, principal: Principal, url: str, events: Sequence[str], enabled: bool = True
     ) -> tuple[Webhook, str]:
         """With its secret, which is told this once. ``Invalid``, ``Conflict`` (too_many_webhooks)."""
         self._check(url)
+        ordered = self._in_order(events)
         secret = new_secret()
         webhook = Webhook(
             id=f"wh-{secrets.token_hex(12)}",
             project_id=principal.project_id,
             url=url,
-            events=_in_order(events),
+            events=ordered,
             enabled=enabled,
             secret=self._box.seal(secret),
             created_by=principal.user_id,
@@ -69,13 +73,13 @@ class WebhookService:
         webhook_id: str,
         *,
         url: str | None = None,
-        events: Sequence[WebhookEvent] | None = None,
+        events: Sequence[str] | None = None,
         enabled: bool | None = None,
     ) -> Webhook:
         """What waits for one that is disabled is sent when it is enabled again. ``Invalid``."""
         if url is not None:
             self._check(url)
-        ordered = None if events is None else _in_order(events)
+        ordered = None if events is None else self._in_order(events)
         named = {"url": url, "events": ordered, "enabled": enabled}
         return self._change(principal, webhook_id, {key: one for key, one in named.items() if one is not None})
 
@@ -116,9 +120,11 @@ class WebhookService:
         if fault := self._sender.fault(url):
             raise Invalid("the webhook has faults", faults=[Fault("url", "invalid_url", fault)])
 
-
-def _in_order(events: Sequence[WebhookEvent]) -> tuple[WebhookEvent, ...]:
-    return tuple(event for event in WebhookEvent if event in events)
+    def _in_order(self, events: Sequence[str]) -> tuple[str, ...]:
+        if unknown := sorted(set(events) - set(self._events)):
+            message = f"there is no event {unknown[0][:80]!r}; there are: {', '.join(self._events)}"
+            raise Invalid("the webhook has faults", faults=[Fault("events", "unknown_event", message)])
+        return tuple(event for event in self._events if event in events)
 
 
 def _found(webhook: Webhook | None, webhook_id: str) -> Webhook:

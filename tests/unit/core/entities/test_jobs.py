@@ -1,6 +1,6 @@
 """The table of a job's moves."""
 
-from app.core.entities.jobs import FINAL_STATES, TRAINING_STATES, TRANSITIONS, JobState
+from app.core.entities.jobs import FINAL_STATES, RUNNING_STATES, TRANSITIONS, JobState
 
 
 def reachable(start: JobState) -> set[JobState]:
@@ -33,7 +33,7 @@ def test_no_state_moves_to_itself_and_validation_is_never_repeated() -> None:
 
 
 def test_only_a_job_that_trains_succeeds_and_any_that_is_not_final_can_be_cancelled() -> None:
-    assert tuple(state for state in JobState if JobState.SUCCEEDED in TRANSITIONS[state]) == TRAINING_STATES
+    assert tuple(state for state in JobState if JobState.SUCCEEDED in TRANSITIONS[state]) == RUNNING_STATES
     assert {state for state in JobState if JobState.CANCELLED in TRANSITIONS[state]} == set(
         JobState
     ) - FINAL_STATES
