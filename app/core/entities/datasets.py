@@ -78,6 +78,7 @@ class PreparedDataset:
 
     folder: str  # absolute
     counts: Mapping[str, int]
+    pipeline: Mapping[str, Any] = field(default_factory=dict)  # the report of the pipeline that made the rows
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from app.core.entities.data_pipeline import PipelineConfig
 from app.core.entities.reasoning import Reasoning
 from app.core.errors import Fault, Invalid
 
@@ -90,6 +91,9 @@ class TrainingConfig(BaseModel):
     model_name: Name | None = Field(None, description="publishes versions under this name (else the experiment's)")
     experiment_name: Name = Field("experiment", description="names the run folder")
     output_dir: str | None = Field(None, description="run folder in the foreground (else results/<name>_<time>)")
+    pipeline: PipelineConfig | None = Field(
+        None, description="clean, split and augment the rows first: keys of config/data_pipeline.yaml"
+    )
     train_samples: int | None = Field(None, ge=1, description="train on the first N training rows only")
     from_version: VersionReference | None = Field(
         None, description="train on from this published version of the project: name, name:3 or name@alias"

@@ -81,6 +81,21 @@ class DatasetStore(ABC):
         """The same of a dataset version's rows. ``Unavailable`` (dataset_missing) if they are gone."""
 
     @abstractmethod
+    def processed(self, digest: str, seed: int, pipeline: Mapping[str, Any]) -> PreparedDataset | None:
+        """Return the cut of what a pipeline made of these rows, if it was kept."""
+
+    @abstractmethod
+    def keep_processed(
+        self,
+        digest: str,
+        seed: int,
+        pipeline: Mapping[str, Any],
+        rows: Iterable[Conversation],
+        report: Mapping[str, Any],
+    ) -> PreparedDataset:
+        """Keep the cut of what a pipeline made of the rows with that digest, and the pipeline's report with it."""
+
+    @abstractmethod
     def rows(self, prepared: PreparedDataset, split: str) -> Sequence[Conversation]: ...
 
 
@@ -112,6 +127,10 @@ class DatasetLibrary(ABC):
     @abstractmethod
     def rows(self, digest: str) -> Sequence[Conversation]:
         """``Unavailable`` (dataset_missing) if they are gone or damaged."""
+
+    @abstractmethod
+    def folder(self, digest: str) -> Path:
+        """Return where the rows lie, for a process that has no database. ``Unavailable`` (dataset_missing)."""
 
     @abstractmethod
     def forget(self, digest: str, unless: Callable[[str], bool]) -> None:

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -27,14 +27,16 @@ class Draft:
     dataset_digest: str = ""
     dataset_id: str | None = None
     dataset_number: int | None = None
+    request: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a child process is told, beside what every child is told, and the folder that its files lie in."""
+    """What a child process is told, beside what every child is told; the folder of its files, as the row has it."""
 
     job_file: Mapping[str, Any]
     folder: Path
+    name: str
 
 
 @dataclass(frozen=True, slots=True)

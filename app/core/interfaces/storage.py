@@ -17,10 +17,11 @@ from app.core.entities.jobs import (
     Order,
     Progress,
 )
-from app.core.entities.limits import ProjectLimits, ProjectUse
+from app.core.entities.limits import NOTHING, ProjectLimits, ProjectUse
 from app.core.entities.metrics import MetricCurve
 from app.core.entities.models import ModelAlias, ModelSummary, ModelVersion
 from app.core.entities.usage import Usage, UsageSum
+from app.core.interfaces.job_kinds import Finished
 
 NO_LIMITS = ProjectLimits()
 
@@ -35,14 +36,22 @@ class JobRepository(ABC):
 
     @abstractmethod
     def add(
-        self, job: FineTuningJob, limits: ProjectLimits = NO_LIMITS, *, since: datetime | None = None
-    ) -> FineTuningJob:
-        """The job; or one of its project with its ``request_key`` that was added from ``since`` on, if the one or
-        the other is of a retried request: then nothing is added.
+        self,
+        jobs: Sequence[FineTuningJob],
+        limits: ProjectLimits = NO_LIMITS,
+        *,
+        since: datetime | None = None,
+        needs: ProjectUse = NOTHING,
+    ) -> Sequence[FineTuningJob]:
+        """Add jobs of one project, all or none; each may wait for those before it, and for others of the project.
 
-        ``NotFound`` (dataset_not_found) if the dataset that it names has been deleted meanwhile; ``TooMany``
-        (too_many_jobs) where as many of its project's wait as may; ``Forbidden`` (quota_exceeded) where the
-        version that it is to publish would have no room.
+        With ``since``, a job of the project with the ``request_key`` of the first that was added from then on, if
+        the one or the other is of a retried request, is the answer: then nothing is added.
+
+        ``NotFound`` (dataset_not_found, job_not_found) if what a job names has been deleted meanwhile;
+        ``Conflict`` (dependency_failed) if a job to wait for has failed or was cancelled; ``TooMany``
+        (too_many_jobs) where as many of its project's wait as may; ``Forbidden`` (quota_exceeded) where what the
+        jobs are to make, ``needs`` at least, would have no room.
         """
 
     @abstractmethod
@@ -54,6 +63,7 @@ class JobRepository(ABC):
         project_id: str,
         *,
         state: JobState | None = None,
+        kind: str | None = None,
         metadata: Mapping[str, str] = {},
         limit: int = 20,
         after: str | None = None,
@@ -91,12 +101,13 @@ class JobRepository(ABC):
         *,
         queues: Sequence[str] | None = None,
         limits: ProjectLimits = NO_LIMITS,
+        is_light: bool = False,
     ) -> Claim | None:
-        """Take a job that waits (to be validated or to run) and that nobody holds; None if none.
+        """Take a job of a light or of a heavy kind that waits, for no other job, and that nobody holds.
 
         Fair share first: of the projects that wait, the one with the fewest jobs held, then the one whose last
         turn is the longest ago. Within it what is to be validated, then by priority, then the oldest. No more of
-        a project's train at once than its limit allows.
+        a project's heavy jobs run at once than its limit allows.
 
         A job in QUEUED moves to RUNNING and counts an attempt, one in VALIDATING_FILES keeps its state.
         The fence grows. Two callers never get the same job. ``queues`` narrows the choice to jobs of those,
@@ -152,17 +163,30 @@ class JobRepository(ABC):
         """
 
     @abstractmethod
-    def succeed(
-        self,
-        job_id: str,
-        fence: int,
-        version: ModelVersion,
-        metrics: Mapping[str, object],
-        limits: ProjectLimits = NO_LIMITS,
-    ) -> ModelVersion:
-        """SUCCEEDED and its published version in one transaction; the answer carries the version's number.
+    def bind(self, job: FineTuningJob, fence: int) -> None:
+        """Write what a chain's job turned out to be: name, config, base model, dataset; it has no inputs then.
 
-        ``Forbidden`` (quota_exceeded), and nothing is changed, where the project has no room for it.
+        ``NotFound`` (dataset_not_found).
+        """
+
+    @abstractmethod
+    def succeed(
+        self, job_id: str, fence: int, finished: Finished, limits: ProjectLimits = NO_LIMITS
+    ) -> Sequence[str]:
+        """SUCCEEDED and the versions that the job made, in one transaction; their references are the answer.
+
+        ``Forbidden`` (quota_exceeded), and nothing is changed, where the project has no room for them.
+        """
+
+    @abstractmethod
+    def has_succeeded(self, job_id: str, fence: int) -> bool:
+        """Whether the claim with this fence ended the job so."""
+
+    @abstractmethod
+    def forget(self, kind: str, before: datetime, most: int = 100) -> Sequence[str]:
+        """Remove jobs of a kind that ended before then, with their events, unless another waits for them.
+
+        Return the ids of those that are gone, ``most`` of them at once.
         """
 
     @abstractmethod

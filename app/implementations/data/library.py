@@ -55,6 +55,9 @@ class FolderDatasetLibrary(DatasetLibrary):
     def rows(self, digest: str) -> Sequence[Conversation]:
         return read_version(self._folder, digest)
 
+    def folder(self, digest: str) -> Path:
+        return version_folder(self._folder, digest)
+
     def forget(self, digest: str, unless: Callable[[str], bool]) -> None:
         target = self._folder / digest
         with locked(target):
@@ -120,10 +123,15 @@ class _Counted:
 
 
 def read_version(folder: Path, digest: str) -> Sequence[Conversation]:
-    """The rows with that digest. ``Unavailable`` (dataset_missing)."""
+    """Read the rows with that digest. ``Unavailable`` (dataset_missing)."""
+    return read_split(version_folder(folder, digest), WHOLE)
+
+
+def version_folder(folder: Path, digest: str) -> Path:
+    """Return where the rows with that digest lie. ``Unavailable`` (dataset_missing)."""
     place = folder / digest
     if not _DIGEST.fullmatch(digest) or manifest_of(place) is None:
         raise Unavailable(
             "the rows of that dataset are gone from this host: upload them anew", code="dataset_missing"
         )
-    return read_split(place, WHOLE)
+    return place

@@ -93,6 +93,24 @@ class FileDatasetStore(DatasetStore):
                 _write_cut(target, list(read_version(self._versions, digest)), digest, seed)
         return _prepared(target)
 
+    def processed(self, digest: str, seed: int, pipeline: Mapping[str, Any]) -> PreparedDataset | None:
+        target = self._processed.resolve() / _cut_name(digest, seed, pipeline)
+        return _prepared(target) if _is_sound(target) else None
+
+    def keep_processed(
+        self,
+        digest: str,
+        seed: int,
+        pipeline: Mapping[str, Any],
+        rows: Iterable[Conversation],
+        report: Mapping[str, Any],
+    ) -> PreparedDataset:
+        target = self._processed.resolve() / _cut_name(digest, seed, pipeline)
+        with locked(target):
+            if not _is_sound(target):
+                _write_cut(target, list(rows), digest, seed, report)
+        return _prepared(target)
+
     def rows(self, prepared: PreparedDataset, split: str) -> Sequence[Conversation]:
         return read_split(Path(prepared.folder), split)
 
@@ -116,17 +134,19 @@ class FileDatasetStore(DatasetStore):
         return conversion.convert(read_rows(file, suffix, conversion.faults, limits, conversion.columns, progress))
 
 
-def _write_cut(target: Path, rows: Sequence[Conversation], digest: str, seed: int) -> None:
+def _write_cut(
+    target: Path, rows: Sequence[Conversation], digest: str, seed: int, report: Mapping[str, Any] | None = None
+) -> None:
     parts = split(rows, seed)
     with building(target) as folder:
         digests = {name: write_split(folder, name, parts[name]) for name in SPLITS}
         counts = {name: len(parts[name]) for name in SPLITS}
-        seal(folder, {"digest": digest, "seed": seed, "counts": counts, "rows": digests})
+        seal(folder, {"digest": digest, "seed": seed, "counts": counts, "rows": digests, "pipeline": report or {}})
 
 
 def _prepared(target: Path) -> PreparedDataset:
     manifest = manifest_of(target) or {}
-    return PreparedDataset(str(target), manifest["counts"])
+    return PreparedDataset(str(target), manifest["counts"], manifest.get("pipeline", {}))
 
 
 def _digest(file: BufferedReader) -> str:
@@ -140,12 +160,12 @@ def _state(file: BufferedReader) -> tuple[int, int]:
     return state.st_mtime_ns, state.st_size
 
 
-def _cut_name(digest: str, seed: int, columns: Mapping[str, str]) -> str:
-    """A cut is found by it."""
-    if not columns:
+def _cut_name(digest: str, seed: int, changes: Mapping[str, Any]) -> str:
+    """Name a cut; ``changes`` is what was done to the rows: other names of columns, or a pipeline."""
+    if not changes:
         return f"{digest}-{seed}"
-    mapping = json.dumps(sorted(columns.items())).encode()
-    return f"{digest}-{seed}-{hashlib.sha256(mapping).hexdigest()[:12]}"
+    written = json.dumps(sorted(changes.items())).encode()
+    return f"{digest}-{seed}-{hashlib.sha256(written).hexdigest()[:12]}"
 
 
 def _is_sound(folder: Path) -> bool:

@@ -8,14 +8,13 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from app.core.entities.identity import Principal, Role
 from app.core.entities.jobs import Claim, FineTuningJob, JobError, JobEvent, JobState, Order
 from app.core.entities.limits import ProjectLimits
 from app.core.errors import AppError, Conflict, StaleAttempt
-from app.core.interfaces.job_kinds import Finished, JobKind, Task, Watch
+from app.core.interfaces.job_kinds import Finished, JobKind, Watch
 from app.core.interfaces.operations import TrainerLauncher
 from app.core.interfaces.storage import JobRepository
 from app.core.services.jobs.attempt import Attempt, Pace
@@ -211,6 +210,5 @@ class ExecutionService:
             "threads": self._threads,
             "gpus": gpus,
         }
-        name = task.job_file.get("run_name", str(task.folder))
-        heartbeat.persist(lambda: self._jobs.set_run_folder(job.id, claim.fence, name))
-        attempt.run(Task(whole, Path(task.folder)))
+        heartbeat.persist(partial(self._jobs.set_run_folder, job.id, claim.fence, task.name))
+        attempt.run(replace(task, job_file=whole))

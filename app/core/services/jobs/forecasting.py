@@ -7,7 +7,6 @@ import json
 import logging
 import math
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
@@ -20,14 +19,12 @@ from app.core.entities.forecasts import Estimate, Forecast
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import AppError, DiskFull, Invalid, Unavailable
 from app.core.interfaces.operations import TrainerLauncher, TrainerOutcome
+from app.core.services.jobs.children import run_child
 from app.core.services.jobs.room import FORECASTS, needs_room
-from app.utils.clock import boottime
 from app.utils.files import write_whole
 from app.utils.folders import locked
 
 REHEARSAL_SECONDS = 90.0  # from its process' start to its end; it takes a tenth of that where nothing else runs
-BUSY_SECONDS = 10  # after which to ask again
-POLL_SECONDS = 0.1
 NEAR = 0.6  # of what is available: a rough figure below it needs no rehearsal
 ROOM = 0.9  # of what is available, which a suggestion takes at most
 MOST_KEPT = 1000
@@ -47,7 +44,7 @@ _FREE = frozenset(
             "learning_rate",
             "lr_schedule",
         ),
-        *("warmup_steps", "warmup_ratio", "weight_decay", "max_grad_norm", "logging_steps", "dpo_beta"),
+        *("pipeline", "warmup_steps", "warmup_ratio", "weight_decay", "max_grad_norm", "logging_steps", "dpo_beta"),
         *("early_stopping_threshold",),
     }
 )
@@ -56,18 +53,20 @@ log = logging.getLogger(__name__)
 
 
 class Forecasts:
-    """``launcher`` starts rehearsals; ``folder`` keeps what they found; ``available`` tells the free bytes of the
-    device that a config's ``device`` means; ``threads`` is what a trainer may use."""
+    """``launcher`` starts rehearsals, ``runner`` does their work; ``folder`` keeps what they found; ``available``
+    tells the free bytes of the device that a config's ``device`` means; ``threads`` is what a trainer may use."""
 
     def __init__(
         self,
         launcher: TrainerLauncher,
+        runner: str,
         folder: Path,
         available: Callable[[str], int],
         threads: int,
         seconds: float = REHEARSAL_SECONDS,
     ) -> None:
         self._launcher = launcher
+        self._runner = runner
         self._folder = folder
         self._available = available
         self._threads = threads
@@ -79,29 +78,13 @@ class Forecasts:
             return Forecast(**json.loads(self._place(config, base, dataset).read_text("utf-8")))
         return None
 
-    def estimate(self, config: TrainingConfig, base: Path, dataset: Path) -> Estimate:
-        """``Unavailable`` (estimate_busy) while another rehearsal runs, and as ``_rehearse``."""
-        found = self.known(config, base, dataset)
-        if found is None:
-            self._refuse_hopeless(config, base)
-            try:
-                with needs_room(FORECASTS), locked(self._folder / "rehearsal", wait=False):
-                    found = self._rehearse(config, base, dataset, lambda: True)
-            except BlockingIOError:
-                raise Unavailable(
-                    "another estimate is being made: ask again soon",
-                    code="estimate_busy",
-                    retry_after=BUSY_SECONDS,
-                ) from None
-        return self._judge(config, found, base)
-
     def check_fit(
         self, config: TrainingConfig, base: Path, dataset: Path, longest_row: int, go_on: Callable[[], bool]
     ) -> None:
         """``Invalid`` (does_not_fit) with a setting that would. Rehearses only what may be near the limit."""
         found = self.known(config, base, dataset)
         if found is None:
-            self._refuse_hopeless(config, base)
+            self.refuse_hopeless(config, base)
             near = NEAR * self._available(config.device)
             if rough_bytes(config, base, longest_row) * config.processes < near or not go_on():
                 return
@@ -111,11 +94,12 @@ class Forecasts:
             except (Unavailable, DiskFull) as error:  # not to know is no reason to fail
                 log.warning("a job is queued without knowing whether it fits: %s", error)
                 return
-        judged = self._judge(config, found, base)
+        judged = self.judge(config, found, base)
         if not judged.fits:
             raise _does_not_fit(judged, config)
 
-    def _judge(self, config: TrainingConfig, found: Forecast, base: Path) -> Estimate:
+    def judge(self, config: TrainingConfig, found: Forecast, base: Path) -> Estimate:
+        """Say whether a run would fit this host, and with what it would if not."""
         on_host = found.free_bytes is None
         available = self._available(config.device) if on_host else found.free_bytes or 0
         processes = config.processes if on_host else 1  # of GPUs each has its own
@@ -123,8 +107,8 @@ class Forecasts:
         suggestion = None if fits else suggest(config, found, available // processes, weight_bytes(base))
         return Estimate(found, available, fits, suggestion)
 
-    def _refuse_hopeless(self, config: TrainingConfig, base: Path) -> None:
-        """A rehearsal that cannot even load the model would take the whole host down with it."""
+    def refuse_hopeless(self, config: TrainingConfig, base: Path) -> None:
+        """Raise ``Invalid`` (does_not_fit) where not even the weights fit: to rehearse would take the host down."""
         least, available = weight_bytes(base), self._available(config.device)
         if config.adaptation != "qlora" and least > available:
             raise Invalid(
@@ -134,54 +118,42 @@ class Forecasts:
             )
 
     def _rehearse(self, config: TrainingConfig, base: Path, dataset: Path, go_on: Callable[[], bool]) -> Forecast:
-        """``Unavailable`` (estimate_failed, estimate_timeout), ``DiskFull``, or ``Invalid`` with what would end
-        the run too."""
+        """Measure a run's first steps in a child process. Raises as ``read``."""
         with tempfile.TemporaryDirectory(prefix=".rehearsal-", dir=self._folder) as folder:
             job_file = {
+                **self.job_file(config, base, dataset),
                 "job_id": "rehearsal",
                 "attempt": 1,
-                "config": config.model_dump(mode="json"),
-                "base_model_folder": str(base),
-                "dataset_folder": str(dataset),
+                "runner": self._runner,
                 "run_folder": folder,
                 "threads": self._threads,
             }
-            outcome = self._carry_out(job_file, Path(folder), go_on)
-            if outcome.kind == "failed" and outcome.code == "trainer_failed":
+            outcome = run_child(self._launcher, job_file, Path(folder), go_on, self._seconds)
+            if outcome is not None and outcome.kind == "failed" and outcome.code == "trainer_failed":
                 logs = (Path(folder) / "logs.txt").read_text("utf-8", "replace")
                 log.error("a rehearsal failed: %s", logs[-LOG_CHARACTERS:])
+        if outcome is None:
+            raise Unavailable("the rehearsal that measures took too long", code="estimate_timeout")
+        return self.keep(config, base, dataset, outcome)
+
+    @staticmethod
+    def job_file(config: TrainingConfig, base: Path, dataset: Path) -> Mapping[str, Any]:
+        """Return what a rehearsal is told, beside what every child is told."""
+        return {
+            "config": config.model_dump(mode="json"),
+            "processes": config.processes,
+            "base_model_folder": str(base),
+            "dataset_folder": str(dataset),
+        }
+
+    def keep(self, config: TrainingConfig, base: Path, dataset: Path, outcome: TrainerOutcome) -> Forecast:
+        """Keep what a rehearsal found. ``Unavailable`` (estimate_failed), ``DiskFull``, or ``Invalid`` with what
+        would end the run too."""
         if outcome.kind == "succeeded" and outcome.result is not None:
             found = Forecast(**outcome.result["forecast"])
             self._keep(self._place(config, base, dataset), found)
             return found
-        if outcome.code == "out_of_memory":
-            raise Invalid(
-                "it cannot fit: memory ran out in a rehearsal of its first steps. Lower batch_size or max_length, "
-                "or set gradient_checkpointing",
-                code="does_not_fit",
-            )
-        if outcome.code == "disk_full":
-            raise DiskFull(f"the disk is full: {FORECASTS}")
-        if outcome.kind == "failed" and outcome.code != "trainer_failed":
-            raise Invalid(outcome.message or "", code=outcome.code, faults=outcome.faults)
-        raise Unavailable("the rehearsal that measures ended before its time", code="estimate_failed")
-
-    def _carry_out(self, job_file: Mapping[str, Any], folder: Path, go_on: Callable[[], bool]) -> TrainerOutcome:
-        until = time.monotonic() + self._seconds
-        handle = self._launcher.start(job_file, folder, boottime() + self._seconds)
-        try:
-            while not handle.wait(POLL_SECONDS):
-                if not go_on() or time.monotonic() > until:
-                    raise Unavailable(
-                        f"no estimate within {self._seconds:.0f} s: ask again when less runs here, or estimate a "
-                        "smaller batch_size",
-                        code="estimate_timeout",
-                        retry_after=BUSY_SECONDS,
-                    )
-                handle.new_events()
-        finally:
-            handle.kill()
-        return handle.outcome()
+        raise rehearsal_error(outcome)
 
     def _place(self, config: TrainingConfig, base: Path, dataset: Path) -> Path:
         relevant = {key: value for key, value in config.model_dump(mode="json").items() if key not in _FREE}
@@ -190,10 +162,33 @@ class Forecasts:
         return self._folder / f"{name[:32]}.json"
 
     def _keep(self, place: Path, found: Forecast) -> None:
-        write_whole(place, json.dumps(asdict(found)))
+        with needs_room(FORECASTS):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(place, json.dumps(asdict(found)))
         kept = sorted(self._folder.glob("*.json"), key=lambda file: file.stat().st_mtime)
         for old in kept[:-MOST_KEPT]:
             old.unlink(missing_ok=True)
+
+
+def rehearsal_error(outcome: TrainerOutcome) -> AppError:
+    """Return what a rehearsal that did not succeed says of the run."""
+    if outcome.code == "out_of_memory":
+        return Invalid(
+            "it cannot fit: memory ran out in a rehearsal of its first steps. Lower batch_size or max_length, "
+            "or set gradient_checkpointing",
+            code="does_not_fit",
+        )
+    if outcome.code == "disk_full":
+        return DiskFull(f"the disk is full: {FORECASTS}")
+    if outcome.code == "time_limit":
+        return Unavailable(
+            f"no estimate within {REHEARSAL_SECONDS:.0f} s: ask again when less runs here, or estimate a smaller "
+            "batch_size",
+            code="estimate_timeout",
+        )
+    if outcome.kind == "failed" and outcome.code != "trainer_failed":
+        return Invalid(outcome.message or "", code=outcome.code, faults=outcome.faults)
+    return Unavailable("the rehearsal that measures ended before its time", code="estimate_failed")
 
 
 def weight_bytes(base: Path) -> int:

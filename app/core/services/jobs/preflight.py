@@ -10,8 +10,8 @@ from app.core.entities.ledger import TokenLedger
 from app.core.entities.models import not_generative
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import AppError, Fault, Invalid
-from app.core.interfaces.components import BaseModelStore, ChatTokenizer, DatasetStore, TokenCache
-from app.core.services.data.cuts import cut_of
+from app.core.interfaces.components import ChatTokenizer, DatasetStore, TokenCache
+from app.core.interfaces.stores import Stores
 from app.core.services.data.encoding import encode, labels_of
 from app.core.services.data.ledger import by_row, make_ledger
 from app.core.services.jobs.tracking import chosen_trackers
@@ -36,28 +36,21 @@ class _ToldToStop(Exception):
 
 
 def check_job(
-    config: TrainingConfig,
-    digest: str,
-    datasets: DatasetStore,
-    bases: BaseModelStore,
-    tokens: TokenCache,
-    *,
-    trusted: bool,
-    go_on: Callable[[], bool],
+    config: TrainingConfig, prepared: PreparedDataset, stores: Stores, go_on: Callable[[], bool]
 ) -> JobCheck | None:
-    """Leaves the rows as token ids for the trainer. Asked before each row, ``go_on`` ends the check: None.
+    """Check the rows of a cut; leave them as token ids for the trainer. Asked before each row, ``go_on`` ends the
+    check: None.
 
-    ``Unavailable`` (base_model_missing), ``Conflict`` if the file has changed, or ``Invalid``: not_generative or
-    tracker_not_installed, or invalid_data, which lists every fault of every row.
+    ``Unavailable`` (base_model_missing), or ``Invalid``: not_generative or tracker_not_installed, or invalid_data,
+    which lists every fault of every row.
     """
     chosen_trackers(config)
-    bases.folder(config.base_model)
-    prepared = cut_of(config, digest, datasets, trusted=trusted)
-    tokenizer = bases.tokenizer(config.base_model)
+    stores.bases.folder(config.base_model)
+    tokenizer = stores.bases.tokenizer(config.base_model)
     if config.objective != "classification" and not tokenizer.generates:
         raise not_generative(config.base_model)
     with suppress(_ToldToStop):
-        return _checked(config, prepared, datasets, tokenizer, tokens, go_on)
+        return _checked(config, prepared, stores.datasets, tokenizer, stores.tokens, go_on)
     return None
 
 
