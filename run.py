@@ -33,6 +33,7 @@ def __getattr__(name: str) -> Any:
         flask_app,
         build_celery(settings),
         slots=settings.slots,
+        light_slots=settings.worker_light_slots,
         poll_seconds=settings.poll_seconds,
         drain_seconds=settings.drain_seconds,
     )

@@ -70,6 +70,7 @@ class Settings(BaseSettings):
     model_redirects: dict[str, str] = {}  # under /v1: a name that clients send → the reference that answers to it
 
     worker_slots: int = Field(1, ge=1, le=64)  # jobs that a worker trains at once, where it has no worker_gpus
+    worker_light_slots: int = Field(1, ge=0, le=16)  # and jobs of light kinds: estimates, data processing
     worker_gpus: list[GpuSlot] = []  # a slot each: "0", or "0,1" for jobs of two processes
     queues: list[QueueName] = Field([DEFAULT_QUEUE], min_length=1)  # that a job may name
     worker_queues: list[QueueName] | None = None  # those that this worker serves; None: all
@@ -210,11 +211,12 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _slots_have_threads(self) -> Self:
-        most = max(1, self.cores - self.engine_threads)
+        most = max(1, self.cores - self.engine_threads - self.light_threads)
         if not self.worker_gpus and self.worker_slots > most:
             raise SettingsError(
-                f"configuration: worker_slots: {self.worker_slots} trainers, a thread each, and the engine's "
-                f"{self.engine_threads} are more than the {self.cores} cores: at most {most}, or set cpu_threads"
+                f"configuration: worker_slots: {self.worker_slots} trainers, a thread each, the engine's "
+                f"{self.engine_threads} and the light slots' {self.light_threads} are more than the {self.cores} "
+                f"cores: at most {most}, or set cpu_threads or worker_light_slots"
             )
         return self
 
@@ -265,7 +267,12 @@ class Settings(BaseSettings):
     @property
     def trainer_threads(self) -> int:
         """OpenMP threads of one trainer that runs beside an engine."""
-        return max(1, (self.cores - self.engine_threads) // len(self.slots))
+        return max(1, (self.cores - self.engine_threads - self.light_threads) // len(self.slots))
+
+    @property
+    def light_threads(self) -> int:
+        """Threads of the light slots, one each, where the host has more cores than the engine and one trainer take."""
+        return max(0, min(self.worker_light_slots, self.cores - self.engine_threads - 1))
 
     @property
     def slots(self) -> list[str | None]:

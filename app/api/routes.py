@@ -10,7 +10,9 @@ from app.api.docs.description import DESCRIPTION
 from app.api.docs.path_parameters import PATH_PARAMETERS
 from app.api.docs.routes import blueprint as docs
 from app.api.engines.routes import blueprint as engines
+from app.api.evaluations.routes import blueprint as evaluations
 from app.api.infer.routes import blueprint as infer
+from app.api.jobs.routes import blueprint as jobs
 from app.api.keys.routes import blueprint as keys
 from app.api.models.routes import blueprint as models
 from app.api.monitor.routes import blueprint as monitor
@@ -47,7 +49,7 @@ def init_api(app: Flask, *, rate_limit: str, login_rate_limit: str) -> None:
     document_training_config(api)
     for blueprint in (
         *(auth, well_known, keys, members, projects, users),
-        *(datasets, train, infer, models, engines, usage, webhooks, audit, monitor),
+        *(datasets, train, evaluations, jobs, infer, models, engines, usage, webhooks, audit, monitor),
         *(openai_answers, openai_models, openai_files, openai_jobs),
     ):
         api.register_blueprint(blueprint)

@@ -84,7 +84,11 @@ def submit(overrides: dict[str, Any], priority: int, queue: str) -> str:
 @_job_options
 def estimate(overrides: dict[str, Any]) -> None:
     """Say what a job would take, without starting it. Measures a few steps the first time."""
-    found = services().training.estimate(OPERATOR, overrides)
+    from app.model.training_service import carry
+
+    training = services().training
+    found = training.estimate_of(carry(services(), training.submit_estimate(OPERATOR, overrides)))
+    assert found is not None
     forecast = found.forecast
     lines = {
         "steps": f"{forecast.steps:,}",

@@ -1,4 +1,4 @@
-"""``flask jobs``: what becomes of fine-tuning jobs."""
+"""``flask jobs``: what becomes of jobs."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from app.cli.base import OPERATOR, Commands, services
 from app.core.entities.jobs import FineTuningJob, JobState
 from app.utils.csv_cells import csv_safe
 
-jobs = Commands("jobs", help="What becomes of fine-tuning jobs.")
+jobs = Commands("jobs", help="What becomes of jobs of every kind.")
 _TASK = click.argument("task_id")
 
 
 @jobs.command("list")
 @click.option("--state", type=click.Choice([state.value for state in JobState]))
+@click.option("--kind", help="train, estimate, process, inspect or evaluate; else all.")
 @click.option("--limit", type=click.IntRange(1, 100), default=20, show_default=True)
-def list_jobs(state: str | None, limit: int) -> None:
-    """List jobs, newest first."""
-    page = services().training.list(OPERATOR, state=JobState(state) if state else None, limit=limit)
+def list_jobs(state: str | None, kind: str | None, limit: int) -> None:
+    """List jobs of every kind, newest first."""
+    page = services().jobs.list(OPERATOR, state=JobState(state) if state else None, kind=kind, limit=limit)
     for job in page.jobs:
         click.echo(_line(job))
 
@@ -31,8 +32,10 @@ def list_jobs(state: str | None, limit: int) -> None:
 @_TASK
 def show(task_id: str) -> None:
     """Show how far the job TASK_ID is, and why it failed."""
-    job = services().training.get(OPERATOR, task_id)
+    job = services().jobs.get(OPERATOR, task_id)
     click.echo(_line(job))
+    for made in job.made:
+        click.echo(f"  made: {made}")
     for name in ("priority", "queue", "attempts", "lost", "retry_of", "model_version_id", "run_folder"):
         if (value := getattr(job, name)) not in (None, 0):
             click.echo(f"  {name}: {value}")
@@ -51,7 +54,7 @@ def show(task_id: str) -> None:
 @click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True)
 def events(task_id: str, after: int, limit: int) -> None:
     """Read what the job TASK_ID has said and measured, in order."""
-    for event in services().training.events(OPERATOR, task_id, after=after, limit=limit):
+    for event in services().jobs.events(OPERATOR, task_id, after=after, limit=limit):
         loss = event.data.get("loss", event.data.get("eval_loss"))
         figure = "" if loss is None else f"  loss {loss:.4g}"
         click.echo(f"{event.seq:>6}  {event.created_at:%H:%M:%S}  {event.level:5}  {event.message}{figure}")
@@ -64,7 +67,7 @@ def events(task_id: str, after: int, limit: int) -> None:
 @click.option("--csv", "as_csv", is_flag=True, help="With the lowest and the highest value of each point.")
 def metrics(task_id: str, names: str | None, points: int, as_csv: bool) -> None:
     """Show what the job TASK_ID has measured: the mean over so many steps in each line."""
-    curve = services().training.metrics(OPERATOR, task_id, points=points)
+    curve = services().jobs.metrics(OPERATOR, task_id, points=points)
     wanted = [name.strip() for name in names.split(",")] if names else curve.names
     if unknown := [name for name in wanted if name not in curve.names]:
         raise click.ClickException(
@@ -92,7 +95,7 @@ def metrics(task_id: str, names: str | None, points: int, as_csv: bool) -> None:
 @click.option("--lines", type=click.IntRange(1), default=50, show_default=True)
 def logs(task_id: str, lines: int) -> None:
     """Print the last output of the trainers of the job TASK_ID."""
-    job = services().training.get(OPERATOR, task_id)
+    job = services().jobs.get(OPERATOR, task_id)
     if job.run_folder is None:
         raise click.ClickException("no trainer has been started for this job yet")
     path = current_app.extensions["settings"].results_dir / job.run_folder / "logs.txt"
@@ -106,30 +109,30 @@ def logs(task_id: str, lines: int) -> None:
 @_TASK
 def cancel(task_id: str) -> None:
     """Cancel the job TASK_ID; one that trains ends at its next step, and its last checkpoint is kept."""
-    click.echo(_line(services().training.cancel(OPERATOR, task_id)))
+    click.echo(_line(services().jobs.cancel(OPERATOR, task_id)))
 
 
 @jobs.command("pause")
 @_TASK
 def pause(task_id: str) -> None:
     """Pause the job TASK_ID; one that trains leaves a checkpoint after its next step."""
-    click.echo(_line(services().training.pause(OPERATOR, task_id)))
+    click.echo(_line(services().jobs.pause(OPERATOR, task_id)))
 
 
 @jobs.command("resume")
 @_TASK
 def resume(task_id: str) -> None:
     """Queue the paused job TASK_ID again; it goes on from its checkpoint."""
-    click.echo(_line(services().training.resume(OPERATOR, task_id)))
+    click.echo(_line(services().jobs.resume(OPERATOR, task_id)))
 
 
 @jobs.command("retry")
 @_TASK
 def retry(task_id: str) -> None:
     """Ask anew for what the failed or cancelled job TASK_ID asked for, and print the new job's id."""
-    click.echo(services().training.retry(OPERATOR, task_id).id)
+    click.echo(services().jobs.retry(OPERATOR, task_id).id)
 
 
 def _line(job: FineTuningJob) -> str:
     steps = f"{job.progress.step}/{job.progress.total_steps or '?'}"
-    return f"{job.id}  {job.state.value:16} {steps:>11}  {job.name}  {job.created_at:%Y-%m-%d %H:%M} UTC"
+    return f"{job.id:33}  {job.kind:8}  {job.state.value:16} {steps:>11}  {job.name}  {job.created_at:%Y-%m-%d %H:%M} UTC"

@@ -19,6 +19,7 @@ ROUTES: Mapping[Scope, Mapping[Role, Sequence[str]]] = {
         ),
         Role.DEVELOPER: (
             *("datasets.upload", "datasets.upload_version", "datasets.delete", "datasets.restore"),
+            "datasets.process",
             *("datasets.set_tag", "datasets.remove_tag"),
             *("openai_files.upload_file", "openai_files.delete_file"),
         ),
@@ -27,12 +28,13 @@ ROUTES: Mapping[Scope, Mapping[Role, Sequence[str]]] = {
         Role.VIEWER: (
             *("train.list_jobs", "train.status", "train.events", "train.event_stream"),
             *("train.metrics", "openai_jobs.list_jobs", "openai_jobs.show_job", "openai_jobs.list_events"),
-            "openai_jobs.list_checkpoints",
+            *("openai_jobs.list_checkpoints", "jobs.list_jobs", "jobs.show", "jobs.events", "jobs.event_stream"),
         ),
         Role.DEVELOPER: (
             *("train.submit", "train.estimate", "train.cancel", "train.pause", "train.resume", "train.retry"),
             *("openai_jobs.create_job", "openai_jobs.cancel_job", "openai_jobs.pause_job"),
-            "openai_jobs.resume_job",
+            *("openai_jobs.resume_job", "evaluations.submit", "jobs.submit_chain", "jobs.cancel", "jobs.pause"),
+            *("jobs.resume", "jobs.retry"),
         ),
     },
     Scope.INFER: {Role.VIEWER: ("infer.predict", "infer.chat", "openai_answers.chat", "openai_answers.complete")},

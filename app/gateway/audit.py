@@ -17,6 +17,7 @@ from app.gateway.request_ids import request_id
 _CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _KINDS = {
     "train": "job",
+    "evaluations": "job",
     "models": "model",
     "engines": "adapter",
     "auth": "session",

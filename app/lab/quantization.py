@@ -63,12 +63,12 @@ def _measured(services: Services, job: FineTuningJob, name: str) -> MeasuredRun:
         code, why = (job.error.code, job.error.message) if job.error else ("", job.state.value)
         raise AppError(f"the run with {name} did not succeed: {why}", code=code or None)
     losses, held_out, after = [], [], 0
-    while events := services.training.events(None, job.id, after=after, limit=PAGE):
+    while events := services.jobs.events(None, job.id, after=after, limit=PAGE):
         after = events[-1].seq
         for data in (event.data for event in events if event.type == "metrics"):
             if data.get("loss") is not None:
                 losses.append((data["step"], data["loss"]))
             if data.get("eval_loss") is not None:
                 held_out.append((data["step"], data["eval_loss"]))
-    bits = "NF4" if job.config["adaptation"] == "qlora" else job.metrics["precision"]
-    return MeasuredRun(f"{name} ({bits})", job.metrics, job.metrics["memory_by_part"], losses, held_out)
+    bits = "NF4" if job.config["adaptation"] == "qlora" else job.result["precision"]
+    return MeasuredRun(f"{name} ({bits})", job.result, job.result["memory_by_part"], losses, held_out)

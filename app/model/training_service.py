@@ -105,15 +105,22 @@ def train(app: Flask, config: TrainingConfig, run: UnfinishedRun | None = None) 
     """
     services: Services = app.extensions["services"]
     overrides: dict[str, Any] = config.as_request()
-    owner = f"{socket.gethostname()}:{os.getpid()}:foreground"
     with app.app_context(), RunProgress() as progress:
         training = services.training
         job = training.submit(None, overrides) if run is None else training.resume_run(run, overrides)
-        while job.state not in FINAL_STATES:
-            if not services.execution.run_next(owner, job.id, on_event=progress):
-                time.sleep(LOST_SECONDS)  # the claim was lost, and there may be no worker to find that out
-                services.execution.watch_leases()
-            job = training.get(None, job.id)
+        return carry(services, job, progress)
+
+
+def carry(
+    services: Services, job: FineTuningJob, on_event: Callable[[JobEvent], None] | None = None
+) -> FineTuningJob:
+    """Carry one job to its end in this process, unless a worker does; return it as it is then."""
+    owner = f"{socket.gethostname()}:{os.getpid()}:foreground"
+    while job.state not in FINAL_STATES:
+        if not services.execution.run_next(owner, job.id, on_event=on_event):
+            time.sleep(LOST_SECONDS)  # a worker has it; or the claim was lost, and there may be none to find that out
+            services.execution.watch_leases()
+        job = services.jobs.get(job.asker, job.id)
     return job
 
 
@@ -126,7 +133,7 @@ def report(app: Flask, job: FineTuningJob) -> int:
         print("\n".join([f"the run failed: {reason}", *faults]), file=sys.stderr)
         return 1
     version = services.models.version(job.model_version_id or "")
-    metrics = job.metrics
+    metrics = job.result
     perplexity = metrics.get("perplexity")
     print(f"published {version.reference}")
     folder = app.extensions["settings"].results_dir / (job.run_folder or "")  # an absolute path stays one

@@ -1,5 +1,7 @@
 """The worker: a thread for each slot carries jobs, a doorbell wakes them; two more watch leases and send webhooks.
 
+Light slots carry jobs of light kinds alone, which would else wait behind a week of training.
+
 The message is a doorbell only. Its task does no work, so Celery's pool never holds a job, and a slot that no
 message wakes looks for itself each poll interval.
 """
@@ -26,10 +28,16 @@ log = logging.getLogger(__name__)
 
 
 def make_celery(
-    app: Flask, celery: Celery, *, slots: Sequence[str | None], poll_seconds: float, drain_seconds: float
+    app: Flask,
+    celery: Celery,
+    *,
+    slots: Sequence[str | None],
+    light_slots: int,
+    poll_seconds: float,
+    drain_seconds: float,
 ) -> Celery:
     """Give the Celery app its task, and a worker that runs it the slots: the GPUs of each, None for any."""
-    worker = Worker(app, slots, poll_seconds, drain_seconds)
+    worker = Worker(app, slots, light_slots, poll_seconds, drain_seconds)
 
     @celery.task(name=DOORBELL)
     def ring(job_id: str) -> None:
@@ -51,15 +59,22 @@ def _keep_logging(**_: Any) -> None:
 class Worker:
     """Its methods take and ignore the arguments of Celery's signals."""
 
-    def __init__(self, app: Flask, slots: Sequence[str | None], poll_seconds: float, drain_seconds: float) -> None:
+    def __init__(
+        self,
+        app: Flask,
+        slots: Sequence[str | None],
+        light_slots: int,
+        poll_seconds: float,
+        drain_seconds: float,
+    ) -> None:
         self._app = app
         self._poll_seconds = poll_seconds
         self._drain_seconds = drain_seconds
-        self._doorbell = threading.Event()
         self._ending = threading.Event()
+        self._doorbells: list[threading.Event] = []
         slot_threads = [
-            threading.Thread(target=self._slot, args=(number, gpus), name=f"slot {number}")
-            for number, gpus in enumerate(slots)
+            *(self._new_slot(str(number), gpus, is_light=False) for number, gpus in enumerate(slots)),
+            *(self._new_slot(f"light {number}", None, is_light=True) for number in range(light_slots)),
         ]
         with app.app_context():
             found = current_services()
@@ -69,7 +84,8 @@ class Worker:
         self._threads = [*slot_threads, watch, send]
 
     def ring(self) -> None:
-        self._doorbell.set()
+        for doorbell in self._doorbells:
+            doorbell.set()
 
     def start(self, **_: Any) -> None:
         for thread in self._threads:
@@ -80,7 +96,7 @@ class Worker:
         """In a signal handler: it only sets marks."""
         self._execution.drain()
         self._ending.set()
-        self._doorbell.set()
+        self.ring()
 
     def join(self, **_: Any) -> None:
         self.drain()
@@ -88,20 +104,27 @@ class Worker:
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
 
-    def _slot(self, number: int, gpus: str | None) -> None:
+    def _new_slot(self, number: str, gpus: str | None, *, is_light: bool) -> threading.Thread:
+        """A slot has a doorbell of its own: one that waits takes no ring from another that is at work."""
+        self._doorbells.append(doorbell := threading.Event())
+        arguments = (number, gpus, is_light, doorbell)
+        return threading.Thread(target=self._slot, args=arguments, name=f"slot {number}")
+
+    def _slot(self, number: str, gpus: str | None, is_light: bool, doorbell: threading.Event) -> None:
         owner = f"{socket.gethostname()}:{os.getpid()}:{number}"
         with self._app.app_context():
             while not self._ending.is_set():
                 try:
-                    while self._execution.run_next(owner, gpus=gpus):
+                    while self._execution.run_next(owner, gpus=gpus, is_light=is_light):
                         pass
-                    self._execution.prepare(gpus)
+                    if not is_light:
+                        self._execution.prepare(gpus)
                 except Unavailable as error:
                     log.warning("%s: %s", owner, error)
                 except Exception:
                     log.exception("%s", owner)
-                self._doorbell.wait(self._poll_seconds)
-                self._doorbell.clear()
+                doorbell.wait(self._poll_seconds)
+                doorbell.clear()
             self._execution.dismiss()
 
     def _send(self, delivery: WebhookDeliveryService) -> None:

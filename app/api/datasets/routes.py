@@ -15,15 +15,20 @@ from app.api.datasets.schemas import (
     NextVersionQuerySchema,
     PreviewQuerySchema,
     PreviewSchema,
+    ProcessSchema,
     RestoreSchema,
     TagSchema,
     UploadQuerySchema,
     UploadSchema,
     ValidationSchema,
 )
+from app.api.jobs.routes import JOB
+from app.api.jobs.schemas import AnyJobSchema, PreferSchema
+from app.api.jobs.waiting import accepted
 from app.core.entities.data_pipeline import DatasetReport, Inspection
 from app.core.entities.dataset_versions import DatasetSummary, DatasetVersion
 from app.core.entities.identity import Role
+from app.core.entities.jobs import FineTuningJob
 from app.core.services.data.dataset_versions import DatasetDiff, DatasetPage
 from app.extensions import current_services
 from app.gateway.authentication import current_principal, require
@@ -203,6 +208,23 @@ def validate(query: dict[str, Any], dataset_id: str) -> Inspection:
     5,000 rows; in larger ones the operator does it with `flask data validate`.
     """
     return _inspected(dataset_id, query, slow_checks=True)
+
+
+@blueprint.post("/<dataset_id>/process")
+@require(Role.DEVELOPER)
+@creates()
+@blueprint.arguments(ProcessSchema, example={"config": {"steps": ["clean", "split", "augment"]}})
+@blueprint.response(202, AnyJobSchema, example=JOB)
+@blueprint.errors(400, 404, 413)
+def process(body: dict[str, Any], dataset_id: str) -> FineTuningJob:
+    """Make a dataset's next version with the data pipeline
+
+    A job of kind `process` does the steps of `config`: the same keys as in `flask data process`, over the service's
+    `data_pipeline.yaml`. `GET /api/v1/jobs/{job_id}` shows how far it is; once it has succeeded, `made` names the
+    new version and `result` says what each step did. 422 lists every fault of the config.
+    """
+    request = {"dataset_id": _reference(dataset_id, body["version"]), "config": body["config"]}
+    return current_services().jobs.submit(current_principal(), "process", request)
 
 
 @blueprint.get("/<dataset_id>/preview")

@@ -96,6 +96,24 @@ class InspectQuerySchema(ma.Schema):
     )
 
 
+class ProcessSchema(ma.Schema):
+    class Meta:
+        unknown = ma.RAISE
+
+    version = ma.fields.Integer(
+        strict=True,
+        load_default=None,
+        allow_none=True,
+        validate=ma.validate.Range(1, 2**31 - 1),
+        metadata={"description": "else the newest"},
+    )
+    config = ma.fields.Dict(
+        keys=ma.fields.String(),
+        load_default=dict,
+        metadata={"description": "keys of config/data_pipeline.yaml: `steps`, `cleaning`, `splitting` …"},
+    )
+
+
 class DatasetReportSchema(ma.Schema):
     total_samples = ma.fields.Integer()
     label_counts = ma.fields.Dict(keys=ma.fields.String(), values=ma.fields.Integer())

@@ -5,7 +5,7 @@ _NAMES = {
     "base_model": ("a base model's name", "smollm2-135m-instruct"),
     "dataset_id": ("a dataset's id", "ds-0123456789abcdef01234567"),
     "file_id": ("a file's id: a dataset's, or of a job's results", "ds-0123456789abcdef01234567"),
-    "job_id": ("a fine-tuning job's id", "ftjob-0123456789abcdef01234567"),
+    "job_id": ("a job's id", "ftjob-0123456789abcdef01234567"),
     "key_id": ("an API key's id, which is not the key", "key-0123456789abcdef01234567"),
     "model": ("a model's id, as the list shows it", "ft:smollm2-135m-instruct:default:support-assistant:1"),
     "name": ("a published model's name", "support-assistant"),

@@ -124,7 +124,7 @@ def list_jobs(query: dict[str, Any]) -> dict[str, Any]:
     Those of the project, also those sent to `/api/v1/train`. Of several `metadata` a job has to have all; 400 for
     any other parameter, and for an `after` that is no job of the project.
     """
-    page = current_services().training.list(current_principal(), **query)
+    page = current_services().jobs.list(current_principal(), kind="train", **query)
     return {"object": "list", "data": [_shape(job) for job in page.jobs], "has_more": page.next is not None}
 
 
@@ -138,7 +138,7 @@ def show_job(job_id: str) -> dict[str, Any]:
     `fine_tuned_model` is null until it has published one, and `error` says why one failed. 404 `job_not_found`,
     for another project's too.
     """
-    return _shape(current_services().training.get(current_principal(), job_id))
+    return _shape(current_services().jobs.get(current_principal(), job_id, "train"))
 
 
 @blueprint.post("/<job_id>/cancel")
@@ -151,7 +151,7 @@ def cancel_job(job_id: str) -> dict[str, Any]:
     One that waits is cancelled at once. Asking again is no error; 409 `job_is_final` once it has succeeded or
     failed.
     """
-    return _shape(current_services().training.cancel(current_principal(), job_id))
+    return _shape(current_services().jobs.cancel(current_principal(), job_id, "train"))
 
 
 @blueprint.post("/<job_id>/pause")
@@ -164,7 +164,7 @@ def pause_job(job_id: str) -> dict[str, Any]:
     Until then it is `pausing`; one that is queued is paused at once. Asking again is no error; 409 while its files
     are validated, and once it has ended.
     """
-    return _shape(current_services().training.pause(current_principal(), job_id))
+    return _shape(current_services().jobs.pause(current_principal(), job_id, "train"))
 
 
 @blueprint.post("/<job_id>/resume")
@@ -176,7 +176,7 @@ def resume_job(job_id: str) -> dict[str, Any]:
 
     It is queued again, and whatever worker takes it goes on from there. 409 unless it is paused.
     """
-    return _shape(current_services().training.resume(current_principal(), job_id))
+    return _shape(current_services().jobs.resume(current_principal(), job_id, "train"))
 
 
 @blueprint.get("/<job_id>/events")
@@ -189,14 +189,14 @@ def list_events(query: dict[str, Any], job_id: str) -> dict[str, Any]:
 
     Pages go back in time: `after` is the last id of the page before, and 400 says that it is none of this job.
     """
-    training, principal, limit = current_services().training, current_principal(), query["limit"]
+    jobs, principal, limit = current_services().jobs, current_principal(), query["limit"]
     before = None
     if query["after"] is not None:
         number = re.fullmatch(r".*-([0-9]{1,9})", query["after"])
         if number is None or event_id(job_id, int(number[1])) != query["after"]:
             raise _no_page()
         before = int(number[1])
-    events = training.latest_events(principal, job_id, before=before, limit=limit + 1)
+    events = jobs.latest_events(principal, job_id, before=before, limit=limit + 1)
     shown = [event_shape(job_id, event) for event in events[:limit]]
     return {"object": "list", "data": shown, "has_more": len(events) > limit}
 
@@ -213,7 +213,7 @@ def list_checkpoints(query: dict[str, Any], job_id: str) -> dict[str, Any]:
     serves a checkpoint: it is there to go on from.
     """
     services, principal = current_services(), current_principal()
-    job = services.training.get(principal, job_id)
+    job = services.jobs.get(principal, job_id, "train")
     found = [checkpoint_shape(job, saved) for saved in services.tuning.checkpoints(principal, job_id)]
     if query["after"] is not None:
         places = [place for place, one in enumerate(found) if one["id"] == query["after"]]

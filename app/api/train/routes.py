@@ -5,27 +5,31 @@ from typing import Any
 
 from flask import Response
 
-from app.api.train.event_stream import event_frames
+from app.api.jobs.event_stream import event_frames
+from app.api.jobs.schemas import (
+    AnyJobSchema,
+    EventListSchema,
+    EventQuerySchema,
+    JobQuerySchema,
+    PreferSchema,
+    ResumeSchema,
+    StreamQuerySchema,
+)
+from app.api.jobs.waiting import accepted
 from app.api.train.metric_columns import metric_columns
 from app.api.train.schemas import (
     NAMED,
     AcceptedSchema,
     EstimateSchema,
-    EventListSchema,
-    EventQuerySchema,
     JobListSchema,
-    JobQuerySchema,
     JobSchema,
     MetricsQuerySchema,
     MetricsSchema,
-    ResumeSchema,
-    StreamQuerySchema,
     TrainSchema,
 )
-from app.core.entities.forecasts import Estimate
 from app.core.entities.identity import Role
 from app.core.entities.jobs import FineTuningJob
-from app.core.services.jobs.training import JobPage
+from app.core.services.jobs.job_service import JobPage
 from app.extensions import current_services
 from app.gateway.authentication import current_principal, require
 from app.gateway.idempotency import creates
@@ -88,6 +92,7 @@ METRICS = {
         "loss": {"mean": [1.1, 0.52], "min": [0.61, 0.31], "max": [2.9, 0.8], "known": [127, 53], "nulls": [0, 0]}
     },
 }
+END = ("task_id", "status", "error", "model_version_id")
 STREAM = """id: 7
 event: metrics
 data: {"seq": 7, "type": "metrics", "level": "info", "message": "step 40 of 180", "data": {"step": 40}}
@@ -119,17 +124,24 @@ def submit(body: dict[str, Any]) -> FineTuningJob:
 
 @blueprint.post("/estimate")
 @require(Role.DEVELOPER)
+@blueprint.arguments(PreferSchema, location="headers")
 @blueprint.arguments(TrainSchema, example=EXAMPLE)
 @blueprint.response(200, EstimateSchema, example=ESTIMATE)
+@blueprint.alt_response(202, schema=AnyJobSchema, description="It takes longer: `Location` is its job's address.")
 @blueprint.errors(400, 413, 503)
-def estimate(body: dict[str, Any]) -> Estimate:
+def estimate(headers: dict[str, Any], body: dict[str, Any]) -> Any:
     """Ask what a job would take, before it is sent
 
-    Takes the body of `POST /api/v1/train` and starts nothing. The first time it measures a few steps, which takes
-    seconds, a minute at most for a large model; the same question again is answered at once. One measurement runs
-    at a time: 503 with `Retry-After` means that another does. Early stopping is not foreseen.
+    Takes the body of `POST /api/v1/train` and trains nothing. A worker measures a few steps the first time, which
+    takes seconds, a minute at most for a large model; the same question again is answered at once. What is not
+    there within ten seconds (`Prefer: wait=N` for up to 30) is 202 with a job of kind `estimate`: its `result` is
+    the answer, and it is kept for a day. Early stopping is not foreseen.
     """
-    return current_services().training.estimate(current_principal(), _overrides(body))
+    services, principal = current_services(), current_principal()
+    job = services.training.submit_estimate(principal, _overrides(body))
+    job = services.jobs.wait(principal, job.id, headers["wait"])
+    found = services.training.estimate_of(job)
+    return accepted(job) if found is None else found
 
 
 @blueprint.get("")
@@ -143,7 +155,7 @@ def list_jobs(query: dict[str, Any]) -> JobPage:
     Those of the project, in any state unless `status` names one; also those sent to `/v1/fine_tuning/jobs`. 422
     for an `after` that is no job of it.
     """
-    return current_services().training.list(current_principal(), **query)
+    return current_services().jobs.list(current_principal(), kind="train", **query)
 
 
 @blueprint.get("/status/<task_id>")
@@ -156,7 +168,7 @@ def status(task_id: str) -> FineTuningJob:
     Its state, the step and the figures of its last report, and its whole config. `error` says why one failed, with
     every fault; `model_version_id` what it published. 404 `job_not_found`, for another project's too.
     """
-    return current_services().training.get(current_principal(), task_id)
+    return current_services().jobs.get(current_principal(), task_id, "train")
 
 
 @blueprint.post("/<task_id>/cancel")
@@ -169,7 +181,7 @@ def cancel(task_id: str) -> FineTuningJob:
     One that trains ends at its next step; `cancel_requested` says that it has been asked to. Asking again is no
     error.
     """
-    return current_services().training.cancel(current_principal(), task_id)
+    return current_services().jobs.cancel(current_principal(), task_id, "train")
 
 
 @blueprint.post("/<task_id>/pause")
@@ -182,7 +194,7 @@ def pause(task_id: str) -> FineTuningJob:
     One that is queued is paused at once; one that trains is `pausing` until it has left a checkpoint after its
     next step. Asking again is no error; 409 while its files are validated, and once it has ended.
     """
-    return current_services().training.pause(current_principal(), task_id)
+    return current_services().jobs.pause(current_principal(), task_id, "train")
 
 
 @blueprint.post("/<task_id>/resume")
@@ -195,7 +207,7 @@ def resume(task_id: str) -> FineTuningJob:
     It is queued again, and goes on from its checkpoint on whatever worker takes it: to the bit where that is like
     the one before, else its events say what differs.
     """
-    return current_services().training.resume(current_principal(), task_id)
+    return current_services().jobs.resume(current_principal(), task_id, "train")
 
 
 @blueprint.post("/<task_id>/retry")
@@ -209,7 +221,7 @@ def retry(task_id: str) -> FineTuningJob:
     A new job that asks for what this one asked for, from the start; its `retry_of` names this one. 409 unless that
     has failed or was cancelled.
     """
-    return current_services().training.retry(current_principal(), task_id)
+    return current_services().jobs.retry(current_principal(), task_id, "train")
 
 
 @blueprint.get("/<task_id>/events")
@@ -223,7 +235,7 @@ def events(query: dict[str, Any], task_id: str) -> dict[str, Any]:
     Those with a `seq` above `after`, messages and figures alike. An empty list says that there is nothing newer.
     `GET …/events/stream` sends them as they come.
     """
-    return {"data": current_services().training.events(current_principal(), task_id, **query)}
+    return {"data": current_services().jobs.events(current_principal(), task_id, "train", **query)}
 
 
 @blueprint.get("/<task_id>/events/stream")
@@ -240,10 +252,10 @@ def event_stream(headers: dict[str, Any], query: dict[str, Any], task_id: str) -
     last event is `end`, with its status, and the client closes. A stream ends after five minutes, and when the
     service stops: come back. 503 with `Retry-After` says that too many are open.
     """
-    training, principal = current_services().training, current_principal()
-    training.get(principal, task_id)
+    jobs, principal = current_services().jobs, current_principal()
+    jobs.get(principal, task_id, "train")
     after = query["after"] if headers["after"] is None else headers["after"]
-    return current_streams().follow(partial(event_frames, training, principal, task_id, after))
+    return current_streams().follow(partial(event_frames, jobs, principal, task_id, JobSchema(only=END), after))
 
 
 @blueprint.get("/<task_id>/metrics")
@@ -258,7 +270,7 @@ def metrics(query: dict[str, Any], task_id: str) -> dict[str, Any]:
     and `max`, so that no spike is lost. Where an attempt went on from a checkpoint and did steps again, they count
     as it did them.
     """
-    curve = current_services().training.metrics(current_principal(), task_id, points=query["points"])
+    curve = current_services().jobs.metrics(current_principal(), task_id, "train", points=query["points"])
     return metric_columns(curve, query["names"])
 
 

@@ -5,17 +5,17 @@ from typing import Any
 
 import marshmallow as ma
 
+from app.api.jobs.schemas import JobErrorSchema
 from app.core.entities.jobs import DEFAULT_QUEUE, PRIORITIES, JobState
 from app.core.entities.training_config import TrainingConfig, training_config
 from app.core.errors import Invalid
 from app.extensions import current_services
 from app.gateway.authentication import current_principal
-from app.gateway.openapi import Api, FaultSchema
+from app.gateway.openapi import Api
 
 _DEFAULTS = TrainingConfig()
 _DATA = ("dataset_id", "dataset_path")
 NAMED = (*_DATA, "base_model")
-LARGEST = 2**31 - 1  # number of an event
 
 
 class TrainingConfigField(ma.fields.Field):  # type: ignore[type-arg]
@@ -135,12 +135,6 @@ class AcceptedSchema(ma.Schema):
     created_at = ma.fields.AwareDateTime()
 
 
-class JobErrorSchema(ma.Schema):
-    code = ma.fields.String(metadata={"example": "invalid_data"})
-    message = ma.fields.String()
-    errors = ma.fields.List(ma.fields.Nested(FaultSchema), attribute="faults")
-
-
 class JobSchema(AcceptedSchema):
     step = ma.fields.Integer(attribute="progress.step", metadata={"description": "optimizer steps done"})
     total_steps = ma.fields.Integer(attribute="progress.total_steps", allow_none=True)
@@ -166,67 +160,16 @@ class JobSchema(AcceptedSchema):
         metadata={"description": "of the version's rows; sha256 of the file when the job was sent"}
     )
     config = ma.fields.Dict(metadata={"description": "the whole training config"})
-    metrics = ma.fields.Dict()
+    metrics = ma.fields.Dict(attribute="result")
     model_version_id = ma.fields.String(allow_none=True, metadata={"description": "what it published"})
     created_by = ma.fields.String(allow_none=True)
     started_at = ma.fields.AwareDateTime(allow_none=True)
     finished_at = ma.fields.AwareDateTime(allow_none=True)
 
 
-class JobQuerySchema(ma.Schema):
-    status = ma.fields.Enum(
-        JobState,
-        by_value=True,
-        attribute="state",
-        load_default=None,
-        metadata={"description": "only jobs in this state; without it, all"},
-    )
-    limit = ma.fields.Integer(
-        load_default=20, validate=ma.validate.Range(1, 100), metadata={"description": "at most, on a page"}
-    )
-    after = ma.fields.String(load_default=None, metadata={"description": "`next` of the page before"})
-
-
 class JobListSchema(ma.Schema):
     data = ma.fields.List(ma.fields.Nested(JobSchema), attribute="jobs")
     next = ma.fields.String(allow_none=True, metadata={"description": "null on the last page"})
-
-
-class EventQuerySchema(ma.Schema):
-    after = ma.fields.Integer(
-        load_default=0,
-        validate=ma.validate.Range(0, LARGEST),
-        metadata={"description": "the last `seq` seen"},
-    )
-    limit = ma.fields.Integer(
-        load_default=100, validate=ma.validate.Range(1, 1000), metadata={"description": "events, at most"}
-    )
-
-
-class StreamQuerySchema(ma.Schema):
-    after = EventQuerySchema._declared_fields["after"]
-
-
-class ResumeSchema(ma.Schema):
-    after = ma.fields.Integer(
-        data_key="Last-Event-ID",
-        load_default=None,
-        validate=ma.validate.Range(0, LARGEST),
-        metadata={"description": "the last `id` seen; it stands above `after`"},
-    )
-
-
-class EventSchema(ma.Schema):
-    seq = ma.fields.Integer(metadata={"description": "send the last one as `after` to go on from there"})
-    type = ma.fields.String(metadata={"enum": ["message", "metrics"]})
-    level = ma.fields.String(metadata={"enum": ["info", "warn", "error"]})
-    message = ma.fields.String()
-    created_at = ma.fields.AwareDateTime()
-    data = ma.fields.Dict()
-
-
-class EventListSchema(ma.Schema):
-    data = ma.fields.List(ma.fields.Nested(EventSchema))
 
 
 MOST_NAMES = 50

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from app.core.entities.limits import ProjectLimits
+from app.core.entities.identity import Principal, Role
 from app.core.errors import Conflict, Fault, StaleAttempt, TooMany
 
 
@@ -113,6 +114,13 @@ class FineTuningJob:
     request: Mapping[str, Any] = field(default_factory=dict)  # what OpenAI's dialect shows again: files, metadata
     request_key: str | None = None  # the same for the same request of the same caller
     is_retry: bool = False  # of a request that its client had sent before
+
+    @property
+    def asker(self) -> Principal | None:
+        """Who submitted it, as services ask for one; None: a command in the foreground."""
+        if self.created_by is None:
+            return None
+        return Principal(self.created_by, "", self.project_id, Role.DEVELOPER)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,10 @@ class ProjectUse:
     storage_bytes: int = 0
     versions: int = 0
 
+    def plus(self, other: Self) -> Self:
+        """Return both together."""
+        return type(self)(**{one.name: getattr(self, one.name) + getattr(other, one.name) for one in fields(self)})
+
 
 NOTHING = ProjectUse()
 

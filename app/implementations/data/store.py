@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from io import BufferedReader
 from pathlib import Path
+from typing import Any
 
 from app.core.entities.datasets import SPLITS, Conversation, DataLimits, DatasetCheck, PreparedDataset
 from app.core.errors import Conflict

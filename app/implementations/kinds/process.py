@@ -1,7 +1,6 @@
 """Jobs that make a dataset's next version of one that is there: the data pipeline in a process of its own."""
 
 import shutil
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,13 +15,12 @@ from app.core.entities.jobs import FineTuningJob
 from app.core.entities.limits import ProjectUse
 from app.core.entities.trainer import Placement
 from app.core.errors import AppError, Fault, Invalid
-from app.core.interfaces.components import DatasetLibrary, JobRunner, Reporter, TrainingStopped
+from app.core.interfaces.components import DatasetLibrary, JobRunner, Reporter
 from app.core.interfaces.job_kinds import Draft, Finished, JobKind, Task, Watch
 from app.core.services.data.dataset_versions import DatasetVersionService
 from app.core.services.jobs.room import DATA_FOLDER, needs_room
 from app.implementations.data.cuts import WHOLE, read_split, write_split
-
-REPORT_SECONDS = 0.5  # between two words of how far the pipeline is
+from app.implementations.kinds.progress import Progress
 
 
 class PipelineRunner(JobRunner):
@@ -36,7 +34,7 @@ class PipelineRunner(JobRunner):
 
         config = PipelineConfig.model_validate(job_file["pipeline"])
         rows = read_rows(job_file)
-        result = run_pipeline(rows, config, keep_changes=0, on_progress=watched(report))
+        result = run_pipeline(rows, config, keep_changes=0, on_progress=Progress(report).of_step)
         if not result.rows:
             raise Invalid("the pipeline leaves no row", code="no_rows")
         write_split(Path(job_file["run_folder"]), WHOLE, result.rows)
@@ -97,12 +95,16 @@ class ProcessKind(JobKind):
     def taking_up(
         self, job: FineTuningJob, attempt: int, result: Mapping[str, Any], folder: Path
     ) -> Iterator[Finished]:
-        asker = None if job.created_by is None else Principal.of_job(job)
-        parent = self._versions.version(asker, job.config["dataset_id"])
+        parent = self._versions.version(job.asker, job.config["dataset_id"])
         with needs_room(DATA_FOLDER), self._library.keeping(read_split(folder, WHOLE)) as kept:
-            version = self._versions.derived(asker, parent, kept, job.config["config"], result["steps"])
+            version = self._versions.derived(job.asker, parent, kept, job.config["config"], _changes(result))
             yield Finished(result, [version])
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _changes(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return what the version keeps of each step: its counts, not its warnings."""
+    return [{key: value for key, value in step.items() if key != "warnings"} for step in result["steps"]]
 
 
 def read_rows(job_file: Mapping[str, Any]) -> Sequence[Conversation]:
@@ -112,26 +114,6 @@ def read_rows(job_file: Mapping[str, Any]) -> Sequence[Conversation]:
         return read_split(folder, WHOLE)
     rows = (replace(row, split=None) for part in parts for row in read_split(folder, part))
     return sorted(rows, key=lambda row: row.row)
-
-
-class _Progress:
-    """Tells the worker how far a step is, twice a second; raises ``TrainingStopped`` once it is to stop."""
-
-    def __init__(self, report: Reporter) -> None:
-        self._report = report
-        self._next = 0.0
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        if self._report.should_stop():
-            raise TrainingStopped
-        if time.monotonic() >= self._next:
-            self._next = time.monotonic() + REPORT_SECONDS
-            self._report.metrics(done, total, {})
-
-
-def watched(report: Reporter) -> _Progress:
-    """Return what a pipeline or an inspection is to call with its progress."""
-    return _Progress(report)
 
 
 def _report(result: PipelineResult) -> Mapping[str, Any]:

@@ -29,7 +29,7 @@ from app.core.services.jobs.room import DATA_FOLDER, REGISTRY, RUN_FOLDER, needs
 from app.core.services.jobs.run_folders import folder_name, make_run_folder
 from app.core.services.jobs.shortage import explain
 from app.core.services.jobs.training_requests import TrainingRequests
-from app.core.services.models.references import check_base, find_version
+from app.core.services.models.resolver import ModelResolver
 from app.implementations.kinds.cuts import JobCuts
 from app.utils.files import write_whole
 
@@ -50,6 +50,7 @@ class TrainKind(JobKind):
         self,
         requests: TrainingRequests,
         stores: Stores,
+        resolver: ModelResolver,
         cuts: JobCuts,
         forecasts: Forecasts,
         results_dir: Path,
@@ -57,6 +58,7 @@ class TrainKind(JobKind):
     ) -> None:
         self._requests = requests
         self._stores = stores
+        self._resolver = resolver
         self._cuts = cuts
         self._forecasts = forecasts
         self._results = results_dir
@@ -157,10 +159,10 @@ class TrainKind(JobKind):
         if config.from_version is None:
             return None
         reference = Reference.parse(config.from_version)
-        version = watch.persist(partial(find_version, self._stores.versions, job.project_id, reference))
+        version = watch.persist(partial(self._resolver.version, job.project_id, reference))
         if version is None:
             raise NotFound(f"from_version: {config.from_version} is gone", code="model_not_found")
-        check_base(self._stores.bases, version)
+        self._resolver.check_base(version)
         return self._stores.artifacts.folder(version)
 
     @staticmethod

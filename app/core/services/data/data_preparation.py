@@ -11,7 +11,7 @@ from app.core.entities.identity import Principal
 from app.core.entities.previews import RowPreview
 from app.core.entities.training_config import training_config
 from app.core.errors import AppError, Fault, Invalid, NotFound
-from app.core.interfaces.components import BaseModelStore, ByteProgress, RowProgress
+from app.core.interfaces.components import BaseModelStore, ByteProgress, ChatTokenizer, RowProgress
 from app.core.services.data.dataset_versions import DatasetVersionService
 from app.core.services.data.datasets import DatasetService
 from app.core.services.data.encoding import encode_by_shape, objective_of
@@ -70,7 +70,7 @@ class DataPreparationService:
         if not slow_checks:
             off = dict.fromkeys(("near_duplicates", "languages", "secrets", "personal_data"), False)
             config = config.model_copy(update={"inspection": config.inspection.model_copy(update=off)})
-        tokens = None if base_model is None else self._counter(base_model, max_length)
+        tokens = None if base_model is None else token_counter(self._bases.tokenizer(base_model), max_length)
         return self._inspect(rows, config, tokens=tokens, max_length=max_length, **_watched(on_progress))
 
     def preview(
@@ -108,20 +108,20 @@ class DataPreparationService:
         made = self._versions.derive(principal, parent, result.rows, config.model_dump(mode="json"), changes)
         return made, result
 
-    def _counter(self, base_model: str, max_length: int) -> Callable[[Conversation], tuple[int, int]]:
-        """A row's tokens before truncation, and the supervised ones after it."""
-        tokenizer = self._bases.tokenizer(base_model)
 
-        def count(conversation: Conversation) -> tuple[int, int]:
-            try:
-                pieces = encode_by_shape(conversation, tokenizer, max_length)
-            except AppError as error:
-                raise _of_row(conversation, error) from None
-            whole = sum(piece.tokens + piece.truncated for piece in pieces)
-            # Of a labelled text its class, which no tokenizer knows.
-            return whole, sum(piece.supervised for piece in pieces) + (conversation.label is not None)
+def token_counter(tokenizer: ChatTokenizer, max_length: int) -> Callable[[Conversation], tuple[int, int]]:
+    """Return what counts a row's tokens before truncation, and the supervised ones after it."""
 
-        return count
+    def count(conversation: Conversation) -> tuple[int, int]:
+        try:
+            pieces = encode_by_shape(conversation, tokenizer, max_length)
+        except AppError as error:
+            raise _of_row(conversation, error) from None
+        whole = sum(piece.tokens + piece.truncated for piece in pieces)
+        # Of a labelled text its class, which no tokenizer knows.
+        return whole, sum(piece.supervised for piece in pieces) + (conversation.label is not None)
+
+    return count
 
 
 def _watched(on_progress: RowProgress | None) -> dict[str, RowProgress]:

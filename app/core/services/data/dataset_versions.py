@@ -158,13 +158,24 @@ class DatasetVersionService:
         pipeline: Mapping[str, Any],
         changes: Sequence[Mapping[str, Any]],
     ) -> DatasetVersion:
-        """The next version, of rows that ``pipeline`` made of ``parent``."""
+        """Add the next version, of rows that ``pipeline`` made of ``parent``."""
         if not rows:
             raise Invalid("the pipeline leaves no row", code="no_rows")
         with self._library.keeping(rows) as kept:
-            version = self._version(principal, parent.dataset_id, kept, f"made of version {parent.number}")
-            made = replace(version, format=parent.format, parent=parent.number, pipeline=pipeline, changes=changes)
+            made = self.derived(principal, parent, kept, pipeline, changes)
             return self._repository.add_version(made, self._limits)
+
+    def derived(
+        self,
+        principal: Principal | None,
+        parent: DatasetVersion,
+        kept: KeptRows,
+        pipeline: Mapping[str, Any],
+        changes: Sequence[Mapping[str, Any]],
+    ) -> DatasetVersion:
+        """Return the next version as it is to be added, of rows that are kept."""
+        version = self._version(principal, parent.dataset_id, kept, f"made of version {parent.number}")
+        return replace(version, format=parent.format, parent=parent.number, pipeline=pipeline, changes=changes)
 
     def with_validation(
         self, principal: Principal | None, training: DatasetVersion, validation: DatasetVersion

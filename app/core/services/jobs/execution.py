@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from app.core.entities.identity import Principal, Role
 from app.core.entities.jobs import Claim, FineTuningJob, JobError, JobEvent, JobState, Order
 from app.core.entities.limits import ProjectLimits
 from app.core.errors import AppError, Conflict, StaleAttempt
@@ -155,8 +154,7 @@ class ExecutionService:
             if source is None or not source.made:
                 raise Conflict(f"{key}: job {needed} has made nothing to go on with", code="dependency_failed")
             made[key] = source.made[0]
-        asker = Principal(job.created_by or "", "", job.project_id, Role.DEVELOPER) if job.created_by else None
-        draft = heartbeat.persist(partial(kind.check, asker, {**job.config, **made}))
+        draft = heartbeat.persist(partial(kind.check, job.asker, {**job.config, **made}))
         bound = replace(
             job,
             name=draft.name,

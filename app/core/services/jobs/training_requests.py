@@ -13,13 +13,20 @@ from app.core.interfaces.storage import DatasetRepository
 from app.core.interfaces.stores import Stores
 from app.core.services.jobs.lineage import begin_from_version
 from app.core.services.jobs.request_checks import RequestChecks, project_of
+from app.core.services.models.resolver import ModelResolver
 
 
 class TrainingRequests:
     """A principal of None is the foreground command on the host: the default project, any path of the host."""
 
-    def __init__(self, stores: Stores, dataset_versions: DatasetRepository, defaults: TrainingConfig) -> None:
-        self._versions = stores.versions
+    def __init__(
+        self,
+        stores: Stores,
+        resolver: ModelResolver,
+        dataset_versions: DatasetRepository,
+        defaults: TrainingConfig,
+    ) -> None:
+        self._resolver = resolver
         self._checks = RequestChecks(stores.datasets, stores.bases, dataset_versions)
         self.defaults = defaults.with_changes(from_version=None)  # a request says itself where it begins
 
@@ -27,7 +34,7 @@ class TrainingRequests:
         """Return the whole config and the check of its data. ``Invalid`` with every fault of both."""
         # A client cannot say where on the host a run's files go, and the defaults' place is for one run only.
         defaults = self.defaults if principal is None else self.defaults.with_changes(output_dir=None)
-        overrides, version_faults = begin_from_version(self._versions, project_of(principal), overrides)
+        overrides, version_faults = begin_from_version(self._resolver, project_of(principal), overrides)
         faults = list(version_faults)
         config: TrainingConfig | None = None
         try:
@@ -59,7 +66,7 @@ class TrainingRequests:
 
     def config_faults(self, principal: Principal | None, overrides: Mapping[str, Any]) -> Sequence[Fault]:
         """Check a request's config over the service's defaults and the version it names; return its faults."""
-        overrides, _ = begin_from_version(self._versions, project_of(principal), overrides)
+        overrides, _ = begin_from_version(self._resolver, project_of(principal), overrides)
         try:
             training_config(overrides, over=self.defaults, strict=True)
         except Invalid as error:
@@ -68,5 +75,5 @@ class TrainingRequests:
 
     def named_faults(self, principal: Principal | None, overrides: Mapping[str, Any]) -> Sequence[Fault]:
         """Return what is wrong with the version, the base model, the data and the place that a request names."""
-        overrides, faults = begin_from_version(self._versions, project_of(principal), overrides)
+        overrides, faults = begin_from_version(self._resolver, project_of(principal), overrides)
         return [*faults, *self._checks.check(principal, overrides)[1]]

@@ -12,6 +12,7 @@ from app.core.entities.tuning import SavedCheckpoint, TuningRequest
 from app.core.errors import Fault, Invalid, NotFound
 from app.core.interfaces.storage import ModelVersionRepository
 from app.core.services.data.dataset_versions import DatasetVersionService
+from app.core.services.jobs.job_service import JobService
 from app.core.services.jobs.resuming import checkpoints_in
 from app.core.services.jobs.training import TrainingService
 from app.core.services.models.resolver import ModelResolver
@@ -35,12 +36,14 @@ class TuningService:
     def __init__(
         self,
         training: TrainingService,
+        jobs: JobService,
         files: DatasetVersionService,
         resolver: ModelResolver,
         versions: ModelVersionRepository,
         results_dir: Path,
     ) -> None:
         self._training = training
+        self._jobs = jobs
         self._files = files
         self._resolver = resolver
         self._versions = versions
@@ -51,7 +54,7 @@ class TuningService:
         faults: list[Fault] = []
         config: dict[str, Any] = dict(asked.config)
         if asked.learning_rate_multiplier is not None:
-            config["learning_rate"] = asked.learning_rate_multiplier * self._training.default_learning_rate
+            config["learning_rate"] = asked.learning_rate_multiplier * self._training.defaults.learning_rate
         try:
             config |= self._beginning(principal, asked.model)
         except (Invalid, NotFound) as error:
@@ -106,10 +109,10 @@ class TuningService:
 
     def checkpoints(self, principal: Principal, job_id: str) -> Sequence[SavedCheckpoint]:
         """Newest first, those that are kept still and that this host sees."""
-        job = self._training.get(principal, job_id)
+        job = self._jobs.get(principal, job_id, "train")
         if job.run_folder is None:
             return []
-        points = self._training.metrics(principal, job_id, points=MOST_POINTS).points
+        points = self._jobs.metrics(principal, job_id, points=MOST_POINTS).points
         found = []
         for folder in reversed(checkpoints_in(self._results_dir / job.run_folder / "checkpoints" / job.id)):
             step = int(folder.name.removeprefix("step-"))
@@ -126,7 +129,7 @@ class TuningService:
     def multiplier(self, job: FineTuningJob) -> float:
         """Of the service's default learning rate, as it is now."""
         rate: float = job.config["learning_rate"]
-        return float(f"{rate / self._training.default_learning_rate:.6g}")
+        return float(f"{rate / self._training.defaults.learning_rate:.6g}")
 
     def _beginning(self, principal: Principal, model: str) -> Mapping[str, str]:
         """A version of the project comes before a base model of the same name, as when it is asked."""

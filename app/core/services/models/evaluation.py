@@ -1,8 +1,9 @@
 """Scores a base model or a published version on held-out questions."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from app.core.entities.datasets import Conversation
 from app.core.entities.evaluation import EvaluationReport, ScoredAnswer
 from app.core.entities.identity import DEFAULT_PROJECT_ID
 from app.core.errors import Invalid
-from app.core.interfaces.components import DatasetStore, TextGenerator
+from app.core.interfaces.components import ChatTokenizer, DatasetStore, TextGenerator
 from app.core.services.models.resolver import ModelResolver, Subject
 from app.utils.files import write_whole
 
@@ -61,9 +62,7 @@ class EvaluationService:
         if place.is_file():
             return _read(place)
         prepared = self._datasets.prepare(dataset_path, check.digest, subject.seed, trusted=True)
-        rows = [row for row in self._datasets.rows(prepared, split) if row.messages and row.extra.get("keys")]
-        if not rows:
-            raise Invalid(f"no row of the split {split!r} has keys to be scored by", code="nothing_to_score")
+        rows = scorable(self._datasets.rows(prepared, split), split)
         on_progress(0, len(rows))
         report = EvaluationReport(subject.name, check.digest, split, self._ask(subject, rows, on_progress))
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -80,12 +79,8 @@ class EvaluationService:
     def _ask(
         self, subject: Subject, rows: Sequence[Conversation], on_progress: Callable[[int, int], None]
     ) -> Sequence[ScoredAnswer]:
-        prompts = [subject.tokenizer.encode_prompt(row.messages[:-1]) for row in rows]
-        scored: dict[int, ScoredAnswer] = {}
-        for place, text in self._generate(subject, prompts, MAX_NEW_TOKENS):
-            scored[place] = self._score(rows[place], text)
-            on_progress(len(scored), len(rows))
-        return [scored[place] for place in range(len(rows))]
+        ask = partial(self._generate, subject)
+        return score_answers(rows, subject.tokenizer, ask, self._states_fact, on_progress)
 
     def _generate(
         self, subject: Subject, prompts: Sequence[Sequence[int]], max_tokens: int
@@ -96,19 +91,48 @@ class EvaluationService:
             stop_token_ids=subject.tokenizer.stop_token_ids,
             threads=self._threads,
         )
-        for place, ids in generator.generate(prompts, max_tokens):
-            yield place, subject.tokenizer.split_reasoning(subject.tokenizer.decode(ids))[1]
+        yield from answer_texts(generator, subject.tokenizer, prompts, max_tokens)
 
-    def _score(self, row: Conversation, answer: str) -> ScoredAnswer:
-        return ScoredAnswer(
+
+def scorable(rows: Iterable[Conversation], split: str) -> Sequence[Conversation]:
+    """Return the conversations whose answers say which facts they state. ``Invalid`` (nothing_to_score)."""
+    found = [row for row in rows if row.messages and row.extra.get("keys")]
+    if not found:
+        raise Invalid(f"no row of the split {split!r} has keys to be scored by", code="nothing_to_score")
+    return found
+
+
+def answer_texts(
+    generator: TextGenerator, tokenizer: ChatTokenizer, prompts: Sequence[Sequence[int]], max_tokens: int
+) -> Iterator[tuple[int, str]]:
+    """Generate; yield the place of a prompt and its answer without the thoughts, as they are done."""
+    for place, ids in generator.generate(prompts, max_tokens):
+        yield place, tokenizer.split_reasoning(tokenizer.decode(ids))[1]
+
+
+def score_answers(
+    rows: Sequence[Conversation],
+    tokenizer: ChatTokenizer,
+    ask: Callable[[Sequence[Sequence[int]], int], Iterable[tuple[int, str]]],
+    states_fact: FactMatcher,
+    on_progress: Callable[[int, int], None],
+) -> Sequence[ScoredAnswer]:
+    """Ask the last question of each row, and tell which answers state its facts, in the order of the rows."""
+    prompts = [tokenizer.encode_prompt(row.messages[:-1]) for row in rows]
+    scored: dict[int, ScoredAnswer] = {}
+    for place, text in ask(prompts, MAX_NEW_TOKENS):
+        row = rows[place]
+        scored[place] = ScoredAnswer(
             row=row.row,
             group=str(row.extra.get("language", "all")),
             category=str(row.extra.get("category", "all")),
             question=row.messages[-2]["content"],
             expected=row.messages[-1]["content"],
-            answer=answer,
-            correct=self._states_fact(answer, row.extra["keys"]),
+            answer=text,
+            correct=states_fact(text, row.extra["keys"]),
         )
+        on_progress(len(scored), len(rows))
+    return [scored[place] for place in range(len(rows))]
 
 
 def _read(place: Path) -> EvaluationReport:

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from app.core.entities.models import CHAMPION, ModelAlias, ModelVersion, Reference, no_model, not_generative
+from app.core.entities.reasoning import Reasoning
 from app.core.entities.served_models import TunedName, no_served_model
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import Invalid, Unavailable
@@ -25,8 +26,10 @@ class Subject:
     key: str
     tokenizer: ChatTokenizer
     model_folder: Callable[[], Path]
+    base_model: str
     adapter_folder: Path | None = None
     seed: int = TrainingConfig().seed
+    reasoning: Reasoning = "keep"
 
 
 class ModelResolver:
@@ -122,13 +125,13 @@ class ModelResolver:
             tokenizer = self._bases.tokenizer(name)
             if not tokenizer.generates:
                 raise not_generative(name)
-            return Subject(name, name, tokenizer, partial(self._bases.folder, name))
+            return Subject(name, name, tokenizer, partial(self._bases.folder, name), name)
         if not version.generates:
             raise not_generative(version.reference)
         self.check_base(version)
         folder, tokenizer = self._artifacts.folder(version), self._artifacts.tokenizer(version)
         names = version.reference, version.id, tokenizer
-        seed = version.config["seed"]
+        trained = {"seed": version.config["seed"], "reasoning": version.config.get("reasoning", "keep")}
         if version.is_whole_model:
-            return Subject(*names, lambda: folder, seed=seed)
-        return Subject(*names, partial(self._bases.folder, version.base_model), folder, seed)
+            return Subject(*names, lambda: folder, version.base_model, **trained)
+        return Subject(*names, partial(self._bases.folder, version.base_model), version.base_model, folder, **trained)

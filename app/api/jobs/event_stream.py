@@ -3,32 +3,31 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from app.api.train.schemas import EventSchema, JobSchema
+from app.api.jobs.schemas import EventSchema
 from app.core.entities.identity import Principal
 from app.core.entities.jobs import FINAL_STATES
 from app.core.errors import AppError
-from app.core.services.jobs.training import TrainingService
+from app.core.services.jobs.job_service import JobService
 from app.gateway.streams import frame
 
 LOOK_SECONDS = 0.5  # between two looks into the database: two queries by primary key, no transaction held between
 PAGE = 500  # events read at once
 
-END = ("task_id", "status", "error", "model_version_id")
-
 
 def event_frames(
-    training: TrainingService, principal: Principal, job_id: str, after: int, go_on: Callable[[float], bool]
+    jobs: JobService, principal: Principal, job_id: str, last: Any, after: int, go_on: Callable[[float], bool]
 ) -> Iterator[bytes | None]:
-    """Frames from the number after ``after`` on, None at each look that found nothing, at last ``end``.
+    """Frames from the number after ``after`` on, None at each look that found nothing, at last ``end``, which
+    says of the job what the schema ``last`` does.
 
     Outside a request. They end when the database does not answer: a client that comes back gets the error.
     """
-    one, last = EventSchema(), JobSchema(only=END)
+    one = EventSchema()
     pause = 0.0
     while go_on(pause):
         try:
             # The job first: what is written after that is not the end.
-            job, events = training.news(principal, job_id, after=after, limit=PAGE)
+            job, events = jobs.news(principal, job_id, after=after, limit=PAGE)
         except AppError:
             return
         for event in events:

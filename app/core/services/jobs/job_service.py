@@ -1,0 +1,312 @@
+"""Jobs of every kind, as those who ask for them see them."""
+
+import re
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from app.core.entities.identity import Principal
+from app.core.entities.jobs import DEFAULT_QUEUE, FINAL_STATES, FineTuningJob, JobEvent, JobState
+from app.core.entities.limits import NOTHING, ProjectLimits, ProjectUse
+from app.core.entities.metrics import MetricCurve
+from app.core.errors import AppError, Conflict, Fault, Invalid, NotFound
+from app.core.interfaces.job_kinds import Draft, JobKind
+from app.core.interfaces.operations import JobQueue
+from app.core.interfaces.storage import JobRepository
+from app.core.services.jobs.request_checks import project_of
+
+JOB_ID = re.compile(r"[a-z]+-[0-9a-f]{24}")
+LONGEST_CHAIN = 10
+LOOK_SECONDS = 0.05  # between two looks at a job that somebody waits for
+
+
+@dataclass(frozen=True, slots=True)
+class JobPage:
+    """``next`` is the ``after`` of the page that follows, None on the last."""
+
+    jobs: Sequence[FineTuningJob]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One job of a chain. A value ``$name`` in its request stands for what the step of that name makes."""
+
+    name: str
+    kind: str
+    request: Mapping[str, Any]
+    after: Sequence[str] = ()  # names of steps before it, beside those that its request names
+
+
+class JobService:
+    """A principal of None is the foreground command on the host, in the default project.
+
+    ``queues`` are those that a job may name; ``limits`` hold for projects that have none of their own.
+    """
+
+    def __init__(
+        self,
+        jobs: JobRepository,
+        kinds: Mapping[str, JobKind],
+        queue: JobQueue,
+        queues: Sequence[str],
+        limits: ProjectLimits,
+    ) -> None:
+        self._jobs = jobs
+        self._kinds = kinds
+        self._queue = queue
+        self._queues = queues
+        self._limits = limits
+
+    @property
+    def kinds(self) -> Sequence[str]:
+        """Names of the kinds that jobs may have."""
+        return list(self._kinds)
+
+    def submit(
+        self,
+        principal: Principal | None,
+        kind: str,
+        request: Mapping[str, Any],
+        *,
+        priority: int = 0,
+        queue: str = DEFAULT_QUEUE,
+        after: Sequence[str] = (),
+        since: datetime | None = None,
+        **of_job: Any,
+    ) -> FineTuningJob:
+        """Check a request, save its job, and ring for a worker. ``after`` are ids of jobs that must succeed first.
+
+        ``Invalid`` with every fault; ``TooMany`` (too_many_jobs) where as many of the project's wait as may,
+        ``Forbidden`` (quota_exceeded), ``Conflict`` (dependency_failed), ``NotFound``; then nothing is saved.
+        With ``since``, see ``JobRepository.add``. ``of_job`` are further fields of the job.
+        """
+        found = self._kind(kind)
+        self._check_queue(queue)
+        draft = found.check(principal, request)
+        of_job["request"] = {**draft.request, **of_job.get("request", {})}
+        job = self._job(principal, found, draft, priority=priority, queue=queue, after=after, **of_job)
+        return self._add([job], found.needs, since)[0]
+
+    def submit_chain(
+        self, principal: Principal, steps: Sequence[Step], *, priority: int = 0, queue: str = DEFAULT_QUEUE
+    ) -> Sequence[FineTuningJob]:
+        """Save a job for each step, all or none; each waits for the steps that it names.
+
+        What a step is to go on with is not there yet: its request is checked now with something like it in its
+        place, and again when it is. ``Invalid`` with every fault of every step.
+        """
+        self._check_queue(queue)
+        if not 1 <= len(steps) <= LONGEST_CHAIN:
+            fault = Fault("jobs", "bad_length", f"must have 1 to {LONGEST_CHAIN} steps")
+            raise Invalid("the request has faults: nothing was started", faults=[fault])
+        jobs: dict[str, FineTuningJob] = {}
+        drafts: dict[str, Draft] = {}
+        faults: list[Fault] = []
+        needs = NOTHING
+        for place, step in enumerate(steps):
+            where = f"jobs.{place}"
+            try:
+                if step.name in jobs:
+                    raise Invalid(f"the name {step.name!r} stands twice", code="name_taken")
+                if unknown := sorted({*step.after, *_named(step.request).values()} - jobs.keys()):
+                    raise Invalid(f"no step before it is named {unknown[0]!r}", code="unknown_step")
+                found = self._kind(step.kind)
+                inputs = {key: jobs[name].id for key, name in _named(step.request).items()}
+                stand_ins = {key: _stand_in(drafts[name], key) for key, name in _named(step.request).items()}
+                draft = found.check(principal, {**step.request, **stand_ins})
+                if inputs:  # the kind checks it once more when they are there
+                    config = {**draft.config, **{key: step.request[key] for key in inputs}}
+                    draft = replace(draft, config=config, dataset_digest="", dataset_id=None, dataset_number=None)
+            except AppError as error:
+                faults += [Fault(f"{where}.{one.where}", one.code, one.message) for one in error.faults] or [
+                    Fault(where, error.code, error.message)
+                ]
+                continue
+            after = list(dict.fromkeys([*(jobs[name].id for name in step.after), *inputs.values()]))
+            of_job = {"request": draft.request, "inputs": inputs, "priority": priority, "queue": queue}
+            jobs[step.name] = self._job(principal, found, draft, after=after, **of_job)
+            drafts[step.name] = draft
+            needs = needs.plus(found.needs)
+        if faults:
+            raise Invalid("the chain has faults: nothing was started", faults=faults)
+        return self._add(list(jobs.values()), needs, None)
+
+    def retry(self, principal: Principal, job_id: str, kind: str | None = None) -> FineTuningJob:
+        """Save a new job, with ``retry_of``, that asks for what this one asked for, from the start.
+
+        ``Conflict`` (nothing_to_retry) unless that has failed or was cancelled; else as ``submit``.
+        """
+        job = self.get(principal, job_id, kind)
+        if job.state not in (JobState.FAILED, JobState.CANCELLED):
+            message = f"the job is {job.state.value}: only one that has failed or was cancelled is tried again"
+            raise Conflict(message, code="nothing_to_retry")
+        if job.inputs:
+            message = "the jobs that it waits for made nothing: submit the whole chain again"
+            raise Conflict(message, code="nothing_to_retry")
+        request = {key: value for key, value in job.config.items() if key != "output_dir"}
+        of_job: dict[str, Any] = {"priority": job.priority, "queue": job.queue, "request": job.request}
+        return self.submit(principal, job.kind, request, retry_of=job.id, **of_job)
+
+    def get(self, principal: Principal | None, job_id: str, kind: str | None = None) -> FineTuningJob:
+        """``NotFound`` for another project's job too, and for one of another kind than ``kind``."""
+        job = self._jobs.get(project_of(principal), job_id) if JOB_ID.fullmatch(job_id) else None
+        if job is None or kind not in (None, job.kind):
+            raise _no_job(job_id)
+        return job
+
+    def list(
+        self,
+        principal: Principal | None,
+        *,
+        state: JobState | None = None,
+        kind: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        limit: int = 20,
+        after: str | None = None,
+    ) -> JobPage:
+        """Newest first, from the job after ``after`` on; those alone whose request has all of ``metadata``."""
+        if after is not None and not JOB_ID.fullmatch(after):
+            raise Invalid("after is not the id of a job", faults=[Fault("after", "not_a_job_id", "not a job id")])
+        if kind is not None:
+            self._kind(kind)
+        wanted: dict[str, Any] = {"state": state, "kind": kind, "metadata": metadata or {}}
+        jobs = self._jobs.list(project_of(principal), limit=limit + 1, after=after, **wanted)
+        return JobPage(jobs[:limit], jobs[limit - 1].id if len(jobs) > limit else None)
+
+    def wait(self, principal: Principal | None, job_id: str, seconds: float) -> FineTuningJob:
+        """Return the job once it has ended, or as it is after so many seconds."""
+        until = time.monotonic() + seconds
+        job = self.get(principal, job_id)
+        while job.state not in FINAL_STATES and time.monotonic() < until:
+            time.sleep(min(LOOK_SECONDS, max(0.0, until - time.monotonic())))
+            job = self.get(principal, job_id)
+        return job
+
+    def cancel(self, principal: Principal | None, job_id: str, kind: str | None = None) -> FineTuningJob:
+        """Cancel it, or ask its attempt to end. Again is no error; ``Conflict`` once it has succeeded or failed."""
+        self.get(principal, job_id, kind)
+        job = self._jobs.request_cancel(project_of(principal), job_id)
+        if job is None:
+            raise _no_job(job_id)
+        if job.state in FINAL_STATES - {JobState.CANCELLED}:
+            raise Conflict(f"the job has {job.state.value}: there is nothing to cancel", code="job_is_final")
+        return job
+
+    def pause(self, principal: Principal | None, job_id: str, kind: str | None = None) -> FineTuningJob:
+        """Pause it; one that runs ends at its next step, with a checkpoint. Again is no error.
+
+        ``Conflict`` while its files are validated, once it has ended, for one of the foreground, and
+        (cannot_pause) for one of a kind that has no place to go on from.
+        """
+        job = self.get(principal, job_id, kind)
+        if not self._kind(job.kind).can_pause:
+            message = f"a job of kind {job.kind} cannot pause: cancel it, and retry it later"
+            raise Conflict(message, code="cannot_pause")
+        if job.created_by is None:
+            message = "this job is a command's in the foreground: end that with Ctrl-C, go on with --resume"
+            raise Conflict(message, code="foreground_job")
+        paused = self._jobs.request_pause(job.project_id, job.id)
+        if paused is None:
+            raise _no_job(job_id)
+        return paused
+
+    def resume(self, principal: Principal | None, job_id: str, kind: str | None = None) -> FineTuningJob:
+        """Queue a paused job again: whatever worker takes it goes on from its checkpoint. ``Conflict`` if it is
+        not paused."""
+        self.get(principal, job_id, kind)
+        job = self._jobs.resume(project_of(principal), job_id)
+        if job is None:
+            raise _no_job(job_id)
+        self._queue.ring(job.id, job.queue)
+        return job
+
+    def events(
+        self,
+        principal: Principal | None,
+        job_id: str,
+        kind: str | None = None,
+        *,
+        after: int = 0,
+        limit: int = 100,
+    ) -> Sequence[JobEvent]:
+        """In order, from the number after ``after`` on."""
+        return self.news(principal, job_id, kind, after=after, limit=limit)[1]
+
+    def latest_events(
+        self, principal: Principal, job_id: str, *, before: int | None = None, limit: int = 20
+    ) -> Sequence[JobEvent]:
+        """Newest first, from the number before ``before`` on."""
+        job = self.get(principal, job_id)
+        return self._jobs.latest_events(job.project_id, job.id, before=before, limit=limit)
+
+    def metrics(
+        self, principal: Principal | None, job_id: str, kind: str | None = None, *, points: int = 500
+    ) -> MetricCurve:
+        """Of the whole run so far, in as many points at most; where an attempt did steps again, its own count."""
+        job = self.get(principal, job_id, kind)
+        return self._jobs.metrics(job.project_id, job.id, most=points)
+
+    def news(
+        self, principal: Principal | None, job_id: str, kind: str | None = None, *, after: int, limit: int
+    ) -> tuple[FineTuningJob, Sequence[JobEvent]]:
+        """The job, and then its events: of a job in a final state, fewer than ``limit`` are the last there are."""
+        job = self.get(principal, job_id, kind)
+        return job, self._jobs.events(job.project_id, job.id, after=after, limit=limit)
+
+    def _kind(self, name: str) -> JobKind:
+        if name not in self._kinds:
+            message = f"there is no kind {name[:80]!r} of job; there are: {', '.join(self._kinds)}"
+            raise Invalid(message, code="unknown_kind", faults=[Fault("kind", "unknown_kind", message)])
+        return self._kinds[name]
+
+    def _check_queue(self, queue: str) -> None:
+        if queue not in self._queues:
+            fault = Fault("queue", "unknown_queue", f"must be one of: {', '.join(self._queues)}")
+            raise Invalid("the request has faults: nothing was started", faults=[fault])
+
+    @staticmethod
+    def _job(principal: Principal | None, kind: JobKind, draft: Draft, **of_job: Any) -> FineTuningJob:
+        return FineTuningJob(
+            id=f"{kind.id_prefix}-{secrets.token_hex(12)}",
+            project_id=project_of(principal),
+            kind=kind.name,
+            name=draft.name,
+            state=JobState.VALIDATING_FILES if kind.is_validated else JobState.QUEUED,
+            config=draft.config,
+            created_by=principal.user_id if principal else None,
+            created_at=datetime.now(UTC),
+            base_model=draft.base_model,
+            dataset_digest=draft.dataset_digest,
+            dataset_id=draft.dataset_id,
+            dataset_number=draft.dataset_number,
+            is_light=kind.is_light,
+            **of_job,
+        )
+
+    def _add(
+        self, jobs: Sequence[FineTuningJob], needs: ProjectUse, since: datetime | None
+    ) -> Sequence[FineTuningJob]:
+        added = self._jobs.add(jobs, self._limits, since=since, needs=needs)
+        for job in added:
+            self._queue.ring(job.id, job.queue)
+        return added
+
+
+def _named(request: Mapping[str, Any]) -> Mapping[str, str]:
+    """Return the keys of a step's request that another step makes, with that step's name."""
+    return {key: value[1:] for key, value in request.items() if isinstance(value, str) and value.startswith("$")}
+
+
+def _stand_in(draft: Draft, key: str) -> Any:
+    """Return what a later step is checked with: the version that an earlier one begins with, or its base model."""
+    if key == "dataset_id":
+        return draft.config.get("dataset_id")
+    return draft.base_model
+
+
+def _no_job(job_id: str) -> NotFound:
+    return NotFound(f"no job {job_id[:80]!r} in this project", code="job_not_found")
