@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 
-from sqlalchemy import Engine, Select, func, select, tuple_
+from sqlalchemy import Engine, Exists, Select, column, exists, func, select, tuple_
 from sqlalchemy.orm import Session
 
 from app.core.entities.jobs import (
@@ -52,6 +52,7 @@ from app.repositories.outbox import tell_of_end
 from app.repositories.quota_rules import ONE_VERSION
 from app.repositories.quotas import keep_quotas, use_of
 from app.repositories.tables import DatasetRow, JobEventRow, JobRow, ModelVersionRow, ProjectRow
+from app.repositories.types import Text
 
 
 class SqlJobRepository(JobRepository):
@@ -82,13 +83,21 @@ class SqlJobRepository(JobRepository):
             return None if row is None else job_entity(row)
 
     def list(
-        self, project_id: str, *, state: JobState | None = None, limit: int = 20, after: str | None = None
+        self,
+        project_id: str,
+        *,
+        state: JobState | None = None,
+        metadata: Mapping[str, str] = {},
+        limit: int = 20,
+        after: str | None = None,
     ) -> Sequence[FineTuningJob]:
         place = tuple_(JobRow.created_at, JobRow.id)
         query = select(JobRow).where(JobRow.project_id == project_id)
         if state is not None:
             query = query.where(JobRow.state == state)
         with self._database.read() as session:
+            for key, value in metadata.items():
+                query = query.where(_has_metadata(session, key, value))
             if after is not None:
                 last = session.scalar(_of_project(project_id, after))
                 if last is None:
@@ -296,6 +305,19 @@ class SqlJobRepository(JobRepository):
 
 def _of_project(project_id: str, job_id: str) -> Select[JobRow]:
     return select(JobRow).where(JobRow.project_id == project_id, JobRow.id == job_id)
+
+
+def _has_metadata(session: Session, key: str, value: str) -> Exists:
+    """Make the condition that a job's request has that pair; the database looks, so that no other row is read.
+
+    Pairs are compared, and no path is made of the key: SQLite's paths know no way to quote a quote.
+    """
+    if session.get_bind().dialect.name == "sqlite":
+        pairs = func.json_each(JobRow.request, "$.metadata")
+    else:
+        pairs = func.json_each_text(JobRow.request["metadata"])
+    pair = pairs.table_valued(column("key", Text), column("value", Text))
+    return exists().where(pair.c.key == key, pair.c.value == value)
 
 
 def _same_request(job: FineTuningJob, since: datetime) -> Select[JobRow]:

@@ -40,6 +40,7 @@ from app.repositories.job_rules import (
 )
 from app.repositories.memory import MemoryDatasetRepository, MemoryModelVersionRepository, locked
 from app.repositories.quota_rules import ONE_VERSION, check_quotas
+from app.repositories.types import json_ready
 
 
 @dataclass
@@ -107,7 +108,13 @@ class MemoryJobRepository(JobRepository):
 
     @locked
     def list(
-        self, project_id: str, *, state: JobState | None = None, limit: int = 20, after: str | None = None
+        self,
+        project_id: str,
+        *,
+        state: JobState | None = None,
+        metadata: Mapping[str, str] = {},
+        limit: int = 20,
+        after: str | None = None,
     ) -> Sequence[FineTuningJob]:
         jobs = [kept.job for kept in self._kept.values() if kept.job.project_id == project_id]
         jobs.sort(key=lambda job: (job.created_at, job.id), reverse=True)
@@ -116,6 +123,8 @@ class MemoryJobRepository(JobRepository):
             if not places:
                 raise unknown_page(after)
             jobs = jobs[places[0] + 1 :]
+        wanted = json_ready(metadata).items()
+        jobs = [job for job in jobs if wanted <= json_ready(job.request.get("metadata", {})).items()]
         return [job for job in jobs if state in (None, job.state)][:limit]
 
     @locked

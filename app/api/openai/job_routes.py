@@ -124,7 +124,7 @@ def list_jobs(query: dict[str, Any]) -> dict[str, Any]:
     Those of the project, also those sent to `/api/v1/train`. Of several `metadata` a job has to have all; 400 for
     any other parameter, and for an `after` that is no job of the project.
     """
-    page = current_services().tuning.list(current_principal(), **query)
+    page = current_services().training.list(current_principal(), **query)
     return {"object": "list", "data": [_shape(job) for job in page.jobs], "has_more": page.next is not None}
 
 

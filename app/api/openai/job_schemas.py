@@ -230,6 +230,8 @@ class OpenAIJobQuerySchema(OpenAIPageSchema):
         odd = [key for key in data if not (key.startswith("metadata[") and key.endswith("]"))]
         if odd:
             raise ma.ValidationError({key: ["Unknown field."] for key in odd})
+        if len(chosen) > MOST_PAIRS:
+            raise ma.ValidationError({"metadata": [f"At most {MOST_PAIRS} pairs: no job has more."]})
         return {**page, "metadata": chosen}
 
 

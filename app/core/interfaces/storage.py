@@ -50,9 +50,18 @@ class JobRepository(ABC):
 
     @abstractmethod
     def list(
-        self, project_id: str, *, state: JobState | None = None, limit: int = 20, after: str | None = None
+        self,
+        project_id: str,
+        *,
+        state: JobState | None = None,
+        metadata: Mapping[str, str] = {},
+        limit: int = 20,
+        after: str | None = None,
     ) -> Sequence[FineTuningJob]:
-        """Newest first; ``after`` is the id of the last job of the page before (``Invalid`` if there is none)."""
+        """List a page of jobs, newest first; those alone whose request has all of ``metadata``.
+
+        ``after`` is the id of the last job of the page before (``Invalid`` if there is none).
+        """
 
     @abstractmethod
     def count_by_state(self) -> Mapping[JobState, int]:

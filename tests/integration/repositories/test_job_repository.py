@@ -79,6 +79,23 @@ def test_lists_newest_first_by_pages_and_by_state(jobs, make_job):
     assert [fault.where for fault in refused.value.faults] == ["after"]
 
 
+def test_lists_those_that_have_all_of_the_metadata(jobs, make_job):
+    given = {"team": "a", 'a "key" of $.é 😀': 'it\'s "b" é😀', "none": "", "nul\x00": "\ud800"}
+    first, second = make_job(request={"metadata": given}), make_job(request={"metadata": {"team": "a"}})
+    other = make_job(request={"metadata": {"team": "a"}}, project_id="other")
+    for job in (first, second, make_job(request={"metadata": {"team": "A"}}), make_job(), other):
+        jobs.add(job)
+    for key, value in given.items():
+        wanted = [second.id, first.id] if key == "team" else [first.id]
+        assert [job.id for job in jobs.list("default", metadata={key: value})] == wanted
+    assert [job.id for job in jobs.list("default", metadata=given)] == [first.id]
+    assert jobs.list("default", metadata={**given, "team": "b"}) == []
+    assert jobs.list("default", metadata={"'": "%"}) == []
+    chosen = {"metadata": {"team": "a"}, "limit": 1}
+    assert [job.id for job in jobs.list("default", **chosen, after=second.id)] == [first.id]
+    assert jobs.list("default", **chosen, state=JobState.FAILED) == []
+
+
 def test_counts_every_state_over_all_projects(jobs, make_job):
     assert jobs.count_by_state() == dict.fromkeys(JobState, 0)
     for project in ("default", "other"):

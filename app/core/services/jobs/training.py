@@ -234,13 +234,14 @@ class TrainingService:
         principal: Principal | None,
         *,
         state: JobState | None = None,
+        metadata: Mapping[str, str] = {},
         limit: int = 20,
         after: str | None = None,
     ) -> JobPage:
-        """Newest first, from the job after ``after`` on."""
+        """List jobs, newest first, from the job after ``after`` on; those alone that have all of ``metadata``."""
         if after is not None and not JOB_ID.fullmatch(after):
             raise Invalid("after is not the id of a job", faults=[Fault("after", "not_a_job_id", "not a job id")])
-        jobs = self._jobs.list(project_of(principal), state=state, limit=limit + 1, after=after)
+        jobs = self._jobs.list(project_of(principal), state=state, metadata=metadata, limit=limit + 1, after=after)
         return JobPage(jobs[:limit], jobs[limit - 1].id if len(jobs) > limit else None)
 
     def cancel(self, principal: Principal | None, job_id: str) -> FineTuningJob:

@@ -15,11 +15,10 @@ from app.core.interfaces.components import BaseModelStore
 from app.core.interfaces.storage import ModelVersionRepository
 from app.core.services.data.dataset_versions import DatasetVersionService
 from app.core.services.jobs.resuming import checkpoints_in
-from app.core.services.jobs.training import JobPage, TrainingService
+from app.core.services.jobs.training import TrainingService
 from app.core.services.models.references import find_version
 from app.core.services.models.served_models import ServedModelService
 
-PAGE = 100  # jobs read at once, where they are chosen by their metadata
 MOST_POINTS = 2000
 # What OpenAI's request calls keys of TrainingConfig.
 _NAMES = {
@@ -102,19 +101,6 @@ class TuningService:
             if combined is not None and (job is None or job.dataset_id != combined.dataset_id):
                 self._files.delete(principal, combined.dataset_id)
         return job
-
-    def list(self, principal: Principal, *, limit: int, after: str | None, metadata: Mapping[str, str]) -> JobPage:
-        """Newest first; those alone that have all of ``metadata``."""
-        if not metadata:
-            return self._training.list(principal, limit=limit, after=after)
-        found: list[FineTuningJob] = []
-        while len(found) <= limit:
-            page = self._training.list(principal, limit=PAGE, after=after)
-            found += [job for job in page.jobs if metadata.items() <= job.request.get("metadata", {}).items()]
-            after = page.next
-            if after is None:
-                break
-        return JobPage(found[:limit], found[limit - 1].id if len(found) > limit else None)
 
     def fine_tuned_model(self, job: FineTuningJob) -> str | None:
         """The name of what it published."""

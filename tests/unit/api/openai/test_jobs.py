@@ -174,8 +174,13 @@ def test_lists_by_pages_and_metadata(openai, start, send):
     assert [job.id for job in openai.fine_tuning.jobs.list(limit=2)] == made[::-1]
     chosen = openai.fine_tuning.jobs.list(limit=2, metadata={"team": "a"})
     assert [job.id for job in chosen] == [made[3], made[2], made[0]]
+    last = openai.fine_tuning.jobs.list(limit=1, after=made[2], metadata={"team": "a"})
+    assert ([job.id for job in last.data], last.has_more) == ([made[0]], False)
     with pytest.raises(wire.BadRequestError):
         openai.fine_tuning.jobs.list(after="ftjob-" + "0" * 24)
+    with pytest.raises(wire.BadRequestError) as caught:
+        openai.fine_tuning.jobs.list(metadata={str(n): "x" for n in range(17)})
+    assert caught.value.param == "metadata"
     with pytest.raises(wire.BadRequestError) as caught:
         openai.fine_tuning.jobs.list(extra_query={"colour": "red"})
     assert caught.value.param == "colour"
