@@ -104,7 +104,7 @@ class FineTuningJob:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     dataset_id: str | None = None  # with ``dataset_number`` the version that it trains on; None: a file
     dataset_number: int | None = None
-    request: Mapping[str, Any] = field(default_factory=dict)  # what OpenAI's dialect shows again: files, metadata
+    request: Mapping[str, Any] = field(default_factory=dict)  # what OpenAI's dialect shows again
     request_key: str | None = None  # the same for the same request of the same caller
     is_retry: bool = False  # of a request that its client had sent before
 

@@ -42,7 +42,8 @@ class JobPage:
 class TrainingService:
     """A principal of None is the foreground command on the host: the default project, any path of the host.
 
-    ``queues`` are those that a job may name; ``limits`` hold for projects that have none of their own.
+    ``defaults`` say what a request leaves out, ``queues`` are those that a job may name; ``limits`` hold for
+    projects that have none of their own.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class TrainingService:
         self._bases = bases
         self._tokens = tokens
         self._queue = queue
-        self._defaults = defaults.with_changes(from_version=None)  # a request says itself where it begins
+        self.defaults = defaults.with_changes(from_version=None)  # a request says itself where it begins
         self._forecasts = forecasts
         self._checks = RequestChecks(datasets, bases, dataset_versions)
         self._queues = queues
@@ -175,6 +176,8 @@ class TrainingService:
             raise Invalid("the request has faults: nothing was started", faults=[fault])
         config, check = self._checked(principal, overrides)
         version = None if config.dataset_id is None else DatasetReference.parse(config.dataset_id)
+        # The rate that a multiplier is of: the defaults may change while the job is there.
+        request = {"default_learning_rate": self.defaults.learning_rate, **of_job.pop("request", {})}
         job = FineTuningJob(
             id=f"ftjob-{secrets.token_hex(12)}",
             project_id=project_of(principal),
@@ -187,6 +190,7 @@ class TrainingService:
             created_at=datetime.now(UTC),
             dataset_id=version.id if version else None,
             dataset_number=version.number if version else None,
+            request=request,
             **of_job,
         )
         job = self._jobs.add(job, self._limits, since=since)
@@ -197,7 +201,7 @@ class TrainingService:
         self, principal: Principal | None, overrides: Mapping[str, Any]
     ) -> tuple[TrainingConfig, DatasetCheck]:
         # A client cannot say where on the host a run's files go, and the defaults' place is for one run only.
-        defaults = self._defaults if principal is None else self._defaults.with_changes(output_dir=None)
+        defaults = self.defaults if principal is None else self.defaults.with_changes(output_dir=None)
         overrides, version_faults = begin_from_version(self._versions, project_of(principal), overrides)
         faults = list(version_faults)
         config: TrainingConfig | None = None
@@ -213,9 +217,14 @@ class TrainingService:
             config = config.with_changes(dataset_id=check.path)
         return config, check
 
-    @property
-    def default_learning_rate(self) -> float:
-        return self._defaults.learning_rate
+    def config_faults(self, principal: Principal | None, overrides: Mapping[str, Any]) -> Sequence[Fault]:
+        """Check a request's config over the service's defaults and the version it names; return its faults."""
+        overrides, _ = begin_from_version(self._versions, project_of(principal), overrides)
+        try:
+            training_config(overrides, over=self.defaults, strict=True)
+        except Invalid as error:
+            return error.faults
+        return ()
 
     def named_faults(self, principal: Principal | None, overrides: Mapping[str, Any]) -> Sequence[Fault]:
         """What is wrong with the version, the base model, the data and the place that a request names."""
