@@ -331,7 +331,10 @@ def services(
     limits = LimitService(twins.jobs, ProjectLimits(None, settings.project_max_queued))
     rates = a_minute(limits=limits)
     dataset_versions = DatasetVersionService(
-        twins.datasets, FolderDatasetLibrary(settings.data_dir, formats, DataLimits()), NO_LIMITS
+        twins.datasets,
+        FolderDatasetLibrary(settings.data_dir, formats, DataLimits()),
+        NO_LIMITS,
+        settings.max_body_bytes,
     )
     training = TrainingService(
         twins.jobs,

@@ -14,7 +14,7 @@ from app.core.entities.datasets import Conversation, DataLimits
 from app.core.errors import AppError, Invalid, Unavailable
 from app.core.interfaces.components import ByteProgress, DataFormat, DatasetLibrary, KeptRows
 from app.implementations.data.conversion import Conversion
-from app.implementations.data.cuts import WHOLE, read_split, write_split
+from app.implementations.data.cuts import WHOLE, read_row, read_split, read_within, write_split
 from app.implementations.data.parsing import SUFFIXES, read_rows
 from app.implementations.data.token_cache import FOLDER as TOKENS
 from app.utils.folders import fresh_neighbour, locked, manifest_of, move_into_place, remove_folder, seal
@@ -54,6 +54,12 @@ class FolderDatasetLibrary(DatasetLibrary):
 
     def rows(self, digest: str) -> Sequence[Conversation]:
         return read_version(self._folder, digest)
+
+    def row(self, digest: str, number: int) -> Conversation:
+        return read_row(_place(self._folder, digest), number)
+
+    def rows_within(self, digest: str, most_bytes: int) -> Sequence[Conversation] | None:
+        return read_within(_place(self._folder, digest), most_bytes)
 
     def forget(self, digest: str, unless: Callable[[str], bool]) -> None:
         target = self._folder / digest
@@ -120,10 +126,14 @@ class _Counted:
 
 
 def read_version(folder: Path, digest: str) -> Sequence[Conversation]:
-    """The rows with that digest. ``Unavailable`` (dataset_missing)."""
+    """Open the rows with that digest. ``Unavailable`` (dataset_missing)."""
+    return read_split(_place(folder, digest), WHOLE)
+
+
+def _place(folder: Path, digest: str) -> Path:
     place = folder / digest
     if not _DIGEST.fullmatch(digest) or manifest_of(place) is None:
         raise Unavailable(
             "the rows of that dataset are gone from this host: upload them anew", code="dataset_missing"
         )
-    return read_split(place, WHOLE)
+    return place
