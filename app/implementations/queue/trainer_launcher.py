@@ -187,8 +187,8 @@ class ProcessTrainerHandle(TrainerHandle):
 
 
 def _variables(threads: int, gpus: str | None) -> dict[str, str]:
+    """Make the variables that a trainer's environment has of its own."""
     before = os.environ.get("PYTHONPATH")
-    """What the environment of a trainer has of its own."""
     return {
         **dict.fromkeys(THREAD_VARIABLES, str(threads)),
         **({} if gpus is None else {"CUDA_VISIBLE_DEVICES": gpus}),
