@@ -271,7 +271,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
     limit_service = LimitService(repository("jobs"), limits)
     rates = _rates(settings, limit_service)
     files = DatasetService(datasets=datasets, bases=bases)
-    dataset_versions = DatasetVersionService(repository("datasets"), library, limits)
+    dataset_versions = DatasetVersionService(repository("datasets"), library, limits, settings.max_body_bytes)
     training = TrainingService(
         jobs=repository("jobs"),
         resolver=resolver,

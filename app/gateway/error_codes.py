@@ -133,7 +133,11 @@ CODES: Mapping[str, ErrorCode] = {
     "dataset_name_taken": _of("The dataset's name is taken", "Choose another, or upload its next version.", 409),
     "dataset_in_use": _of("A job needs the dataset", "Wait for the job to end, or cancel it.", 409),
     "dataset_changed": _of("The file has changed", "Submit again: the job is of the file as it was.", 409),
-    "dataset_too_large": _of("The file is too large", "Split it, or upload it as a dataset.", 422),
+    "dataset_too_large": _of(
+        "Too large to be read while you wait",
+        "Split a file, or upload it as a dataset; of a dataset, detail says what looks through it.",
+        422,
+    ),
     "dataset_path_not_allowed": _of("No path to take", "Name a file under data/raw, without .. in it.", 422),
     "dataset_missing": _of("The dataset's file is gone", _OPERATOR, 503),
     "file_type_not_supported": _of("No type to read", "Send json, jsonl, csv or parquet.", 422),

@@ -332,7 +332,10 @@ def services(
     limits = LimitService(twins.jobs, ProjectLimits(None, settings.project_max_queued))
     rates = a_minute(limits=limits)
     dataset_versions = DatasetVersionService(
-        twins.datasets, FolderDatasetLibrary(settings.data_dir, formats, DataLimits()), NO_LIMITS
+        twins.datasets,
+        FolderDatasetLibrary(settings.data_dir, formats, DataLimits()),
+        NO_LIMITS,
+        settings.max_body_bytes,
     )
     redirects = {"gpt-4o-mini": "support", "acme/old": "smollm2-135m-instruct"}
     resolver = ModelResolver(twins.versions, bases, TwinArtifacts(), redirects)

@@ -191,7 +191,8 @@ def upload_version(query: dict[str, Any], files: dict[str, Any], dataset_id: str
 def stats(query: dict[str, Any], dataset_id: str) -> DatasetReport:
     """See what a dataset holds: rows, labels, lengths
 
-    Lengths are in tokens where `base_model` is named and there are at most 5,000 rows, else in characters.
+    Lengths are in tokens where `base_model` is named and there are at most 5,000 rows, else in characters. 422
+    `dataset_too_large` where the rows are more than the service's `max_body_bytes`: a job looks through those.
     """
     return _inspected(dataset_id, query, slow_checks=False).report
 
@@ -205,7 +206,8 @@ def validate(query: dict[str, Any], dataset_id: str) -> Inspection:
     """See what is legal in a dataset and yet suspicious
 
     Near-duplicates, languages, secrets and personal data are looked for, and tokens counted, in datasets of up to
-    5,000 rows; in larger ones the operator does it with `flask data validate`.
+    5,000 rows. 422 `dataset_too_large` where the rows are more than the service's `max_body_bytes`. A job looks
+    through larger ones, or the operator with `flask data validate`.
     """
     return _inspected(dataset_id, query, slow_checks=True)
 
@@ -268,7 +270,8 @@ def diff(query: dict[str, Any], dataset_id: str) -> DatasetDiff:
 
     Rows are compared by their content, wherever they stand. One with the same first question, or of a text the
     same first eight words, and other words after it is `changed`. All are counted; `changes` shows the first
-    `limit`: the changed ones, then the added, then the removed.
+    `limit`: the changed ones, then the added, then the removed. 422 `dataset_too_large` where the rows of one
+    version are more than the service's `max_body_bytes`: the operator compares those with `flask data diff`.
     """
     return current_services().dataset_versions.diff(
         current_principal(),

@@ -9,11 +9,11 @@ from app.api.infer.schemas import Number
 from app.api.openai.options import NullIsNothing, not_here
 from app.core.entities.jobs import DEFAULT_QUEUE, PRIORITIES, JobState
 from app.core.entities.models import NAME
-from app.core.entities.training_config import TrainingConfig, training_config
-from app.core.errors import Fault, Invalid
+from app.core.errors import Fault
+from app.extensions import current_services
+from app.gateway.authentication import current_principal
 
 MOST_PAIRS, LONGEST_KEY, LONGEST_VALUE = 16, 64, 512
-_DEFAULTS = TrainingConfig()
 OBJECTIVES = {"supervised": "sft", "dpo": "dpo"}
 # Keys of TrainingConfig that OpenAI's request has a name of its own for.
 TAKEN = {
@@ -143,12 +143,10 @@ class JobBodySchema(NullIsNothing):
         options = {key: value for key, value in sent.items() if key not in self.fields}
         for key in options.keys() & TAKEN.keys():
             faults[key] = [f"OpenAI's name for it is {TAKEN[key]}."]
-        try:
-            training_config({k: v for k, v in options.items() if k not in TAKEN}, over=_DEFAULTS, strict=True)
-        except Invalid as error:
-            for fault in error.faults:
-                where = fault.where.removeprefix("config.")
-                faults.setdefault("_schema", []).append(Fault(where, fault.code, fault.message))
+        config = {"objective": "sft", **{k: v for k, v in options.items() if k not in TAKEN}}
+        for fault in current_services().tuning.config_faults(current_principal(), data.get("model", ""), config):
+            where = fault.where.removeprefix("config.")
+            faults.setdefault("_schema", []).append(Fault(where, fault.code, fault.message))
         if faults:
             raise ma.ValidationError(faults)
 

@@ -7,27 +7,23 @@ import marshmallow as ma
 
 from app.api.jobs.schemas import JobErrorSchema
 from app.core.entities.jobs import DEFAULT_QUEUE, PRIORITIES, JobState
-from app.core.entities.training_config import TrainingConfig, training_config
-from app.core.errors import Invalid
+from app.core.entities.training_config import TrainingConfig
 from app.extensions import current_services
 from app.gateway.authentication import current_principal
 from app.gateway.openapi import Api
 
-_DEFAULTS = TrainingConfig()
 _DATA = ("dataset_id", "dataset_path")
 NAMED = (*_DATA, "base_model")
 
 
 class TrainingConfigField(ma.fields.Field):  # type: ignore[type-arg]
-    """Keys of TrainingConfig, validated by it; what comes out is what the client wrote."""
+    """Keys of TrainingConfig, checked over the service's defaults; what comes out is what the client wrote."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Mapping[str, Any]:
         if not isinstance(value, dict):
             raise ma.ValidationError("Not a JSON object.")
-        try:
-            training_config(value, over=_DEFAULTS, strict=True)
-        except Invalid as error:
-            raise ma.ValidationError(list(error.faults)) from None
+        if faults := current_services().training.config_faults(current_principal(), value):
+            raise ma.ValidationError(list(faults))
         return value
 
 

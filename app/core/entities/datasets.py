@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NotRequired, TypedDict
 
-from app.core.errors import Fault
+from app.core.errors import Fault, NotFound
 
 Split = Literal["train", "validation", "test"]
 IGNORED = -100  # the label of a token without loss: torch's default ignore_index
@@ -103,3 +103,9 @@ class TokenizedRow:
         """Labels that count: a row's first token is nobody's target. A labelled row has one, its class."""
         own = sum(label != IGNORED for label in self.labels[1:]) + (self.class_id is not None)
         return own + (self.rejected.supervised if self.rejected else 0)
+
+
+def no_row(number: int, numbers: Sequence[int]) -> NotFound:
+    """Say that no row has that number, and which have one."""
+    held = f"{min(numbers)} to {max(numbers)}" if numbers else "none"
+    return NotFound(f"there is no row {number}: the rows are {held}", code="row_not_found")

@@ -133,6 +133,14 @@ class DatasetLibrary(ABC):
         """Return where the rows lie, for a process that has no database. ``Unavailable`` (dataset_missing)."""
 
     @abstractmethod
+    def row(self, digest: str, number: int) -> Conversation:
+        """Read the first row of that number alone. ``NotFound`` (row_not_found), and as ``rows``."""
+
+    @abstractmethod
+    def rows_within(self, digest: str, most_bytes: int) -> Sequence[Conversation] | None:
+        """Read all rows, as ``rows``; None where they take more bytes of memory, and then few more are read."""
+
+    @abstractmethod
     def forget(self, digest: str, unless: Callable[[str], bool]) -> None:
         """Remove them and all that was made of them, unless the digest is wanted still."""
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
 
-from app.core.entities.datasets import Conversation, Split
+from app.core.entities.datasets import Conversation, Split, no_row
 
 # A group of rows is written when it has so many, or so many bytes as JSON: the same rows, the same groups.
 _GROUP_ROWS = 10_000
@@ -45,6 +45,42 @@ def read_split(folder: Path, split: Split | str) -> Sequence[Conversation]:
     return SplitRows(_mapped(folder / f"{split}.parquet"), None if split == WHOLE else split)
 
 
+def read_row(folder: Path, number: int) -> Conversation:
+    """Find the first row of that number; nothing is unpacked but numbers, and the group that has the row.
+
+    ``NotFound`` (row_not_found).
+    """
+    from pyarrow.parquet import ParquetFile
+
+    numbers: list[int] = []
+    with ParquetFile(folder / f"{WHOLE}.parquet") as file:
+        for group in range(file.num_row_groups):
+            held = file.read_row_group(group, columns=["row"], use_threads=False)["row"].to_pylist()
+            if number in held:
+                place = held.index(number)
+                for batch in file.iter_batches(_BATCH, row_groups=[group], use_threads=False):
+                    if place < len(batch):
+                        return _conversation(None, **batch.slice(place, 1).to_pylist()[0])
+                    place -= len(batch)
+            numbers += (min(held), max(held))
+    raise no_row(number, numbers)
+
+
+def read_within(folder: Path, most_bytes: int) -> Sequence[Conversation] | None:
+    """Read all rows of a version, a batch at a time; None as soon as they take more bytes than that unpacked."""
+    from pyarrow.parquet import ParquetFile
+
+    rows: list[Conversation] = []
+    size = 0
+    with ParquetFile(folder / f"{WHOLE}.parquet") as file:
+        for batch in file.iter_batches(_BATCH, use_threads=False):
+            size += batch.nbytes
+            if size > most_bytes:
+                return None
+            rows += [_conversation(None, **values) for values in batch.to_pylist()]
+    return rows
+
+
 class SplitRows(Sequence[Conversation]):
     """Rows of a Hugging Face dataset; a slice of them decodes nothing either."""
 
@@ -65,16 +101,17 @@ class SplitRows(Sequence[Conversation]):
     def __getitem__(self, place: int | slice) -> Conversation | Sequence[Conversation]:
         if isinstance(place, slice):
             return SplitRows(self._held, self._split, self._places[place])
-        return self._conversation(**self._held[self._places[place]])
+        return _conversation(self._split, **self._held[self._places[place]])
 
     def __iter__(self) -> Iterator[Conversation]:
         for start in range(0, len(self), _BATCH):
             columns = self._held[self._places[start : start + _BATCH]]
             for values in zip(*columns.values(), strict=True):
-                yield self._conversation(**dict(zip(columns, values, strict=True)))
+                yield _conversation(self._split, **dict(zip(columns, values, strict=True)))
 
-    def _conversation(self, *, extra: str, split: Any, **columns: Any) -> Conversation:
-        return Conversation(split=self._split or split, extra=json.loads(extra), **columns)
+
+def _conversation(of_split: Any, *, extra: str, split: Any, **columns: Any) -> Conversation:
+    return Conversation(split=of_split or split, extra=json.loads(extra), **columns)
 
 
 def _record(row: Conversation) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from app.core.entities.datasets import Conversation, DataLimits
 from app.core.errors import AppError, Invalid, Unavailable
 from app.core.interfaces.components import ByteProgress, DataFormat, DatasetLibrary, KeptRows
 from app.implementations.data.conversion import Conversion
-from app.implementations.data.cuts import WHOLE, read_split, write_split
+from app.implementations.data.cuts import WHOLE, read_row, read_split, read_within, write_split
 from app.implementations.data.parsing import SUFFIXES, read_rows
 from app.implementations.data.token_cache import FOLDER as TOKENS
 from app.utils.folders import fresh_neighbour, locked, manifest_of, move_into_place, remove_folder, seal
@@ -57,6 +57,12 @@ class FolderDatasetLibrary(DatasetLibrary):
 
     def folder(self, digest: str) -> Path:
         return version_folder(self._folder, digest)
+
+    def row(self, digest: str, number: int) -> Conversation:
+        return read_row(version_folder(self._folder, digest), number)
+
+    def rows_within(self, digest: str, most_bytes: int) -> Sequence[Conversation] | None:
+        return read_within(version_folder(self._folder, digest), most_bytes)
 
     def forget(self, digest: str, unless: Callable[[str], bool]) -> None:
         target = self._folder / digest

@@ -229,3 +229,34 @@ def test_a_large_dataset_is_looked_at_quickly(upload, caller, monkeypatch):
     dataset = upload().json["dataset_id"]
     found = caller("POST", f"/api/v1/datasets/{dataset}/validate?base_model=tiny-random").json
     assert (found["report"]["unit"], found["report"]["rates"]) == ("characters", {})
+
+
+@pytest.fixture
+def small_body(services, monkeypatch):
+    """As if max_body_bytes were smaller than the rows of ``LINES``."""
+    monkeypatch.setattr(services.dataset_versions, "_most_bytes", 100)
+
+
+def test_what_a_request_cannot_look_through_names_what_can(upload, caller, small_body):
+    first = upload().json
+    path = f"/api/v1/datasets/{first['dataset_id']}"
+    upload(LINES * 2, to=first["dataset_id"])
+    inspect = "POST /api/v1/datasets/{id}/inspect"
+    for method, place, instead in (
+        ("GET", "stats", inspect),
+        ("POST", "validate", inspect),
+        ("GET", "diff?before=1&after=2", "flask data diff"),
+    ):
+        refused = caller(method, f"{path}/{place}")
+        assert (refused.status_code, refused.json["code"]) == (422, "dataset_too_large"), place
+        assert instead in refused.json["detail"]
+        assert "100 bytes" in refused.json["detail"]
+    assert caller("GET", f"{path}/preview?base_model=tiny-random&row=1").json["code"] != "dataset_too_large"
+
+
+def test_the_operator_looks_through_what_a_request_cannot(upload, app, small_body):
+    first = upload().json["dataset_id"]
+    upload(LINES * 2, to=first)
+    for command in (["analyze", first], ["validate", first], ["diff", f"{first}:1", f"{first}:2"]):
+        result = app.test_cli_runner().invoke(args=["data", *command])
+        assert result.exit_code == 0, result.output

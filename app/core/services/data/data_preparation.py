@@ -6,11 +6,11 @@ from typing import Any
 
 from app.core.entities.data_pipeline import Inspection, PipelineConfig, PipelineResult
 from app.core.entities.dataset_versions import DatasetVersion
-from app.core.entities.datasets import Conversation
+from app.core.entities.datasets import Conversation, no_row
 from app.core.entities.identity import Principal
 from app.core.entities.previews import RowPreview
 from app.core.entities.training_config import training_config
-from app.core.errors import AppError, Fault, Invalid, NotFound
+from app.core.errors import AppError, Fault, Invalid
 from app.core.interfaces.components import BaseModelStore, ByteProgress, ChatTokenizer, RowProgress
 from app.core.services.data.dataset_versions import DatasetVersionService
 from app.core.services.data.datasets import DatasetService
@@ -47,8 +47,13 @@ class DataPreparationService:
         trusted: bool = False,
         progress: ByteProgress | None = None,
     ) -> Sequence[Conversation]:
-        """Of a dataset, or where ``trusted`` of a file. ``Invalid`` (invalid_data) with every fault of it."""
-        if not trusted or source.startswith(REFERENCE):
+        """Read the rows of a dataset that a request may look through; where ``trusted`` of any, and of a file.
+
+        ``Invalid`` (invalid_data) with every fault of the file, dataset_too_large.
+        """
+        if not trusted:
+            return self._versions.few_rows(principal, source, "POST /api/v1/datasets/{id}/inspect")
+        if source.startswith(REFERENCE):
             return self._versions.rows(principal, source)
         return self._files.rows(source, self.defaults.seed, trusted=True, progress=progress)
 
@@ -81,11 +86,13 @@ class DataPreparationService:
         ``changes`` are keys of the training config; without an objective it is the one for rows of that shape.
         ``NotFound`` (row_not_found), and ``Invalid`` with what would keep it from training.
         """
-        rows = self.rows(principal, source, trusted=trusted)
-        found = next((one for one in rows if one.row == row), None)
-        if found is None:
-            numbers = f"{rows[0].row} to {rows[-1].row}" if rows else "none"
-            raise NotFound(f"there is no row {row}: the rows are {numbers}", code="row_not_found")
+        if trusted and not source.startswith(REFERENCE):
+            rows = self.rows(principal, source, trusted=True)
+            found = next((one for one in rows if one.row == row), None)
+            if found is None:
+                raise no_row(row, [one.row for one in rows])
+        else:
+            found = self._versions.row(principal, source, row)
         config = training_config({"objective": objective_of(found), **changes})
         return preview(found, self._bases.tokenizer(config.base_model), config)
 

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, BinaryIO, Literal
 
 from app.core.entities.dataset_versions import (
@@ -51,15 +52,18 @@ class DatasetDiff:
 
 
 class DatasetVersionService:
-    """``limits`` hold for projects that have none of their own.
+    """``limits`` hold for projects that have none of their own; a request looks through ``most_bytes`` of rows.
 
     What makes a version raises ``Forbidden`` (quota_exceeded) where the project has no room for it.
     """
 
-    def __init__(self, repository: DatasetRepository, library: DatasetLibrary, limits: ProjectLimits) -> None:
+    def __init__(
+        self, repository: DatasetRepository, library: DatasetLibrary, limits: ProjectLimits, most_bytes: int
+    ) -> None:
         self._repository = repository
         self._limits = limits
         self._library = library
+        self._most_bytes = most_bytes
 
     def upload(
         self,
@@ -120,7 +124,27 @@ class DatasetVersionService:
         return found
 
     def rows(self, principal: Principal | None, reference: str) -> Sequence[Conversation]:
+        """Open all rows of a version, however many: for a worker, or the operator on the host."""
         return self._library.rows(self.version(principal, reference).digest)
+
+    def row(self, principal: Principal | None, reference: str, number: int) -> Conversation:
+        """Read one row of a version. ``NotFound`` (row_not_found)."""
+        return self._library.row(self.version(principal, reference).digest, number)
+
+    def few_rows(self, principal: Principal | None, reference: str, instead: str) -> Sequence[Conversation]:
+        """Read all rows of a version that one request may look through.
+
+        ``Invalid`` (dataset_too_large) for any other, which names ``instead``: what looks through that.
+        """
+        version = self.version(principal, reference)
+        rows = self._library.rows_within(version.digest, self._most_bytes)
+        if rows is None:
+            raise Invalid(
+                f"{version.reference} has more than the {self._most_bytes:,} bytes that a request may look "
+                f"through: use `{instead}`",
+                code="dataset_too_large",
+            )
+        return rows
 
     def tag(self, principal: Principal | None, reference: str, tag: str) -> DatasetSummary:
         """Have ``tag`` name the version; it moves if it named another."""
@@ -190,15 +214,19 @@ class DatasetVersionService:
             made = replace(version, format=training.format)
             name = f"with-validation-{version.dataset_id[-8:]}"
             dataset = Dataset(made.dataset_id, made.project_id, name, made.created_by, made.created_at)
-            return self._repository.add(dataset, made)
+            return self._repository.add(dataset, made, self._limits)
 
-    def diff(self, principal: Principal | None, before: str, after: str, limit: int = 20) -> DatasetDiff:
-        """What became of the rows of one version in another, which may be of another dataset.
+    def diff(
+        self, principal: Principal | None, before: str, after: str, limit: int = 20, *, trusted: bool = False
+    ) -> DatasetDiff:
+        """Compare the rows of two versions, which may be of two datasets; tell what became of them.
 
-        A row whose beginning is in both, with other words after it, is changed.
+        A row whose beginning is in both, with other words after it, is changed. ``Invalid`` (dataset_too_large)
+        unless ``trusted``.
         """
         old, new = self.version(principal, before), self.version(principal, after)
-        unchanged, changes = compare(self._library.rows(old.digest), self._library.rows(new.digest))
+        read = self.rows if trusted else partial(self.few_rows, instead="flask data diff")
+        unchanged, changes = compare(read(principal, old.reference), read(principal, new.reference))
         counts = Counter(change.kind for change in changes)
         kinds: Sequence[ChangeKind] = ("added", "removed", "changed")
         return DatasetDiff(

@@ -1,6 +1,7 @@
 """Fine-tuning jobs of OpenAI's dialect: what its requests mean to the services that are here anyway."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,12 @@ class TuningService:
                 self._files.delete(principal, combined.dataset_id)
         return job
 
+    def config_faults(self, principal: Principal, model: str, config: Mapping[str, Any]) -> Sequence[Fault]:
+        """Check the keys of TrainingConfig that a request for that model sets; return their faults."""
+        with suppress(Invalid, NotFound):  # ``create`` says so
+            config = {**config, **self._beginning(principal, model)}
+        return self._training.config_faults(principal, config)
+
     def fine_tuned_model(self, job: FineTuningJob) -> str | None:
         """The name of what it published."""
         if job.model_version_id is None:
@@ -127,9 +134,9 @@ class TuningService:
         return found
 
     def multiplier(self, job: FineTuningJob) -> float:
-        """Of the service's default learning rate, as it is now."""
-        rate: float = job.config["learning_rate"]
-        return float(f"{rate / self._training.defaults.learning_rate:.6g}")
+        """Divide the job's learning rate by the default of its day; of a job that does not hold it, by today's."""
+        default = job.request.get("default_learning_rate", self._training.defaults.learning_rate)
+        return float(f"{job.config['learning_rate'] / default:.6g}")
 
     def _beginning(self, principal: Principal, model: str) -> Mapping[str, str]:
         """A version of the project comes before a base model of the same name, as when it is asked."""

@@ -2,13 +2,14 @@
 
 import io
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from app.core.entities.datasets import Conversation, DataLimits, TokenizedRow
 from app.core.entities.training_config import TrainingConfig
-from app.core.errors import Invalid, Unavailable
+from app.core.errors import Invalid, NotFound, Unavailable
 from app.implementations.data.library import FolderDatasetLibrary
 from app.implementations.data.store import FileDatasetStore
 from app.implementations.data.token_cache import FileTokenCache
@@ -97,6 +98,52 @@ def test_what_was_made_of_forgotten_rows_goes_with_them(library, tmp_path, chatm
     assert not cut.exists()
     assert list(tokens.iterdir()) == []
     assert stays.is_dir()
+
+
+@pytest.fixture
+def in_groups_of_ten(monkeypatch):
+    monkeypatch.setattr("app.implementations.data.cuts._GROUP_ROWS", 10)
+    monkeypatch.setattr("app.implementations.data.cuts._BATCH", 4)
+
+
+def test_a_row_is_read_without_the_others(library, tmp_path, in_groups_of_ten, monkeypatch):
+    given = [*reversed(rows(33)), Conversation(40, [], "test", text="a text", label="x")]
+    with library.keeping(given) as kept:
+        pass
+    built = []
+    monkeypatch.setattr("app.implementations.data.cuts.Conversation", lambda **row: built.append(row) or row)
+    for row in given:
+        assert library.row(kept.digest, row.row) == asdict(row)
+    assert len(built) == len(given)  # none but those that were asked for
+    assert not list(tmp_path.rglob("*.arrow"))
+    for number in (34, 2**31 - 1):
+        with pytest.raises(NotFound) as missing:
+            library.row(kept.digest, number)
+        assert (missing.value.code, missing.value.message) == (
+            "row_not_found",
+            f"there is no row {number}: the rows are 1 to 40",
+        )
+    with pytest.raises(Unavailable):
+        library.row("a" * 64, 1)
+
+
+def test_rows_that_are_too_large_for_a_request_are_not_all_read(library, tmp_path, in_groups_of_ten, monkeypatch):
+    with library.keeping(rows(33)) as kept:
+        pass
+    assert library.rows_within(kept.digest, 10_000) == rows(33)
+    built = []
+    monkeypatch.setattr("app.implementations.data.cuts.Conversation", lambda **row: built.append(row))
+    assert library.rows_within(kept.digest, 1000) is None
+    assert len(built) < 20
+    assert not list(tmp_path.rglob("*.arrow"))
+
+
+def test_what_compresses_well_counts_as_what_it_unpacks_to(library):
+    long = [Conversation(number, [], text="the same " * 10_000) for number in range(1, 101)]
+    with library.keeping(long) as kept:
+        pass
+    assert kept.size < 100_000
+    assert library.rows_within(kept.digest, 1_000_000) is None
 
 
 @pytest.mark.parametrize("digest", ["", "..", "../versions", "a" * 64, "A" * 64, "a" * 63 + "\n"])

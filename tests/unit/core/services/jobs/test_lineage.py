@@ -57,7 +57,7 @@ def refused(training, **overrides: Any) -> dict[str, str]:
 
 
 def test_base_model_adaptation_and_shape_are_the_versions(training, publish):
-    training._defaults = training._defaults.with_changes(base_model="smollm2-135m-instruct")
+    training.defaults = training.defaults.with_changes(base_model="smollm2-135m-instruct")
     publish(adaptation="qlora", lora_dropout=0.5)
     config = training.submit(CLIENT, {**SOUND, "from_version": "shops"}).config
     assert (config["base_model"], config["adaptation"]) == ("tiny-random", "qlora")
@@ -151,7 +151,7 @@ def test_what_a_file_leaves_open_is_the_versions_and_what_it_says_must_fit(train
 
 def test_the_services_own_defaults_start_from_nothing(services, publish):
     publish()
-    defaults = services.training._defaults.with_changes(from_version="shops")
+    defaults = services.training.defaults.with_changes(from_version="shops")
     again = type(services.training)(
         services.training._jobs,
         services.training._resolver,

@@ -39,7 +39,7 @@ def test_a_clients_job(training, twins):
 def test_overrides_lie_over_the_defaults_wherever_they_stand(training, overrides):
     config = training.submit(CLIENT, SOUND | overrides).config
     assert (config["lora"]["r"], config["num_epochs"]) == (4, 2)
-    defaults = training._defaults.model_dump(mode="json")
+    defaults = training.defaults.model_dump(mode="json")
     left_out = ("batch_size", "learning_rate", "warmup_steps")
     assert [config[key] for key in left_out] == [defaults[key] for key in left_out]
     assert config["lora"]["lora_alpha"] == defaults["lora"]["lora_alpha"]
@@ -62,7 +62,7 @@ def test_only_the_foreground_says_where_files_go(training, tmp_path, twins):
 
 
 def test_the_defaults_output_dir_is_the_foregrounds_too(training):
-    training._defaults = training._defaults.with_changes(output_dir="results/mine")
+    training.defaults = training.defaults.with_changes(output_dir="results/mine")
     assert training.submit(CLIENT, SOUND).config["output_dir"] is None
     assert training.submit(None, SOUND).config["output_dir"] == "results/mine"
 
