@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging.config
 from collections.abc import Mapping, Sequence
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,8 @@ from app.core.entities.evaluation import MeasuredRun
 from app.core.entities.limits import ProjectLimits
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import AppError
-from app.core.interfaces.components import BaseModelStore, LanguageModel, TrainingRunner
+from app.core.interfaces.components import BaseModelStore, JobRunner, LanguageModel, TrainingRunner
+from app.core.interfaces.job_kinds import JobKind
 from app.core.interfaces.stores import Stores
 from app.core.services import Services
 from app.registries import (
@@ -160,8 +162,20 @@ def build_language_model(**arguments: Any) -> LanguageModel:
     return model
 
 
-def build_runner(name: str) -> TrainingRunner:
-    """What trains, or only forecasts, in a trainer process."""
+def build_runner(name: str) -> JobRunner:
+    """Build what works in a child process: a trainer by its name, or the runner of another kind by its place.
+
+    A place is ``module:Class``; it comes from a job file, which a worker has written of the kinds that it knows.
+    """
+    if ":" not in name:
+        return build_trainer(name)
+    module, _, called = name.partition(":")
+    runner: JobRunner = getattr(import_module(module), called)()
+    return runner
+
+
+def build_trainer(name: str) -> TrainingRunner:
+    """Build what trains, or only forecasts."""
     if name.startswith("double"):
         return RUNNERS.create(name)
     return RUNNERS.create(
@@ -208,9 +222,12 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
     from app.core.services.data.data_preparation import DataPreparationService
     from app.core.services.data.dataset_versions import DatasetVersionService
     from app.core.services.data.datasets import DatasetService
+    from app.core.services.jobs.attempt import Pace
     from app.core.services.jobs.execution import ExecutionService
     from app.core.services.jobs.forecasting import Forecasts
+    from app.core.services.jobs.job_service import JobService
     from app.core.services.jobs.training import TrainingService
+    from app.core.services.jobs.training_requests import TrainingRequests
     from app.core.services.jobs.tuning import TuningService
     from app.core.services.models.evaluation import EvaluationService
     from app.core.services.models.model_management import ModelManagementService
@@ -227,6 +244,12 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
     from app.core.services.people.identity import IdentityService
     from app.core.services.people.limits import LimitService
     from app.core.services.people.projects import ProjectService
+    from app.implementations.kinds.cuts import JobCuts
+    from app.implementations.kinds.estimate import EstimateKind
+    from app.implementations.kinds.evaluate import EvaluateKind
+    from app.implementations.kinds.inspect import InspectKind
+    from app.implementations.kinds.process import ProcessKind
+    from app.implementations.kinds.train import TrainKind
 
     @cache
     def repository(name: str) -> Any:
@@ -252,13 +275,6 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
         defaults = defaults.with_changes(base_model=settings.default_base_model)
 
     trainer_threads = settings.cores if inline else settings.trainer_threads
-    forecasts = Forecasts(
-        launcher=COMPONENTS.create("trainer_launcher", runner=f"{settings.trainer}-forecast"),
-        folder=settings.instance_dir / "forecasts",
-        available=COMPONENTS.load("available_bytes"),
-        threads=trainer_threads,
-    )
-
     tokens = COMPONENTS.create("tokens", keys=_signing_keys(settings))
     callers, passwords = RecentCallers(), COMPONENTS.create("passwords")
     box = COMPONENTS.create(
@@ -272,19 +288,31 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
     rates = _rates(settings, limit_service)
     files = DatasetService(datasets=datasets, bases=bases)
     dataset_versions = DatasetVersionService(repository("datasets"), library, limits, settings.max_body_bytes)
-    training = TrainingService(
-        jobs=repository("jobs"),
-        resolver=resolver,
-        datasets=datasets,
-        bases=bases,
-        tokens=stores.tokens,
-        queue=queue,
-        defaults=defaults,
-        forecasts=forecasts,
-        dataset_versions=repository("datasets"),
-        queues=settings.queues,
-        limits=limits,
+    pipeline_defaults = load_pipeline_config(CONFIG_DIR / "data_pipeline.yaml")
+    launcher = COMPONENTS.create(
+        "trainer_launcher", spares_for=settings.trainer if settings.spare_trainers else None
     )
+    forecasts = Forecasts(
+        launcher=launcher,
+        runner=f"{settings.trainer}-forecast",
+        folder=settings.instance_dir / "forecasts",
+        available=COMPONENTS.load("available_bytes"),
+        threads=trainer_threads,
+    )
+    work = settings.instance_dir / "jobs"
+    requests = TrainingRequests(stores, resolver, repository("datasets"), defaults)
+    cuts = JobCuts(datasets, library, launcher, work)
+    # A new kind of job is one file, and one line here.
+    kinds: Sequence[JobKind] = [
+        TrainKind(requests, stores, resolver, cuts, forecasts, settings.results_dir, settings.trainer),
+        EstimateKind(requests, stores, cuts, forecasts, work, f"{settings.trainer}-forecast"),
+        ProcessKind(dataset_versions, library, pipeline_defaults, work),
+        InspectKind(dataset_versions, library, bases, pipeline_defaults, work),
+        EvaluateKind(resolver, dataset_versions, datasets, work, settings.results_dir / "evaluations"),
+    ]
+    by_name = {kind.name: kind for kind in kinds}
+    jobs = JobService(repository("jobs"), by_name, queue, settings.queues, limits)
+    training = TrainingService(requests, jobs, repository("jobs"))
     return Services(
         identity=IdentityService(
             users=repository("users"),
@@ -318,26 +346,17 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
             bases=bases,
             run_pipeline=lambda *arguments, **options: COMPONENTS.load("run_pipeline")(*arguments, **options),
             inspect=lambda *arguments, **options: COMPONENTS.load("inspect_rows")(*arguments, **options),
-            defaults=load_pipeline_config(CONFIG_DIR / "data_pipeline.yaml"),
+            defaults=pipeline_defaults,
         ),
         training=training,
-        tuning=TuningService(training, dataset_versions, resolver, versions, settings.results_dir),
+        jobs=jobs,
+        tuning=TuningService(training, jobs, dataset_versions, resolver, versions, settings.results_dir),
         execution=ExecutionService(
             jobs=repository("jobs"),
-            resolver=resolver,
-            datasets=datasets,
-            bases=bases,
-            tokens=stores.tokens,
-            artifacts=artifacts,
-            launcher=COMPONENTS.create(
-                "trainer_launcher", runner=settings.trainer, spares=settings.spare_trainers
-            ),
-            forecasts=forecasts,
-            results_dir=settings.results_dir,
+            kinds=by_name,
+            launcher=launcher,
             lease_seconds=settings.lease_seconds,
-            poll_seconds=settings.poll_seconds,
-            drain_seconds=settings.drain_seconds,
-            max_attempts=settings.max_attempts,
+            pace=Pace(settings.poll_seconds, settings.drain_seconds, settings.max_attempts),
             threads=trainer_threads,
             queues=settings.worker_queues,
             limits=limits,
@@ -349,7 +368,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
         ),
         engines=EngineService(versions, resolver, targets, engine_admin),
         usage=UsageService(repository("usage")),
-        webhooks=WebhookService(repository("webhooks"), sender, box),
+        webhooks=WebhookService(repository("webhooks"), sender, box, list(by_name)),
         webhook_delivery=WebhookDeliveryService(repository("webhooks"), sender, box),
         limits=limit_service,
         rates=rates,

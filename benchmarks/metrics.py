@@ -78,7 +78,7 @@ def _ingest(
 ) -> float:
     """Seconds. A job that is ``behind`` has its events summed up by whoever looks at them first."""
     now = datetime.now(UTC)
-    jobs.add(FineTuningJob(job_id, "default", "run", JobState.QUEUED, "base", {}, "digest", "user", now))
+    jobs.add([FineTuningJob(job_id, "default", "train", "run", JobState.QUEUED, {}, "user", now)])
     claim = jobs.claim("worker", 30, job_id)
     if claim is None:
         raise RuntimeError("the job cannot be claimed")

@@ -97,7 +97,7 @@ def _ingest(folder: Path, ring: int, count: int, answer: Connection) -> None:
     migrate_empty(engine)
     jobs = SqlJobRepository(engine)
     now = datetime.now(UTC)
-    jobs.add(FineTuningJob("job", "default", "run", JobState.QUEUED, "base", {}, "digest", "user", now))
+    jobs.add([FineTuningJob("job", "default", "train", "run", JobState.QUEUED, {}, "user", now)])
     claim = jobs.claim("worker", 30)
     if claim is None:
         raise RuntimeError("the job cannot be claimed")

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from app.bootstrap import build_runner
+from app.bootstrap import build_trainer
 from app.core.entities.trainer import ALONE, Placement
 from app.core.entities.training_config import TrainingConfig
 from app.core.interfaces.components import Reporter, TrainerJob
@@ -36,7 +36,7 @@ def main() -> None:
         placement=_placement(spec, rank),
     )
     with _others(spec, rank):
-        result = build_runner("torch").run(job, _StampingReporter(stopwatch))
+        result = build_trainer("torch").run(job, _StampingReporter(stopwatch))
     if rank == 0:
         metrics = result["metrics"]
         answer(

@@ -271,7 +271,7 @@ class Settings(BaseSettings):
 
     @property
     def light_threads(self) -> int:
-        """Threads of the light slots, one each, where the host has more cores than the engine and one trainer take."""
+        """Threads of the light slots, one each, where the engine and one trainer leave the host a core."""
         return max(0, min(self.worker_light_slots, self.cores - self.engine_threads - 1))
 
     @property

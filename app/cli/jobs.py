@@ -135,4 +135,5 @@ def retry(task_id: str) -> None:
 
 def _line(job: FineTuningJob) -> str:
     steps = f"{job.progress.step}/{job.progress.total_steps or '?'}"
-    return f"{job.id:33}  {job.kind:8}  {job.state.value:16} {steps:>11}  {job.name}  {job.created_at:%Y-%m-%d %H:%M} UTC"
+    state = f"{job.kind:8}  {job.state.value:16} {steps:>11}"
+    return f"{job.id:33}  {state}  {job.name}  {job.created_at:%Y-%m-%d %H:%M} UTC"

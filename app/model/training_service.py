@@ -13,13 +13,13 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app import create_app
 from app.bootstrap import SettingsError, load_settings, load_training_config, one_line, prepare_instance
-from app.core.entities.jobs import FINAL_STATES, FineTuningJob, JobState
+from app.core.entities.jobs import FINAL_STATES, FineTuningJob, JobEvent, JobState
 from app.core.entities.trainer import TrainerExit
 from app.core.errors import AppError, Invalid
 from app.core.services.jobs.resuming import UnfinishedRun, run_to_resume
@@ -118,7 +118,9 @@ def carry(
     owner = f"{socket.gethostname()}:{os.getpid()}:foreground"
     while job.state not in FINAL_STATES:
         if not services.execution.run_next(owner, job.id, on_event=on_event):
-            time.sleep(LOST_SECONDS)  # a worker has it; or the claim was lost, and there may be none to find that out
+            time.sleep(
+                LOST_SECONDS
+            )  # a worker has it; or the claim was lost, and there may be none to find that out
             services.execution.watch_leases()
         job = services.jobs.get(job.asker, job.id)
     return job

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 
-from sqlalchemy import Engine, Exists, Select, column, exists, func, select, tuple_
-from sqlalchemy.orm import Session
+from sqlalchemy import Engine, Exists, Select, column, delete, exists, func, select, tuple_
+from sqlalchemy.orm import Session, object_session
 
+from app.core.entities.dataset_versions import DatasetVersion
 from app.core.entities.jobs import (
     FINAL_STATES,
     LOST_WORKER,
@@ -29,7 +30,6 @@ from app.core.entities.jobs import (
     order_for,
     stale,
 )
-from app.core.entities.dataset_versions import DatasetVersion
 from app.core.entities.limits import NOTHING, ProjectLimits, ProjectUse
 from app.core.entities.metrics import MetricCurve
 from app.core.entities.models import ModelVersion

@@ -10,6 +10,7 @@ from app.core.entities.webhooks import events_of_end, new_delivery, new_event_id
 from app.repositories.mapping import delivery_row
 from app.repositories.tables import JobRow, WebhookRow
 
+
 def tell_of_end(row: JobRow, state: JobState, at: datetime) -> None:
     """Tell every enabled endpoint of its project that asked for the event; all are told the same event."""
     session = object_session(row)

@@ -25,10 +25,11 @@ from app.api.datasets.schemas import (
 from app.api.jobs.routes import JOB
 from app.api.jobs.schemas import AnyJobSchema, PreferSchema
 from app.api.jobs.waiting import accepted
-from app.core.entities.data_pipeline import DatasetReport, Inspection
+from app.core.entities.data_pipeline import DatasetReport
 from app.core.entities.dataset_versions import DatasetSummary, DatasetVersion
 from app.core.entities.identity import Role
-from app.core.entities.jobs import FineTuningJob
+from app.core.entities.jobs import FineTuningJob, JobState
+from app.core.errors import Invalid
 from app.core.services.data.dataset_versions import DatasetDiff, DatasetPage
 from app.extensions import current_services
 from app.gateway.authentication import current_principal, require
@@ -194,22 +195,40 @@ def stats(query: dict[str, Any], dataset_id: str) -> DatasetReport:
     Lengths are in tokens where `base_model` is named and there are at most 5,000 rows, else in characters. 422
     `dataset_too_large` where the rows are more than the service's `max_body_bytes`: a job looks through those.
     """
-    return _inspected(dataset_id, query, slow_checks=False).report
+    preparation = current_services().data_preparation
+    rows = preparation.rows(current_principal(), _reference(dataset_id, query.pop("version")))
+    if len(rows) > MOST_ROWS:
+        query["base_model"] = None  # to tokenize is slow too: lengths are in characters then, as ``unit`` says
+    return preparation.inspect(rows, **query, slow_checks=False).report
 
 
 @blueprint.post("/<dataset_id>/validate")
 @require(Role.VIEWER)
+@blueprint.arguments(PreferSchema, location="headers")
 @blueprint.arguments(InspectQuerySchema, location="query")
 @blueprint.response(200, ValidationSchema, example={"report": REPORT, "warnings": [WARNING]})
+@blueprint.alt_response(202, schema=AnyJobSchema, description="It takes longer: `Location` is its job's address.")
 @blueprint.errors(404, 503)
-def validate(query: dict[str, Any], dataset_id: str) -> Inspection:
+def validate(headers: dict[str, Any], query: dict[str, Any], dataset_id: str) -> Any:
     """See what is legal in a dataset and yet suspicious
 
-    Near-duplicates, languages, secrets and personal data are looked for, and tokens counted, in datasets of up to
-    5,000 rows. 422 `dataset_too_large` where the rows are more than the service's `max_body_bytes`. A job looks
-    through larger ones, or the operator with `flask data validate`.
+    Near-duplicates, languages, secrets and personal data are looked for, and tokens counted. Of more than 5,000
+    rows, or more than the service's `max_body_bytes`, a job of kind `inspect` does it. What is not there within
+    ten seconds (`Prefer: wait=N` for up to 30) is 202 with the job: its `result` is the answer, kept for a day.
     """
-    return _inspected(dataset_id, query, slow_checks=True)
+    services, principal = current_services(), current_principal()
+    reference = _reference(dataset_id, query.pop("version"))
+    try:
+        rows = services.data_preparation.rows(principal, reference)
+    except Invalid as error:
+        if error.code != "dataset_too_large":
+            raise
+    else:
+        if len(rows) <= MOST_ROWS:
+            return services.data_preparation.inspect(rows, **query)
+    job = services.jobs.submit(principal, "inspect", {"dataset_id": reference, **query})
+    job = services.jobs.wait(principal, job.id, headers["wait"])
+    return job.result if job.state is JobState.SUCCEEDED else accepted(job)
 
 
 @blueprint.post("/<dataset_id>/process")
@@ -221,7 +240,7 @@ def validate(query: dict[str, Any], dataset_id: str) -> Inspection:
 def process(body: dict[str, Any], dataset_id: str) -> FineTuningJob:
     """Make a dataset's next version with the data pipeline
 
-    A job of kind `process` does the steps of `config`: the same keys as in `flask data process`, over the service's
+    A job of kind `process` does the steps of `config`: the keys of `flask data process`, over the service's
     `data_pipeline.yaml`. `GET /api/v1/jobs/{job_id}` shows how far it is; once it has succeeded, `made` names the
     new version and `result` says what each step did. 422 lists every fault of the config.
     """
@@ -309,12 +328,3 @@ def remove_tag(dataset_id: str, tag: str) -> DatasetSummary:
 
 def _reference(dataset_id: str, version: int | None) -> str:
     return dataset_id if version is None else f"{dataset_id}:{version}"
-
-
-def _inspected(dataset_id: str, query: dict[str, Any], *, slow_checks: bool) -> Inspection:
-    preparation = current_services().data_preparation
-    rows = preparation.rows(current_principal(), _reference(dataset_id, query.pop("version")))
-    is_quick = len(rows) <= MOST_ROWS
-    if not is_quick:
-        query["base_model"] = None  # to tokenize is slow too: lengths are in characters then, as ``unit`` says
-    return preparation.inspect(rows, **query, slow_checks=slow_checks and is_quick)

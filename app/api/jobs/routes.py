@@ -93,10 +93,10 @@ data: {"id": "process-0123456789abcdef01234567", "status": "succeeded", "error":
 def submit_chain(body: dict[str, Any]) -> dict[str, Any]:
     """Submit jobs that go on with what others make
 
-    All of them or none, in order: a step may name the steps before it. A value `$name` in a step's request stands
-    for the version that the step of that name makes; the step waits until it is there. When one fails or is
-    cancelled, those that wait for it are cancelled (`dependency_failed`). A request with faults starts nothing, and
-    the answer lists all of them.
+    All of them or none, in order: a step may name the steps before it. A value `$name` in a step's request is the
+    version that the step of that name makes; the step waits until it is there. When one fails or is cancelled,
+    those that wait for it are cancelled (`dependency_failed`). A request with faults starts nothing, and the
+    answer lists all of them.
     """
     principal = current_principal()
     steps = [Step(**step) for step in body["jobs"]]
@@ -116,8 +116,8 @@ def submit_chain(body: dict[str, Any]) -> dict[str, Any]:
 def list_jobs(query: dict[str, Any]) -> JobPage:
     """List jobs of every kind, newest first
 
-    Those of the project; `kind` and `status` narrow the list. Jobs of kind `estimate` and `inspect` that have ended
-    are listed for a day. 422 for an `after` that is no job of the project.
+    Those of the project; `kind` and `status` narrow the list. Jobs of kind `estimate` and `inspect` are listed for
+    a day after their end. 422 for an `after` that is no job of the project.
     """
     return current_services().jobs.list(current_principal(), **query)
 
@@ -129,8 +129,8 @@ def list_jobs(query: dict[str, Any]) -> JobPage:
 def show(job_id: str) -> FineTuningJob:
     """See how far a job is, or what it came to
 
-    `result` is what its kind says of a job that has succeeded, `made` names the versions that it published, `error`
-    says why one failed. 404 `job_not_found`, for another project's too.
+    `result` is what its kind says of a job that has succeeded, `made` names the versions that it published, and
+    `error` says why one failed. 404 `job_not_found`, for another project's too.
     """
     return current_services().jobs.get(current_principal(), job_id)
 

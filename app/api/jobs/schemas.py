@@ -88,9 +88,7 @@ class ChainStepSchema(ma.Schema):
         validate=ma.validate.Regexp(r"^[A-Za-z][A-Za-z0-9_-]{0,31}\Z"),
         metadata={"description": "by which later steps name it", "example": "clean"},
     )
-    kind = ma.fields.String(
-        required=True, validate=ma.validate.Length(1, 32), metadata={"example": "process"}
-    )
+    kind = ma.fields.String(required=True, validate=ma.validate.Length(1, 32), metadata={"example": "process"})
     request = ma.fields.Dict(
         keys=ma.fields.String(),
         required=True,
@@ -111,9 +109,7 @@ class ChainSchema(ma.Schema):
     class Meta:
         unknown = ma.RAISE
 
-    jobs = ma.fields.List(
-        ma.fields.Nested(ChainStepSchema), required=True, validate=ma.validate.Length(1, 10)
-    )
+    jobs = ma.fields.List(ma.fields.Nested(ChainStepSchema), required=True, validate=ma.validate.Length(1, 10))
     priority = ma.fields.Integer(
         strict=True,
         load_default=0,

@@ -31,6 +31,7 @@ def job_shape(job: FineTuningJob, fine_tuned_model: str | None, multiplier: floa
     kind = next((kind for kind, objective in OBJECTIVES.items() if objective == config["objective"]), None)
     beta = {"beta": config["dpo_beta"]} if kind == "dpo" else {}
     file = job.dataset_id if job.dataset_number is None else f"{job.dataset_id}:{job.dataset_number}"
+    named = config.get("dataset_id") or config["dataset_path"]
     eta = job.progress.eta_seconds if job.state is JobState.RUNNING else None
     return {
         "id": job.id,
@@ -42,7 +43,7 @@ def job_shape(job: FineTuningJob, fine_tuned_model: str | None, multiplier: floa
         "fine_tuned_model": fine_tuned_model,
         "organization_id": job.project_id,
         "status": job.state.value,
-        "training_file": job.request.get("training_file") or file or config["dataset_id"] or config["dataset_path"],
+        "training_file": job.request.get("training_file") or file or named,
         "validation_file": job.request.get("validation_file"),
         "hyperparameters": given,
         "method": kind and {"type": kind, kind: {"hyperparameters": {**given, **beta}}},

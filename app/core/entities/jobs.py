@@ -8,8 +8,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from app.core.entities.limits import ProjectLimits
 from app.core.entities.identity import Principal, Role
+from app.core.entities.limits import ProjectLimits
 from app.core.errors import Conflict, Fault, StaleAttempt, TooMany
 
 
@@ -167,7 +167,7 @@ def check_move(state: JobState, to: JobState) -> None:
 def check_end(state: JobState, to: JobState) -> None:
     """Of a move that lets go of the job: it must not leave it to train on without anybody."""
     check_move(state, to)
-    if to in TRAINING_STATES:
+    if to in RUNNING_STATES:
         raise Conflict(f"a job that is {to} is held by somebody", code="invalid_transition")
 
 

@@ -32,11 +32,11 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a child process is told, beside what every child is told; the folder of its files, as the row has it."""
+    """What a child process is told, beside what every child is told, and the folder of its files."""
 
     job_file: Mapping[str, Any]
     folder: Path
-    name: str
+    name: str  # of the folder, as the row has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class JobKind(ABC):
         It may be called again in the worker, once what a chain's earlier jobs made is known.
         """
 
-    def validate(self, job: FineTuningJob, watch: Watch) -> None:
+    def validate(self, job: FineTuningJob, watch: Watch) -> None:  # noqa: B027 - most kinds have nothing to do
         """Check in the worker what takes longer. ``Invalid`` fails the job."""
 
     @abstractmethod
@@ -95,7 +95,7 @@ class JobKind(ABC):
         An error in the block means that it was not: what was laid down is taken away again.
         """
 
-    def discard(self, job: FineTuningJob, attempt: int) -> None:
+    def discard(self, job: FineTuningJob, attempt: int) -> None:  # noqa: B027
         """Remove what a lost attempt may have laid down in ``taking_up``."""
 
     def explain(
@@ -105,6 +105,5 @@ class JobKind(ABC):
         del job_file, last_seen
         return outcome
 
-    def forget(self, job_id: str) -> None:
+    def forget(self, job_id: str) -> None:  # noqa: B027
         """Remove the files of a job whose row is gone."""
-

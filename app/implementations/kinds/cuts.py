@@ -1,4 +1,4 @@
-"""The cut of the data that a job trains on: its file's, its dataset version's, or what a pipeline makes of them."""
+"""The cut that a job trains on: its file's, its dataset version's, or what a pipeline makes of them."""
 
 import tempfile
 from pathlib import Path
@@ -69,6 +69,8 @@ class JobCuts:
                 return None
             if outcome.kind != "succeeded" or outcome.result is None:
                 message = outcome.message or "the pipeline ended before its time"
-                raise Invalid(f"pipeline: {message}", code=outcome.code or "pipeline_failed", faults=outcome.faults)
+                raise Invalid(
+                    f"pipeline: {message}", code=outcome.code or "pipeline_failed", faults=outcome.faults
+                )
             watch.say(f"the pipeline leaves {outcome.result['rows']:,} rows", {"pipeline": outcome.result})
             return self._datasets.keep_processed(*name, read_split(Path(made), WHOLE), outcome.result)

@@ -137,7 +137,7 @@ class EvaluateKind(JobKind):
     def taking_up(
         self, job: FineTuningJob, attempt: int, result: Mapping[str, Any], folder: Path
     ) -> Iterator[Finished]:
-        """Every answer goes to ``<results>/evaluations/<job>.json``; the row has the scores and the first answers."""
+        """Keep every answer in ``<results>/evaluations/<job>.json``; the row has the scores and the first ones."""
         report = self._reports / f"{job.id}.json"
         report.parent.mkdir(parents=True, exist_ok=True)
         with needs_room(RUN_FOLDER):

@@ -63,7 +63,7 @@ class InspectKind(JobKind):
         self._folder = folder
 
     def check(self, principal: Principal | None, request: Mapping[str, Any]) -> Draft:
-        """``dataset_id`` names the version; with ``base_model`` lengths are in its tokens, up to ``max_length``."""
+        """``dataset_id`` names the version; with ``base_model`` lengths are in its tokens."""
         faults: list[Fault] = []
         version = None
         try:
@@ -77,7 +77,9 @@ class InspectKind(JobKind):
             except AppError as error:
                 faults.append(Fault("base_model", error.code, error.message))
         if not isinstance(length, int) or isinstance(length, bool) or not 16 <= length <= 131_072:
-            faults.append(Fault("max_length", "bad_value", f"must be a number from 16 to 131072, not {length!r:.80}"))
+            faults.append(
+                Fault("max_length", "bad_value", f"must be a number from 16 to 131072, not {length!r:.80}")
+            )
         if faults or version is None:
             raise Invalid("the request has faults: nothing was started", faults=faults)
         return Draft(

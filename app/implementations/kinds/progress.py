@@ -8,7 +8,7 @@ SECONDS = 0.5  # between two words
 
 
 class Progress:
-    """Reports what is done of a whole, twice a second and at the end; raises ``TrainingStopped`` once it is to stop."""
+    """Reports what is done of a whole, twice a second; raises ``TrainingStopped`` once it is to stop."""
 
     def __init__(self, report: Reporter) -> None:
         self._report = report

@@ -52,7 +52,7 @@ class DataPreparationService:
         ``Invalid`` (invalid_data) with every fault of the file, dataset_too_large.
         """
         if not trusted:
-            return self._versions.few_rows(principal, source, "POST /api/v1/datasets/{id}/inspect")
+            return self._versions.few_rows(principal, source, "POST /api/v1/datasets/{id}/validate")
         if source.startswith(REFERENCE):
             return self._versions.rows(principal, source)
         return self._files.rows(source, self.defaults.seed, trusted=True, progress=progress)

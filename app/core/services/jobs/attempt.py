@@ -3,11 +3,10 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from app.core.entities.forecasts import Shortage
 from app.core.entities.jobs import Claim, JobError, JobEvent, JobState, Order, Progress

@@ -98,7 +98,7 @@ class ExecutionService:
         self._launcher.dismiss()
 
     def watch_leases(self) -> None:
-        """Let go of jobs whose owner is lost, and forget what is kept no longer. To be called each poll interval."""
+        """Let go of jobs whose owner is lost; forget what is kept no longer. To be called each poll interval."""
         self._reaper.scan()
         if time.monotonic() >= self._forget_at:
             self._forget_at = time.monotonic() + FORGET_SECONDS

@@ -44,7 +44,15 @@ _FREE = frozenset(
             "learning_rate",
             "lr_schedule",
         ),
-        *("pipeline", "warmup_steps", "warmup_ratio", "weight_decay", "max_grad_norm", "logging_steps", "dpo_beta"),
+        *(
+            "pipeline",
+            "warmup_steps",
+            "warmup_ratio",
+            "weight_decay",
+            "max_grad_norm",
+            "logging_steps",
+            "dpo_beta",
+        ),
         *("early_stopping_threshold",),
     }
 )
@@ -108,7 +116,7 @@ class Forecasts:
         return Estimate(found, available, fits, suggestion)
 
     def refuse_hopeless(self, config: TrainingConfig, base: Path) -> None:
-        """Raise ``Invalid`` (does_not_fit) where not even the weights fit: to rehearse would take the host down."""
+        """Raise ``Invalid`` (does_not_fit) where not even the weights fit: to rehearse could end the host."""
         least, available = weight_bytes(base), self._available(config.device)
         if config.adaptation != "qlora" and least > available:
             raise Invalid(

@@ -187,7 +187,7 @@ class JobService:
         return job
 
     def cancel(self, principal: Principal | None, job_id: str, kind: str | None = None) -> FineTuningJob:
-        """Cancel it, or ask its attempt to end. Again is no error; ``Conflict`` once it has succeeded or failed."""
+        """Cancel it, or ask its attempt to end. Again is no error; ``Conflict`` once it has another end."""
         self.get(principal, job_id, kind)
         job = self._jobs.request_cancel(project_of(principal), job_id)
         if job is None:

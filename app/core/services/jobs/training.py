@@ -91,7 +91,7 @@ class TrainingService:
         return Estimate(**{**job.result, "forecast": Forecast(**job.result["forecast"])})
 
     def resume_run(self, run: UnfinishedRun, overrides: Mapping[str, Any]) -> FineTuningJob:
-        """Save a job of the foreground that goes on with ``run``, in its folder and from its newest whole checkpoint.
+        """Save a job of the foreground that goes on with ``run``, in its folder, from its newest whole checkpoint.
 
         ``Conflict`` (run_is_finished, run_is_live), and as ``submit``. The checkpoints are the new job's then.
         """

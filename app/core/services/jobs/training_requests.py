@@ -30,7 +30,9 @@ class TrainingRequests:
         self._checks = RequestChecks(stores.datasets, stores.bases, dataset_versions)
         self.defaults = defaults.with_changes(from_version=None)  # a request says itself where it begins
 
-    def check(self, principal: Principal | None, overrides: Mapping[str, Any]) -> tuple[TrainingConfig, DatasetCheck]:
+    def check(
+        self, principal: Principal | None, overrides: Mapping[str, Any]
+    ) -> tuple[TrainingConfig, DatasetCheck]:
         """Return the whole config and the check of its data. ``Invalid`` with every fault of both."""
         # A client cannot say where on the host a run's files go, and the defaults' place is for one run only.
         defaults = self.defaults if principal is None else self.defaults.with_changes(output_dir=None)

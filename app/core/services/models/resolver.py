@@ -134,4 +134,6 @@ class ModelResolver:
         trained = {"seed": version.config["seed"], "reasoning": version.config.get("reasoning", "keep")}
         if version.is_whole_model:
             return Subject(*names, lambda: folder, version.base_model, **trained)
-        return Subject(*names, partial(self._bases.folder, version.base_model), version.base_model, folder, **trained)
+        return Subject(
+            *names, partial(self._bases.folder, version.base_model), version.base_model, folder, **trained
+        )
