@@ -113,6 +113,8 @@ class SqlJobRepository(JobRepository):
         query = select(JobRow).where(JobRow.project_id == project_id)
         if state is not None:
             query = query.where(JobRow.state == state)
+        if kind is not None:
+            query = query.where(JobRow.kind == kind)
         with self._database.read() as session:
             for key, value in metadata.items():
                 query = query.where(_has_metadata(session, key, value))
