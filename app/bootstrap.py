@@ -214,6 +214,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
     from app.core.services.jobs.tuning import TuningService
     from app.core.services.models.evaluation import EvaluationService
     from app.core.services.models.model_management import ModelManagementService
+    from app.core.services.models.resolver import ModelResolver
     from app.core.services.models.served_models import ServedModelService
     from app.core.services.operations.monitoring import MonitoringService
     from app.core.services.operations.webhook_delivery import WebhookDeliveryService
@@ -243,7 +244,8 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
     engine_access: dict[str, Any] = {"places": places, "timeout": settings.engine_timeout}
     engines = COMPONENTS.create("engine_client", **engine_access)
     engine_admin = COMPONENTS.create("engine_admin", **engine_access)
-    targets = Targets(versions, bases, artifacts, engine_admin.kind, keep_seconds=0.5)
+    resolver = ModelResolver(versions, bases, artifacts, settings.model_redirects)
+    targets = Targets(resolver, bases, artifacts, engine_admin.kind, keep_seconds=0.5)
     queue = QUEUES.create("inline") if inline else _celery_queue(settings)
     defaults = load_training_config(settings.train_config_file)
     if settings.default_base_model:
@@ -272,7 +274,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
     dataset_versions = DatasetVersionService(repository("datasets"), library, limits)
     training = TrainingService(
         jobs=repository("jobs"),
-        versions=versions,
+        resolver=resolver,
         datasets=datasets,
         bases=bases,
         tokens=stores.tokens,
@@ -283,7 +285,6 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
         queues=settings.queues,
         limits=limits,
     )
-    served = ServedModelService(versions, engines, settings.model_redirects)
     return Services(
         identity=IdentityService(
             users=repository("users"),
@@ -320,10 +321,10 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
             defaults=load_pipeline_config(CONFIG_DIR / "data_pipeline.yaml"),
         ),
         training=training,
-        tuning=TuningService(training, dataset_versions, served, versions, bases, settings.results_dir),
+        tuning=TuningService(training, dataset_versions, resolver, versions, settings.results_dir),
         execution=ExecutionService(
             jobs=repository("jobs"),
-            versions=versions,
+            resolver=resolver,
             datasets=datasets,
             bases=bases,
             tokens=stores.tokens,
@@ -341,12 +342,12 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
             queues=settings.worker_queues,
             limits=limits,
         ),
-        models=ModelManagementService(versions, bases, artifacts, engine_admin),
-        served_models=served,
+        models=ModelManagementService(versions, resolver, bases, artifacts, engine_admin),
+        served_models=ServedModelService(versions, engines, resolver),
         inference=InferenceService(
             targets, engines, COMPONENTS.create("usage_log", repository=repository("usage")), rates
         ),
-        engines=EngineService(versions, targets, engine_admin),
+        engines=EngineService(versions, resolver, targets, engine_admin),
         usage=UsageService(repository("usage")),
         webhooks=WebhookService(repository("webhooks"), sender, box),
         webhook_delivery=WebhookDeliveryService(repository("webhooks"), sender, box),
@@ -355,10 +356,8 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
         idempotency=IdempotencyService(repository("kept_requests"), settings.idempotency_seconds),
         audit=AuditService(repository("audit")),
         evaluation=EvaluationService(
-            versions=versions,
-            bases=bases,
+            resolver=resolver,
             datasets=datasets,
-            artifacts=artifacts,
             generators=lambda **arguments: COMPONENTS.create("text_generator", **arguments),
             states_fact=COMPONENTS.load("facts_matcher"),
             results_dir=settings.results_dir,

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from app.core.entities.datasets import Conversation, Message
+from app.core.entities.identity import DEFAULT_PROJECT_ID
 from app.core.entities.inference import Sampling
 from app.core.errors import Invalid
 from app.core.interfaces.components import ChatTokenizer, LanguageModel
 from app.core.interfaces.stores import Stores
-from app.core.services.models.subjects import Subject, find_subject
+from app.core.services.models.resolver import ModelResolver, Subject
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -98,7 +99,8 @@ class LabService:
     """``models`` builds a LanguageModel: that is when torch is loaded, in the calling process."""
 
     def __init__(self, stores: Stores, models: Callable[..., LanguageModel], threads: int) -> None:
-        self._stores = stores
+        self._resolver = ModelResolver(stores.versions, stores.bases, stores.artifacts)
+        self._datasets = stores.datasets
         self._models = models
         self._threads = threads
 
@@ -107,7 +109,7 @@ class LabService:
 
         Equal seeds and messages give equal answers.
         """
-        subject = find_subject(self._stores.versions, self._stores.bases, self._stores.artifacts, model)
+        subject = self._resolver.subject(DEFAULT_PROJECT_ID, model)
         return Chat(subject.name, self._load(subject, seed), subject.tokenizer)
 
     def measure(
@@ -123,12 +125,12 @@ class LabService:
 
         ``Invalid`` lists the faults of the data.
         """
-        check = self._stores.datasets.check(dataset_path, trusted=True)
+        check = self._datasets.check(dataset_path, trusted=True)
         if check.faults:
             raise Invalid(f"{dataset_path} has faults", code="invalid_data", faults=check.faults)
-        subject = find_subject(self._stores.versions, self._stores.bases, self._stores.artifacts, model)
-        prepared = self._stores.datasets.prepare(dataset_path, check.digest, subject.seed, trusted=True)
-        rows = [row for row in self._stores.datasets.rows(prepared, split) if row.messages]
+        subject = self._resolver.subject(DEFAULT_PROJECT_ID, model)
+        prepared = self._datasets.prepare(dataset_path, check.digest, subject.seed, trusted=True)
+        rows = [row for row in self._datasets.rows(prepared, split) if row.messages]
         loaded = self._load(subject, None)
         loss, tokens = 0.0, 0
         for place, row in enumerate(rows):
@@ -149,7 +151,7 @@ class LabService:
 
     def _load(self, subject: Subject, seed: int | None) -> LanguageModel:
         return self._models(
-            folder=subject.folder(self._stores.bases),
+            folder=subject.model_folder(),
             adapter_folder=subject.adapter_folder,
             stop_token_ids=subject.tokenizer.stop_token_ids,
             seed=seed,

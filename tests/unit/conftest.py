@@ -49,6 +49,7 @@ from app.core.services.jobs.forecasting import Forecasts
 from app.core.services.jobs.training import TrainingService
 from app.core.services.jobs.tuning import TuningService
 from app.core.services.models.model_management import ModelManagementService
+from app.core.services.models.resolver import ModelResolver
 from app.core.services.models.served_models import ServedModelService
 from app.core.services.operations.monitoring import MonitoringService
 from app.core.services.operations.webhook_delivery import WebhookDeliveryService
@@ -333,9 +334,11 @@ def services(
     dataset_versions = DatasetVersionService(
         twins.datasets, FolderDatasetLibrary(settings.data_dir, formats, DataLimits()), NO_LIMITS
     )
+    redirects = {"gpt-4o-mini": "support", "acme/old": "smollm2-135m-instruct"}
+    resolver = ModelResolver(twins.versions, bases, TwinArtifacts(), redirects)
     training = TrainingService(
         twins.jobs,
-        twins.versions,
+        resolver,
         datasets,
         bases,
         FileTokenCache(),
@@ -345,11 +348,6 @@ def services(
         twins.datasets,
         settings.queues,
         ProjectLimits(None, settings.project_max_queued),
-    )
-    served = ServedModelService(
-        twins.versions,
-        cast("Any", TwinEngines()),
-        {"gpt-4o-mini": "support", "acme/old": "smollm2-135m-instruct"},
     )
     return Services(
         identity=IdentityService(
@@ -369,16 +367,16 @@ def services(
         api_keys=ApiKeyService(twins.keys, twins.users, callers, tokens),
         datasets=files,
         training=training,
-        tuning=TuningService(training, dataset_versions, served, twins.versions, bases, settings.results_dir),
+        tuning=TuningService(training, dataset_versions, resolver, twins.versions, settings.results_dir),
         dataset_versions=dataset_versions,
         data_preparation=DataPreparationService(
             dataset_versions, files, bases, run_pipeline, inspect, PipelineConfig()
         ),
         execution=unused,
-        models=ModelManagementService(twins.versions, bases, TwinArtifacts(), twins.engines),
-        served_models=served,
+        models=ModelManagementService(twins.versions, resolver, bases, TwinArtifacts(), twins.engines),
+        served_models=ServedModelService(twins.versions, cast("Any", TwinEngines()), resolver),
         inference=cast("Any", twins.inference),
-        engines=EngineService(twins.versions, Targets(twins.versions, bases, TwinArtifacts()), twins.engines),
+        engines=EngineService(twins.versions, resolver, Targets(resolver, bases, TwinArtifacts()), twins.engines),
         usage=UsageService(twins.usage),
         webhooks=WebhookService(twins.webhooks, sender, box),
         webhook_delivery=WebhookDeliveryService(twins.webhooks, sender, box),

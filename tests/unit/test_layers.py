@@ -15,7 +15,7 @@ LINT = "from importlinter.cli import lint_imports_command; lint_imports_command(
 OFFENCES = {
     "layers": ("app/core/factories.py", "import app.gateway"),
     "core-layers": ("app/core/entities/jobs.py", "import app.core.services"),
-    "service-areas": ("app/core/services/models/references.py", "import app.core.services.jobs.training"),
+    "service-areas": ("app/core/services/models/resolver.py", "import app.core.services.jobs.training"),
     "core-pure": ("app/core/errors.py", "def late() -> None:\n    import flask"),
     "edges-call-services": ("app/gateway/__init__.py", "import app.repositories"),
     "torch-in-implementations": ("app/bootstrap.py", "from torch.nn import functional"),

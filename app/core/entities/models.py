@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from app.core.entities.engines import EngineKind, not_servable
-from app.core.errors import Invalid
+from app.core.errors import Invalid, NotFound
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,11 @@ def not_generative(name: str) -> Invalid:
         f"{name} reads text and writes none: it tells labels. Ask a model of another objective",
         code="not_generative",
     )
+
+
+def no_model(name: str) -> NotFound:
+    """For a name that is neither a version's nor a base model's."""
+    return NotFound(f"there is no model {name[:80]!r} in this project", code="model_not_found")
 
 
 @dataclass(frozen=True, slots=True)

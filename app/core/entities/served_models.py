@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from app.core.entities.models import ModelVersion, Reference
+from app.core.errors import NotFound
 
 _TUNED = re.compile(r"ft:(?P<base>[^:]+):(?P<project>[^:]+):(?P<reference>[^:]+:[0-9]+)")
 
@@ -35,3 +36,10 @@ class TunedName:
 
 def tuned_name(version: ModelVersion) -> str:
     return f"ft:{version.base_model}:{version.project_id}:{version.reference}"
+
+
+def no_served_model(name: str) -> NotFound:
+    """For clients of OpenAI's dialect, who can list the models that there are."""
+    return NotFound(
+        f"there is no model {name[:80]!r} here: GET /v1/models lists those that there are", code="model_not_found"
+    )

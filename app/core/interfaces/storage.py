@@ -209,7 +209,7 @@ class ModelVersionRepository(ABC):
 
     @abstractmethod
     def find(self, project_id: str, name: str, number: int | None = None) -> ModelVersion | None:
-        """The version of that number, or the newest. Not for references: ``find_version`` is."""
+        """The version of that number, or the newest. Not for references: ``ModelResolver`` is."""
 
     @abstractmethod
     def pin(self, project_id: str, version_id: str, pinned: bool) -> None:

@@ -29,7 +29,7 @@ NOW = datetime(2026, 3, 3, tzinfo=UTC)
 @pytest.fixture
 def inference(app, services, twins, monkeypatch):
     """The real one, as far as the look for the model; there is no engine behind."""
-    targets = Targets(twins.versions, services.models._bases, TwinArtifacts())
+    targets = Targets(services.models._resolver, services.models._bases, TwinArtifacts())
     real = InferenceService(targets, cast("Any", None), cast("Any", None), a_minute())
     monkeypatch.setitem(app.extensions, "services", replace(services, inference=real))
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 
 from app.core.entities.engines import EngineKind
 from app.core.entities.identity import Principal
-from app.core.entities.models import ModelVersion, Reference
+from app.core.entities.models import ModelVersion, Reference, no_model
 from app.core.errors import Invalid, NotFound
 from app.core.interfaces.operations import EngineAdmin
 from app.core.interfaces.storage import ModelVersionRepository
 from app.core.services.answers.targets import Targets
-from app.core.services.models.references import find_version
+from app.core.services.models.resolver import ModelResolver
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,15 @@ class EngineReport:
 
 
 class EngineService:
-    def __init__(self, versions: ModelVersionRepository, targets: Targets, admin: EngineAdmin) -> None:
+    def __init__(
+        self,
+        versions: ModelVersionRepository,
+        resolver: ModelResolver,
+        targets: Targets,
+        admin: EngineAdmin,
+    ) -> None:
         self._versions = versions
+        self._resolver = resolver
         self._targets = targets
         self._admin = admin
 
@@ -85,9 +92,9 @@ class EngineService:
             raise NotFound(f"{version.reference} is not loaded", code="adapter_not_loaded")
 
     def _version(self, principal: Principal, base_model: str, reference: str) -> ModelVersion:
-        version = find_version(self._versions, principal.project_id, Reference.parse(reference))
+        version = self._resolver.version(principal.project_id, Reference.parse(reference))
         if version is None:
-            raise NotFound(f"there is no model {reference[:80]!r} in this project", code="model_not_found")
+            raise no_model(reference)
         if version.base_model != base_model:
             raise Invalid(
                 f"{version.reference} is an adapter of {version.base_model}, not of {base_model[:80]!r}",

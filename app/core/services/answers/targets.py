@@ -6,12 +6,11 @@ from dataclasses import dataclass
 
 from app.core.entities.engines import EngineKind, needs_own_engine, not_servable
 from app.core.entities.inference import Adapter
-from app.core.entities.models import ModelAlias, ModelVersion, Reference, not_generative
+from app.core.entities.models import ModelAlias, ModelVersion, not_generative
 from app.core.entities.training_config import training_config
-from app.core.errors import Invalid, NotFound
+from app.core.errors import Invalid
 from app.core.interfaces.components import ArtifactStore, BaseModelStore, ChatTokenizer
-from app.core.interfaces.storage import ModelVersionRepository
-from app.core.services.models.references import check_base, find_version
+from app.core.services.models.resolver import ModelResolver
 
 MOST_KEPT = 10_000
 
@@ -38,13 +37,13 @@ class Targets:
 
     def __init__(
         self,
-        versions: ModelVersionRepository,
+        resolver: ModelResolver,
         bases: BaseModelStore,
         artifacts: ArtifactStore,
         kind_of: Callable[[str], EngineKind] = lambda base_model: EngineKind.OURS,
         keep_seconds: float = 0.0,
     ) -> None:
-        self._versions = versions
+        self._resolver = resolver
         self._bases = bases
         self._artifacts = artifacts
         self._kind_of = kind_of
@@ -62,7 +61,6 @@ class Targets:
         until, kept = self._kept.get((project_id, model), (0.0, None))
         if kept is not None and time.monotonic() < until:
             return kept
-        reference = Reference.parse(model)
         split: list[ModelAlias] = []
 
         def draw(alias: ModelAlias) -> int:
@@ -70,13 +68,8 @@ class Targets:
                 split.append(alias)
             return alias.draw(conversation)
 
-        version = find_version(self._versions, project_id, reference, draw)
-        if version is not None:
-            target = self.of(version)
-        elif reference.is_bare and any(spec.name == reference.name for spec in self._bases.specs()):
-            target = self.base(reference.name)
-        else:
-            raise NotFound(f"there is no model {model!r} in this project", code="model_not_found")
+        version = self._resolver.find(project_id, model, draw)
+        target = self.base(model) if version is None else self.of(version)
         if not split:
             self._keep(project_id, model, target)
         return target
@@ -95,7 +88,7 @@ class Targets:
     def of(self, version: ModelVersion) -> Target:
         """``Invalid`` and ``Unavailable`` as in ``find``."""
         if needs_own_engine(version.config):
-            check_base(self._bases, version)
+            self._resolver.check_base(version)
             length = None if version.generates else training_config(version.config).max_length
             tokenizer = self._artifacts.tokenizer(version)
             return Target(
@@ -106,7 +99,7 @@ class Targets:
             )
         if why := not_servable(version.config, self._kind_of(version.base_model)):
             raise Invalid(f"{version.reference} cannot be served: {why}", code="not_servable")
-        check_base(self._bases, version)
+        self._resolver.check_base(version)
         tokenizer = self._artifacts.tokenizer(version)
         adapter = Adapter(name=version.id, folder=str(self._artifacts.folder(version)), pinned=version.pinned)
         return Target(version.reference, version.base_model, tokenizer, adapter, version.id)

@@ -20,7 +20,7 @@ from app.core.entities.training_config import TrainingConfig
 from app.core.errors import AppError, NotFound, StaleAttempt
 from app.core.interfaces.components import ArtifactStore, BaseModelStore, DatasetStore, TokenCache
 from app.core.interfaces.operations import TrainerLauncher
-from app.core.interfaces.storage import JobRepository, ModelVersionRepository
+from app.core.interfaces.storage import JobRepository
 from app.core.services.data.cuts import cut_of
 from app.core.services.jobs.attempt import Attempt
 from app.core.services.jobs.forecasting import Forecasts
@@ -28,7 +28,7 @@ from app.core.services.jobs.heartbeat import Heartbeat, Reaper
 from app.core.services.jobs.preflight import check_job
 from app.core.services.jobs.room import DATA_FOLDER, RUN_FOLDER, needs_room
 from app.core.services.jobs.run_folders import folder_name, make_run_folder
-from app.core.services.models.references import check_base, find_version
+from app.core.services.models.resolver import ModelResolver
 from app.utils.clock import boottime
 from app.utils.files import write_whole
 
@@ -46,7 +46,7 @@ class ExecutionService:
     def __init__(
         self,
         jobs: JobRepository,
-        versions: ModelVersionRepository,
+        resolver: ModelResolver,
         datasets: DatasetStore,
         bases: BaseModelStore,
         tokens: TokenCache,
@@ -63,7 +63,7 @@ class ExecutionService:
         limits: ProjectLimits,
     ) -> None:
         self._jobs = jobs
-        self._versions = versions
+        self._resolver = resolver
         self._datasets = datasets
         self._bases = bases
         self._tokens = tokens
@@ -233,10 +233,10 @@ class ExecutionService:
         if config.from_version is None:
             return None
         reference = Reference.parse(config.from_version)
-        version = heartbeat.persist(partial(find_version, self._versions, job.project_id, reference))
+        version = heartbeat.persist(partial(self._resolver.version, job.project_id, reference))
         if version is None:
             raise NotFound(f"from_version: {config.from_version} is gone", code="model_not_found")
-        check_base(self._bases, version)
+        self._resolver.check_base(version)
         return self._artifacts.folder(version)
 
 

@@ -6,14 +6,13 @@ from typing import Any
 from app.core.entities.models import Reference
 from app.core.entities.training_config import ADAPTER_SHAPE, flattened, training_config
 from app.core.errors import Fault, Invalid
-from app.core.interfaces.storage import ModelVersionRepository
-from app.core.services.models.references import find_version
+from app.core.services.models.resolver import ModelResolver
 
 _ADAPTERS = ("lora", "lora_linear", "qlora")
 
 
 def begin_from_version(
-    versions: ModelVersionRepository, project_id: str, overrides: Mapping[str, Any]
+    resolver: ModelResolver, project_id: str, overrides: Mapping[str, Any]
 ) -> tuple[Mapping[str, Any], Sequence[Fault]]:
     """``overrides`` with what ``from_version`` decides, as ``name:3``, so that it never moves; and every fault.
 
@@ -29,7 +28,7 @@ def begin_from_version(
     except Invalid:
         return overrides, ()
     try:
-        version = find_version(versions, project_id, parsed)
+        version = resolver.version(project_id, parsed)
     except Invalid as error:
         return overrides, (Fault("config.from_version", error.code, error.message),)
     if version is None:

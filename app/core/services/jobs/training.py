@@ -19,13 +19,14 @@ from app.core.entities.training_config import TrainingConfig, training_config
 from app.core.errors import Conflict, Fault, Invalid, NotFound
 from app.core.interfaces.components import BaseModelStore, DatasetStore, TokenCache
 from app.core.interfaces.operations import JobQueue
-from app.core.interfaces.storage import DatasetRepository, JobRepository, ModelVersionRepository
+from app.core.interfaces.storage import DatasetRepository, JobRepository
 from app.core.services.data.cuts import cut_of
 from app.core.services.jobs.forecasting import Forecasts
 from app.core.services.jobs.lineage import begin_from_version
 from app.core.services.jobs.preflight import check_job
 from app.core.services.jobs.request_checks import RequestChecks, project_of
 from app.core.services.jobs.resuming import UnfinishedRun
+from app.core.services.models.resolver import ModelResolver
 from app.utils.folders import locked
 
 JOB_ID = re.compile(r"ftjob-[0-9a-f]{24}")
@@ -48,7 +49,7 @@ class TrainingService:
     def __init__(
         self,
         jobs: JobRepository,
-        versions: ModelVersionRepository,
+        resolver: ModelResolver,
         datasets: DatasetStore,
         bases: BaseModelStore,
         tokens: TokenCache,
@@ -60,7 +61,7 @@ class TrainingService:
         limits: ProjectLimits,
     ) -> None:
         self._jobs = jobs
-        self._versions = versions
+        self._resolver = resolver
         self._datasets = datasets
         self._bases = bases
         self._tokens = tokens
@@ -198,7 +199,7 @@ class TrainingService:
     ) -> tuple[TrainingConfig, DatasetCheck]:
         # A client cannot say where on the host a run's files go, and the defaults' place is for one run only.
         defaults = self._defaults if principal is None else self._defaults.with_changes(output_dir=None)
-        overrides, version_faults = begin_from_version(self._versions, project_of(principal), overrides)
+        overrides, version_faults = begin_from_version(self._resolver, project_of(principal), overrides)
         faults = list(version_faults)
         config: TrainingConfig | None = None
         try:
@@ -219,7 +220,7 @@ class TrainingService:
 
     def named_faults(self, principal: Principal | None, overrides: Mapping[str, Any]) -> Sequence[Fault]:
         """What is wrong with the version, the base model, the data and the place that a request names."""
-        overrides, faults = begin_from_version(self._versions, project_of(principal), overrides)
+        overrides, faults = begin_from_version(self._resolver, project_of(principal), overrides)
         return [*faults, *self._checks.check(principal, overrides)[1]]
 
     def get(self, principal: Principal | None, job_id: str) -> FineTuningJob:

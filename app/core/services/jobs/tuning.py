@@ -7,17 +7,14 @@ from typing import Any
 
 from app.core.entities.identity import Principal
 from app.core.entities.jobs import FineTuningJob
-from app.core.entities.models import Reference
 from app.core.entities.served_models import tuned_name
 from app.core.entities.tuning import SavedCheckpoint, TuningRequest
 from app.core.errors import Fault, Invalid, NotFound
-from app.core.interfaces.components import BaseModelStore
 from app.core.interfaces.storage import ModelVersionRepository
 from app.core.services.data.dataset_versions import DatasetVersionService
 from app.core.services.jobs.resuming import checkpoints_in
 from app.core.services.jobs.training import JobPage, TrainingService
-from app.core.services.models.references import find_version
-from app.core.services.models.served_models import ServedModelService
+from app.core.services.models.resolver import ModelResolver
 
 PAGE = 100  # jobs read at once, where they are chosen by their metadata
 MOST_POINTS = 2000
@@ -40,16 +37,14 @@ class TuningService:
         self,
         training: TrainingService,
         files: DatasetVersionService,
-        served: ServedModelService,
+        resolver: ModelResolver,
         versions: ModelVersionRepository,
-        bases: BaseModelStore,
         results_dir: Path,
     ) -> None:
         self._training = training
         self._files = files
-        self._served = served
+        self._resolver = resolver
         self._versions = versions
-        self._bases = bases
         self._results_dir = results_dir
 
     def create(self, principal: Principal, asked: TuningRequest) -> FineTuningJob:
@@ -149,14 +144,9 @@ class TuningService:
 
     def _beginning(self, principal: Principal, model: str) -> Mapping[str, str]:
         """A version of the project comes before a base model of the same name, as when it is asked."""
-        reference = self._served.reference(principal, model)
-        parsed = Reference.parse(reference)
-        version = find_version(self._versions, principal.project_id, parsed)
-        if version is not None:
-            return {"from_version": version.reference}
-        if parsed.is_bare and any(spec.name == reference for spec in self._bases.specs()):
-            return {"base_model": reference}
-        raise NotFound(f"there is no model {model[:80]!r} in this project", code="model_not_found")
+        reference = self._resolver.reference(principal.project_id, model)
+        version = self._resolver.find(principal.project_id, reference)
+        return {"base_model": reference} if version is None else {"from_version": version.reference}
 
 
 def _renamed(fault: Fault) -> Fault:

@@ -8,15 +8,10 @@ from typing import Any
 
 from app.core.entities.datasets import Conversation
 from app.core.entities.evaluation import EvaluationReport, ScoredAnswer
+from app.core.entities.identity import DEFAULT_PROJECT_ID
 from app.core.errors import Invalid
-from app.core.interfaces.components import (
-    ArtifactStore,
-    BaseModelStore,
-    DatasetStore,
-    TextGenerator,
-)
-from app.core.interfaces.storage import ModelVersionRepository
-from app.core.services.models.subjects import Subject, find_subject
+from app.core.interfaces.components import DatasetStore, TextGenerator
+from app.core.services.models.resolver import ModelResolver, Subject
 from app.utils.files import write_whole
 
 MAX_NEW_TOKENS = 48  # an answer that states a fact is a sentence
@@ -29,19 +24,15 @@ class EvaluationService:
 
     def __init__(
         self,
-        versions: ModelVersionRepository,
-        bases: BaseModelStore,
+        resolver: ModelResolver,
         datasets: DatasetStore,
-        artifacts: ArtifactStore,
         generators: Callable[..., TextGenerator],
         states_fact: FactMatcher,
         results_dir: Path,
         threads: int,
     ) -> None:
-        self._versions = versions
-        self._bases = bases
+        self._resolver = resolver
         self._datasets = datasets
-        self._artifacts = artifacts
         self._generators = generators
         self._states_fact = states_fact
         self._folder = results_dir / "evaluations"
@@ -65,7 +56,7 @@ class EvaluationService:
         check = self._datasets.check(dataset_path, trusted=True)
         if check.faults:
             raise Invalid(f"{dataset_path} has faults", code="invalid_data", faults=check.faults)
-        subject = find_subject(self._versions, self._bases, self._artifacts, model)
+        subject = self._resolver.subject(DEFAULT_PROJECT_ID, model)
         place = self._folder / f"{subject.key}-{check.digest[:12]}-{split}.json"
         if place.is_file():
             return _read(place)
@@ -81,7 +72,7 @@ class EvaluationService:
 
     def answers(self, model: str, questions: Sequence[str], *, max_tokens: int) -> Sequence[str]:
         """One answer to each user message, greedily, without a running service."""
-        subject = find_subject(self._versions, self._bases, self._artifacts, model)
+        subject = self._resolver.subject(DEFAULT_PROJECT_ID, model)
         prompts = [subject.tokenizer.encode_prompt([{"role": "user", "content": text}]) for text in questions]
         found = dict(self._generate(subject, prompts, max_tokens))
         return [found[place] for place in range(len(questions))]
@@ -100,7 +91,7 @@ class EvaluationService:
         self, subject: Subject, prompts: Sequence[Sequence[int]], max_tokens: int
     ) -> Iterator[tuple[int, str]]:
         generator = self._generators(
-            base_folder=subject.folder(self._bases),
+            base_folder=subject.model_folder(),
             adapter_folder=subject.adapter_folder,
             stop_token_ids=subject.tokenizer.stop_token_ids,
             threads=self._threads,

@@ -11,18 +11,20 @@ from app.core.errors import Forbidden, Invalid, NotFound, Unavailable
 from app.core.interfaces.components import ArtifactStore, BaseModelStore
 from app.core.interfaces.operations import EngineAdmin
 from app.core.interfaces.storage import ModelVersionRepository
-from app.core.services.models.references import find_version
+from app.core.services.models.resolver import ModelResolver
 
 
 class ModelManagementService:
     def __init__(
         self,
         versions: ModelVersionRepository,
+        resolver: ModelResolver,
         bases: BaseModelStore,
         artifacts: ArtifactStore,
         engines: EngineAdmin,
     ) -> None:
         self._versions = versions
+        self._resolver = resolver
         self._bases = bases
         self._artifacts = artifacts
         self._engines = engines
@@ -51,7 +53,7 @@ class ModelManagementService:
         """
         parsed = Reference.parse(reference)
         versions = self._versions.versions(principal.project_id, parsed.name)
-        if parsed.is_bare and not versions and any(spec.name == parsed.name for spec in self._bases.specs()):
+        if not versions and self._resolver.is_base_model(parsed):
             raise Forbidden(f"{parsed.name} is a base model, and all projects': it stays", code="base_model_stays")
         if parsed.number is None and versions:
             raise Invalid(f"{reference!r} may name another version tomorrow: write {parsed.name}:3, or as ft:…")
@@ -71,7 +73,7 @@ class ModelManagementService:
 
     def find(self, reference: Reference) -> ModelVersion | None:
         """In the default project: for commands on the host."""
-        return find_version(self._versions, DEFAULT_PROJECT_ID, reference)
+        return self._resolver.version(DEFAULT_PROJECT_ID, reference)
 
     def aliases(self, principal: Principal, name: str) -> Sequence[ModelAlias]:
         """By name. ``NotFound`` if there is no such model."""

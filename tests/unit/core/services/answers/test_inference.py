@@ -35,6 +35,7 @@ from app.core.interfaces.components import ArtifactStore, BaseModelStore, ChatTo
 from app.core.interfaces.operations import EngineClient, UsageLog, Wanted
 from app.core.services.answers.inference import InferenceService
 from app.core.services.answers.targets import Targets
+from app.core.services.models.resolver import ModelResolver
 from app.core.services.people.rates import RateService
 from app.repositories.memory import MemoryModelVersionRepository
 from tests.rates import a_minute
@@ -190,6 +191,11 @@ def version(name: str, **changes: object) -> ModelVersion:
     return replace(made, **changes)  # type: ignore[arg-type]
 
 
+def targets_of(versions: MemoryModelVersionRepository) -> Targets:
+    bases, artifacts = MemoryBases(), MemoryArtifacts()
+    return Targets(ModelResolver(versions, bases, artifacts), bases, artifacts)
+
+
 @pytest.fixture
 def engines() -> MemoryEngines:
     return MemoryEngines("tiny", "big")
@@ -207,7 +213,7 @@ def usage() -> KeptUsage:
 
 @pytest.fixture
 def service(versions: MemoryModelVersionRepository, engines: MemoryEngines, usage: KeptUsage) -> InferenceService:
-    return InferenceService(Targets(versions, MemoryBases(), MemoryArtifacts()), engines, usage, a_minute())
+    return InferenceService(targets_of(versions), engines, usage, a_minute())
 
 
 def test_without_a_model_the_first_resident_base_answers(
@@ -228,9 +234,7 @@ def test_without_a_model_the_first_resident_base_answers(
 
 
 def test_without_a_model_and_without_an_engine(versions: MemoryModelVersionRepository) -> None:
-    lonely = InferenceService(
-        Targets(versions, MemoryBases(), MemoryArtifacts()), MemoryEngines(), KeptUsage(), a_minute()
-    )
+    lonely = InferenceService(targets_of(versions), MemoryEngines(), KeptUsage(), a_minute())
     with pytest.raises(Unavailable) as caught:
         ask(lonely)
     assert caught.value.code == "base_not_resident"
@@ -350,9 +354,7 @@ def test_what_is_no_reference_is_refused(service: InferenceService) -> None:
 
 def test_reasoning_is_told_apart(versions: MemoryModelVersionRepository) -> None:
     thinking = MemoryEngines("tiny", text="<think>hm</think>42")
-    service = InferenceService(
-        Targets(versions, MemoryBases(), MemoryArtifacts()), thinking, KeptUsage(), a_minute()
-    )
+    service = InferenceService(targets_of(versions), thinking, KeptUsage(), a_minute())
     answer = ask(service)
     assert answer.first == Answer("42", "hm", "stop")
 
@@ -407,9 +409,7 @@ def test_a_stream_tells_reasoning_apart(
 ) -> None:
     monkeypatch.setattr(LetterTokenizer, "opens_thinking", True)
     thinking = MemoryEngines("tiny", text="h </think>\n42")
-    service = InferenceService(
-        Targets(versions, MemoryBases(), MemoryArtifacts()), thinking, KeptUsage(), a_minute()
-    )
+    service = InferenceService(targets_of(versions), thinking, KeptUsage(), a_minute())
     stream = service.stream(ASKER, CHAT)
     assert (stream.model, len(thinking.asked)) == ("tiny", 1)
     pieces = list(stream)
@@ -540,7 +540,7 @@ def limited(
     versions: MemoryModelVersionRepository, engines: MemoryEngines, usage: KeptUsage, rates: RateService
 ) -> InferenceService:
     """With twenty tokens a minute for each caller."""
-    return InferenceService(Targets(versions, MemoryBases(), MemoryArtifacts()), engines, usage, rates)
+    return InferenceService(targets_of(versions), engines, usage, rates)
 
 
 def test_a_caller_without_tokens_is_refused_before_the_engine_is_asked(

@@ -16,6 +16,7 @@ from app.core.entities.models import BaseModelSpec, ModelAlias, ModelVersion
 from app.core.errors import Invalid, NotFound, Unavailable
 from app.core.interfaces.components import ArtifactStore, BaseModelStore, ChatTokenizer
 from app.core.services.answers.targets import Targets
+from app.core.services.models.resolver import ModelResolver
 from app.repositories.memory import MemoryModelVersionRepository
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -83,9 +84,14 @@ def versions() -> MemoryModelVersionRepository:
     return MemoryModelVersionRepository()
 
 
+def targets_of(versions: MemoryModelVersionRepository, *arguments: Any, **options: Any) -> Targets:
+    bases, artifacts = Bases(), Artifacts()
+    return Targets(ModelResolver(versions, bases, artifacts), bases, artifacts, *arguments, **options)
+
+
 @pytest.fixture
 def targets(versions: MemoryModelVersionRepository) -> Targets:
-    return Targets(versions, Bases(), Artifacts())
+    return targets_of(versions)
 
 
 def publish(versions: MemoryModelVersionRepository, *ids: str, **changes: Any) -> None:
@@ -125,7 +131,7 @@ def test_a_conversation_stays_with_one_version_of_a_split(
 def test_what_a_name_stood_for_is_kept_for_a_moment(
     versions: MemoryModelVersionRepository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    targets = Targets(versions, Bases(), Artifacts(), keep_seconds=0.5)
+    targets = targets_of(versions, keep_seconds=0.5)
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now)
     with pytest.raises(NotFound):
@@ -144,7 +150,7 @@ def test_what_a_name_stood_for_is_kept_for_a_moment(
 def test_a_split_is_drawn_anew_however_short_the_moment(versions: MemoryModelVersionRepository) -> None:
     publish(versions, "one", "two")
     set_alias(versions, "champion", {1: 1, 2: 1})
-    targets = Targets(versions, Bases(), Artifacts(), keep_seconds=60)
+    targets = targets_of(versions, keep_seconds=60)
     assert {targets.find("default", "support").name for _ in range(40)} == {"support:1", "support:2"}
 
 
@@ -165,7 +171,9 @@ def test_what_the_bases_engine_cannot_serve_is_refused_with_the_reason(
 ) -> None:
     publish(versions, "one", config={"lora": {"use_dora": True}})
     assert targets.find("default", "support").name == "support:1"
-    vllm = Targets(versions, Bases(), Artifacts(), lambda base_model: EngineKind.VLLM)
+    vllm = Targets(
+        ModelResolver(versions, Bases(), Artifacts()), Bases(), Artifacts(), lambda base_model: EngineKind.VLLM
+    )
     with pytest.raises(Invalid, match=r"support:1 cannot be served: .*use_dora, which vLLM") as caught:
         vllm.find("default", "support")
     assert caught.value.code == "not_servable"

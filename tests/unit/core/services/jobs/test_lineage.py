@@ -154,7 +154,7 @@ def test_the_services_own_defaults_start_from_nothing(services, publish):
     defaults = services.training._defaults.with_changes(from_version="shops")
     again = type(services.training)(
         services.training._jobs,
-        services.training._versions,
+        services.training._resolver,
         services.training._datasets,
         services.training._bases,
         services.training._tokens,

@@ -13,6 +13,7 @@ from app.core.entities.training_config import TrainingConfig
 from app.core.errors import Invalid, NotFound, Unavailable
 from app.core.interfaces.components import TextGenerator
 from app.core.services.models.evaluation import EvaluationService
+from app.core.services.models.resolver import ModelResolver
 from app.implementations.data.store import FileDatasetStore
 from app.registries import BASE_MODEL_SOURCES, COMPONENTS, DATA_FORMATS
 from app.repositories.memory import MemoryModelVersionRepository
@@ -64,14 +65,13 @@ def service(tmp_path: Path) -> EvaluationService:
     )
     bases.pull("tiny")
     tokenizer = bases.tokenizer("tiny")
+    artifacts = COMPONENTS.create("artifacts", folder=tmp_path / "registry")
     Recited.built = 0
     return EvaluationService(
-        versions=MemoryModelVersionRepository(),
-        bases=bases,
+        resolver=ModelResolver(MemoryModelVersionRepository(), bases, artifacts),
         datasets=FileDatasetStore(
             tmp_path, [DATA_FORMATS.create(name) for name in ("messages", "prompt_completion")], 10**6
         ),
-        artifacts=COMPONENTS.create("artifacts", folder=tmp_path / "registry"),
         generators=lambda **arguments: Recited(tokenizer, ANSWERS, **arguments),
         states_fact=COMPONENTS.load("facts_matcher"),
         results_dir=tmp_path / "results",
@@ -101,19 +101,23 @@ def test_answers_come_in_the_order_of_the_questions(service):
     assert service.answers("tiny", ["Where?", "When?"], max_tokens=8) == ["In Rome.", "At 9 o'clock."]
 
 
+def versions(service) -> MemoryModelVersionRepository:
+    return service._resolver._versions
+
+
 def publish(service, tmp_path, **config) -> Path:
     """A version ``support``; its artifacts' folder."""
     source = tmp_path / "artifacts"
     shutil.copytree(tmp_path / "base" / "tiny", source)
-    service._artifacts.publish("v1", source)
-    service._versions.publish(
+    service._resolver._artifacts.publish("v1", source)
+    versions(service).publish(
         ModelVersion(
             id="v1",
             project_id=DEFAULT_PROJECT_ID,
             name="support",
             number=0,
             base_model="tiny",
-            template_hash=service._bases.tokenizer("tiny").template_hash,
+            template_hash=service._resolver._bases.tokenizer("tiny").template_hash,
             artifacts="v1",
             job_id=None,
             dataset_digest="",
@@ -136,7 +140,7 @@ def test_an_adapter_answers_over_its_base_and_a_whole_model_by_itself(service, t
 
 def test_a_version_is_not_evaluated_over_another_base(service, tmp_path):
     publish(service, tmp_path)
-    service._versions.kept[0] = replace(service._versions.kept[0], base_digest="of other weights")
+    versions(service).kept[0] = replace(versions(service).kept[0], base_digest="of other weights")
     with pytest.raises(Unavailable, match="support:1") as refused:
         service.answers("support", ["When?"], max_tokens=8)
     assert refused.value.code == "base_mismatch"
@@ -144,7 +148,7 @@ def test_a_version_is_not_evaluated_over_another_base(service, tmp_path):
 
 def test_an_alias_is_evaluated_as_its_version(service, tmp_path, dataset):
     publish(service, tmp_path)
-    service._versions.set_alias(ModelAlias(DEFAULT_PROJECT_ID, "support", "best", {1: 1}, None, datetime.now(UTC)))
+    versions(service).set_alias(ModelAlias(DEFAULT_PROJECT_ID, "support", "best", {1: 1}, None, datetime.now(UTC)))
     assert service.evaluate("support@best", dataset).model == "support:1"
 
 

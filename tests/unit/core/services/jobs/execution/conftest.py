@@ -20,6 +20,7 @@ from app.core.interfaces.operations import TrainerHandle, TrainerLauncher, Train
 from app.core.interfaces.storage import NO_LIMITS
 from app.core.services.jobs.execution import ExecutionService
 from app.core.services.jobs.forecasting import Forecasts
+from app.core.services.models.resolver import ModelResolver
 from app.implementations.data.token_cache import FileTokenCache
 from app.repositories.memory import MemoryModelVersionRepository
 from app.repositories.memory_jobs import MemoryJobRepository
@@ -240,7 +241,7 @@ class House:
     ) -> ExecutionService:
         return ExecutionService(
             jobs=jobs or self.jobs,
-            versions=self.versions,
+            resolver=ModelResolver(self.versions, self.bases, self.artifacts),
             datasets=self.datasets,
             bases=self.bases,
             tokens=FileTokenCache(),
