@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from app.core.entities.inference import LONGEST_STOP, MOST_STOPS, OPTION_LIMITS, AnswerOptions
+from app.core.entities.inference import LONGEST_STOP, MOST_STOPS, NUMERIC_OPTIONS, AnswerOptions
 from app.core.errors import Fault, Invalid
 
-_WHOLE = ("max_tokens", "top_k", "seed")
-_NONE = ("seed", "deadline_seconds")
-NAMES = (*OPTION_LIMITS, "stop")
+NAMES = (*NUMERIC_OPTIONS, "stop")
 
 
 def shown(options: AnswerOptions) -> str:
@@ -53,14 +51,14 @@ def _fault(name: str, value: Any) -> str | None:
         stops = [value] if isinstance(value, str) else value
         sound = isinstance(stops, list) and all(isinstance(s, str) and 0 < len(s) <= LONGEST_STOP for s in stops)
         return None if sound and len(stops) <= MOST_STOPS else f"must be at most {MOST_STOPS} texts"
-    if value is None and name in _NONE:
+    option = NUMERIC_OPTIONS[name]
+    if value is None and option.default is None:
         return None
-    least, most = OPTION_LIMITS[name]
-    number = isinstance(value, int if name in _WHOLE else int | float) and not isinstance(value, bool)
-    if number and least <= value <= most:
+    number = isinstance(value, int if option.whole else int | float) and not isinstance(value, bool)
+    if number and option.least <= value <= option.most:
         return None
-    kind = "a whole number" if name in _WHOLE else "a number"
-    return f"must be {kind} from {least:g} to {most:g}"
+    kind = "a whole number" if option.whole else "a number"
+    return f"must be {kind} from {option.least:g} to {option.most:g}"
 
 
 def _lists(values: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -6,7 +6,7 @@ import click
 from flask import current_app
 
 from app.cli.base import Commands, services
-from app.core.entities.inference import Sampling
+from app.core.entities.inference import SamplingOptions
 from app.lab.service import LabService, lab_service
 
 _LAB_MODEL = "A base model or a version (name, name:3, name@alias), of Llama's architecture."
@@ -78,9 +78,9 @@ def lab_chat(
     """Talk to a model in this process, through the code written by hand."""
     from app.lab import terminal
 
-    sampling = Sampling(temperature, top_k, top_p)
+    sampling = SamplingOptions(max_length, temperature, top_p, top_k)
     service = _service()
-    terminal.talk(service, model, sampling, seed=seed, max_tokens=max_length, remember=remember)
+    terminal.talk(service, model, sampling, seed=seed, remember=remember)
 
 
 @lab.command("demo")

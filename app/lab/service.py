@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from app.core.entities.datasets import Conversation, Message
 from app.core.entities.identity import DEFAULT_PROJECT_ID
-from app.core.entities.inference import Sampling
+from app.core.entities.inference import SamplingOptions
 from app.core.errors import Invalid
 from app.core.interfaces.components import ChatTokenizer, LanguageModel
 from app.core.interfaces.stores import Stores
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from flask import Flask
 
 ANSWER_TOKENS = 64
-GREEDY = Sampling(temperature=0.0)
+GREEDY = SamplingOptions(ANSWER_TOKENS)
 UNFINISHED = "\ufffd"  # what half of a character decodes to
 
 
@@ -58,13 +58,13 @@ class Chat:
     def forget(self) -> None:
         self._messages.clear()
 
-    def say(self, text: str, sampling: Sampling, max_tokens: int = ANSWER_TOKENS) -> Iterator[str]:
+    def say(self, text: str, sampling: SamplingOptions) -> Iterator[str]:
         """The answer in pieces as it is made. ``Invalid`` for a message longer than the model's context.
 
         Where the conversation has grown too long for it, its oldest questions and answers are dropped.
         """
         self._messages.append({"role": "user", "content": text})
-        tokens = self._model.tokens(self._prompt(), sampling, max_tokens)
+        tokens = self._model.tokens(self._prompt(), sampling)
         answer = ""
         try:
             for piece in self._pieces(tokens):
@@ -172,5 +172,5 @@ def lab_service(app: Flask) -> LabService:
 
 def _ask(model: LanguageModel, tokenizer: ChatTokenizer, row: Conversation) -> Answer:
     *asked, expected = row.messages
-    made = list(model.tokens(tokenizer.encode_prompt(asked), GREEDY, ANSWER_TOKENS))
+    made = list(model.tokens(tokenizer.encode_prompt(asked), GREEDY))
     return Answer(asked[-1]["content"], expected["content"], tokenizer.decode(made))

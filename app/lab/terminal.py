@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from app.bootstrap import load_training_config
-from app.core.entities.inference import Sampling
+from app.core.entities.inference import SamplingOptions
 from app.core.entities.jobs import JobState
 from app.core.errors import AppError, Invalid, NotFound
-from app.lab.service import lab_service
+from app.lab.service import ANSWER_TOKENS, lab_service
 from app.model.training_service import foreground_app, report, train
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from app.lab.service import Chat, HeldOut, LabService
 
 ROOT = Path(__file__).resolve().parents[2]
-SAMPLING = Sampling(temperature=0.7, top_k=40, top_p=0.95)
+SAMPLING = SamplingOptions(ANSWER_TOKENS, temperature=0.7, top_k=40, top_p=0.95)
 DATASET = "data/raw/sample_data.json"
 QUESTION = "How long do I have to return an item?"
 
@@ -129,9 +129,7 @@ def print_held_out(found: HeldOut) -> None:
             print(f"     expected: {answer.expected}")
 
 
-def talk(
-    lab: LabService, model: str, sampling: Sampling, *, seed: int | None, max_tokens: int, remember: bool
-) -> None:
+def talk(lab: LabService, model: str, sampling: SamplingOptions, *, seed: int | None, remember: bool) -> None:
     """Until the end of the input. Ctrl-C cuts an answer short, and between answers it ends."""
     with _says_what_makes_it():
         chat = lab.chat(model, seed)
@@ -142,7 +140,7 @@ def talk(
         if text == "/new" or not remember:
             chat.forget()
         if text not in ("", "/new"):
-            _answer(chat, text, sampling, max_tokens)
+            _answer(chat, text, sampling)
 
 
 @contextmanager
@@ -161,9 +159,9 @@ def _ask() -> str | None:
         return None
 
 
-def _answer(chat: Chat, text: str, sampling: Sampling, max_tokens: int) -> None:
+def _answer(chat: Chat, text: str, sampling: SamplingOptions) -> None:
     try:
-        for piece in chat.say(text, sampling, max_tokens):
+        for piece in chat.say(text, sampling):
             print(piece, end="", flush=True)
         print()
     except KeyboardInterrupt:
@@ -188,7 +186,7 @@ def demo() -> None:
     print(f"\nDone in {time.monotonic() - started:.0f} seconds.")
 
 
-def _described(sampling: Sampling) -> str:
+def _described(sampling: SamplingOptions) -> str:
     return f"temperature {sampling.temperature}, top-k {sampling.top_k}, top-p {sampling.top_p}"
 
 

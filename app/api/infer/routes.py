@@ -97,7 +97,7 @@ def chat(body: dict[str, Any]) -> Any:
     `content`.
     """
     logprobs = body["top_logprobs"] if body["logprobs"] else None
-    options = options_of(body, max_tokens=body["max_tokens"], n=body["n"], logprobs=logprobs)
+    options = options_of(body, logprobs=logprobs)
     request = ChatRequest(body["messages"], body["model"], options, body["conversation"])
     inference, principal = current_services().inference, current_principal()
     if not body["stream"]:

@@ -1,6 +1,7 @@
 """What /api/v1/predict and /api/v1/chat are asked."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from typing import Any
 
 import marshmallow as ma
@@ -10,11 +11,12 @@ from app.core.entities.inference import (
     LONGEST_STOP,
     MOST_LOGPROBS,
     MOST_STOPS,
-    OPTION_LIMITS,
+    NUMERIC_OPTIONS,
     AnswerOptions,
 )
 
 MOST_TEXTS = 64
+MOST_ANSWERS = 8
 MOST_MESSAGES = 512
 MOST_CHARACTERS = 500_000  # of a conversation: some 128,000 tokens
 
@@ -40,17 +42,8 @@ class Yes(ma.fields.Boolean):
         return value
 
 
-def _number(name: str, about: str) -> Number:
-    default = getattr(AnswerOptions(), name)
-    limits = ma.validate.Range(*OPTION_LIMITS[name])
-    return Number(
-        load_default=default, allow_none=default is None, validate=limits, metadata={"description": about}
-    )
-
-
-def _integer(name: str, about: str) -> ma.fields.Integer:
-    default = getattr(AnswerOptions(), name)
-    least, most = map(int, OPTION_LIMITS[name])
+def integer(least: int, most: int, about: str, default: Any = ma.missing) -> ma.fields.Integer:
+    """Make a field for a whole number in these limits; null stands for a default of None."""
     return ma.fields.Integer(
         strict=True,
         load_default=default,
@@ -58,6 +51,23 @@ def _integer(name: str, about: str) -> ma.fields.Integer:
         validate=ma.validate.Range(least, most),
         metadata={"description": about},
     )
+
+
+def option(name: str, **changes: Any) -> ma.fields.Number[Any]:
+    """Make the field of an option that is a number, or of one that differs from it by ``default`` or ``about``."""
+    one = replace(NUMERIC_OPTIONS[name], **changes)
+    if one.whole:
+        return integer(int(one.least), int(one.most), one.about, one.default)
+    return Number(
+        load_default=one.default,
+        allow_none=one.default is None,
+        validate=ma.validate.Range(one.least, one.most),
+        metadata={"description": one.about},
+    )
+
+
+def top_logprobs() -> ma.fields.Integer:
+    return integer(0, MOST_LOGPROBS, "with `logprobs`: of so many of the likeliest in its place too", 0)
 
 
 class OptionsSchema(ma.Schema):
@@ -74,14 +84,14 @@ class OptionsSchema(ma.Schema):
             "description": "`name` (its newest version) or `name:3`; without it the resident base model answers"
         },
     )
-    temperature = _number("temperature", "0 always takes the likeliest token")
-    top_p = _number("top_p", "draw from the likeliest tokens that hold this share of the probability")
-    top_k = _integer("top_k", "draw from so many of the likeliest tokens; 0: from all")
-    min_p = _number("min_p", "draw from tokens at least this likely, beside the likeliest")
-    repetition_penalty = _number("repetition_penalty", "above 1: what stands in prompt or answer, less")
-    presence_penalty = _number("presence_penalty", "above 0: what the answer has said already, less")
-    frequency_penalty = _number("frequency_penalty", "the same for each time that it has said it")
-    seed = _integer("seed", "the same answer again")
+    temperature = option("temperature")
+    top_p = option("top_p")
+    top_k = option("top_k")
+    min_p = option("min_p")
+    repetition_penalty = option("repetition_penalty")
+    presence_penalty = option("presence_penalty")
+    frequency_penalty = option("frequency_penalty")
+    seed = option("seed")
     stop = ma.fields.List(
         ma.fields.String(validate=ma.validate.Length(1, LONGEST_STOP)),
         load_default=list,
@@ -97,14 +107,13 @@ class OptionsSchema(ma.Schema):
         allow_none=True,
         metadata={"description": "a JSON schema that the answer, as JSON, keeps to"},
     )
-    deadline_seconds = _number("deadline_seconds", "for the whole of it; then 503 `engine_timeout`")
-
-
-_OPTIONS = OptionsSchema().fields.keys() - {"model"}
+    deadline_seconds = option("deadline_seconds")
 
 
 def options_of(body: Mapping[str, Any], **others: Any) -> AnswerOptions:
-    return AnswerOptions(**{name: body[name] for name in _OPTIONS}, **others)
+    """Take the options out of a body that was read; ``others`` are those that it has under other names."""
+    named = {one.name: body[one.name] for one in fields(AnswerOptions) if one.name in body}
+    return AnswerOptions(**{**named, **others})
 
 
 def _text() -> ma.fields.String:
@@ -119,12 +128,7 @@ class PredictSchema(OptionsSchema):
         validate=ma.validate.Length(1, MOST_TEXTS),
         metadata={"description": "or several, each for itself, answered in their order"},
     )
-    max_length = ma.fields.Integer(
-        strict=True,
-        load_default=128,
-        validate=ma.validate.Range(1, 2048),
-        metadata={"description": "new tokens at most"},
-    )
+    max_length = integer(1, 2048, "new tokens at most", 128)
 
     @ma.validates_schema(pass_original=True, skip_on_field_errors=False)
     def _one_of_them(self, data: Mapping[str, Any], sent: Any, **_kwargs: Any) -> None:
@@ -154,20 +158,10 @@ class ChatSchema(OptionsSchema):
             "description": "so far; the answer is the assistant's next. Roles as the model's template allows"
         },
     )
-    max_tokens = _integer("max_tokens", "new tokens at most, reasoning among them")
-    n = ma.fields.Integer(
-        strict=True,
-        load_default=1,
-        validate=ma.validate.Range(1, 8),
-        metadata={"description": "answers to the one conversation; not with `stream`"},
-    )
+    max_tokens = option("max_tokens")
+    n = integer(1, MOST_ANSWERS, "answers to the one conversation; not with `stream`", 1)
     logprobs = Yes(load_default=False, metadata={"description": "of each token of the answer"})
-    top_logprobs = ma.fields.Integer(
-        strict=True,
-        load_default=0,
-        validate=ma.validate.Range(0, MOST_LOGPROBS),
-        metadata={"description": "with `logprobs`: of so many of the likeliest in its place too"},
-    )
+    top_logprobs = top_logprobs()
     stream = Yes(load_default=False, metadata={"description": "as server-sent events, while it is made"})
     conversation = ma.fields.String(
         load_default=None,

@@ -2,10 +2,11 @@
 
 from typing import Any
 
+from app.api.infer.schemas import options_of
 from app.api.openai.answers import ChatChoices, Chunks, TextChoices, chat_completion, completion
 from app.api.openai.chat_schemas import ChatCompletionBodySchema, ChatCompletionSchema
 from app.api.openai.completion_schemas import CompletionBodySchema, CompletionSchema
-from app.api.openai.options import includes_usage, options_of
+from app.api.openai.options import includes_usage
 from app.core.entities.identity import Role
 from app.core.entities.inference import ChatRequest, CompletionRequest
 from app.extensions import current_services
@@ -113,7 +114,7 @@ def complete(body: dict[str, Any]) -> Any:
     As it is: no chat template is rendered, and control tokens in it are plain text. Several texts are answered
     each for itself; where one fails, all do.
     """
-    options = options_of(body, max_tokens=body["max_tokens"], logprobs=body.get("logprobs"))
+    options = options_of(body)
     services, principal = current_services(), current_principal()
     model = services.served_models.reference(principal, body["model"])
     request = CompletionRequest(body["prompt"], model, options)

@@ -6,11 +6,10 @@ from typing import Any
 
 import marshmallow as ma
 
-from app.api.infer.schemas import MOST_CHARACTERS, MOST_MESSAGES, Yes
+from app.api.infer.schemas import MOST_CHARACTERS, MOST_MESSAGES, Yes, option, top_logprobs
 from app.api.openai.options import (
     NullIsNothing,
     OpenAIOptionsSchema,
-    count,
     not_here,
     text_of,
     without_effect,
@@ -25,7 +24,6 @@ from app.api.openai.tool_schemas import (
     check_results,
     check_tools,
 )
-from app.core.entities.inference import MOST_LOGPROBS, OPTION_LIMITS
 
 OLDER = "the older form of tools and tool_choice: send those instead"
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
@@ -137,11 +135,11 @@ class ChatCompletionBodySchema(OpenAIOptionsSchema):
         required=True,
         validate=[ma.validate.Length(1, MOST_MESSAGES), _not_too_long, check_results],
     )
-    max_completion_tokens = count(OPTION_LIMITS["max_tokens"], "the newer name of `max_tokens`, and the stronger")
-    logprobs = Yes(load_default=False, metadata={"description": "of each token of the answer"})
-    top_logprobs = count(
-        (0, MOST_LOGPROBS), "with `logprobs`: of so many of the likeliest in its place too", default=0
+    max_completion_tokens = option(
+        "max_tokens", default=ma.missing, about="the newer name of `max_tokens`, and the stronger"
     )
+    logprobs = Yes(load_default=False, metadata={"description": "of each token of the answer"})
+    top_logprobs = top_logprobs()
     response_format = ma.fields.Nested(
         ResponseFormatSchema,
         load_default=None,

@@ -5,10 +5,10 @@ from typing import Any
 
 import marshmallow as ma
 
-from app.api.infer.schemas import MOST_TEXTS
+from app.api.infer.schemas import MOST_TEXTS, integer, option
 from app.api.openai.chat_schemas import AnswerSchema
-from app.api.openai.options import OpenAIOptionsSchema, count, not_here
-from app.core.entities.inference import MOST_LOGPROBS, OPTION_LIMITS
+from app.api.openai.options import OpenAIOptionsSchema, not_here
+from app.core.entities.inference import MOST_LOGPROBS
 
 LONGEST_PROMPT = 500_000  # characters
 MAX_TOKENS = 16  # OpenAI's
@@ -59,8 +59,8 @@ class CompletionBodySchema(OpenAIOptionsSchema):
             ],
         },
     )
-    max_tokens = count(OPTION_LIMITS["max_tokens"], "new tokens at most", MAX_TOKENS)
-    logprobs = count((0, MOST_LOGPROBS), "of each token, and of so many of the likeliest in its place")
+    max_tokens = option("max_tokens", default=MAX_TOKENS, about="new tokens at most")
+    logprobs = integer(0, MOST_LOGPROBS, "of each token, and of so many of the likeliest in its place")
     echo = not_here("the prompt is not said again here: leave it out")
     suffix = not_here("no text is filled in before a suffix here: leave it out")
     best_of = ma.fields.Integer(

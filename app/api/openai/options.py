@@ -5,8 +5,8 @@ from typing import Any
 
 import marshmallow as ma
 
-from app.api.infer.schemas import Number, OptionsSchema, Yes
-from app.core.entities.inference import LONGEST_STOP, MOST_STOPS, OPTION_LIMITS, AnswerOptions
+from app.api.infer.schemas import MOST_ANSWERS, OptionsSchema, Yes, integer, option
+from app.core.entities.inference import LONGEST_STOP, MOST_STOPS
 
 TEMPERATURE = 1.0  # OpenAI's; /api/v1 has 0
 
@@ -57,11 +57,6 @@ def not_here(why: str) -> ma.fields.Raw:
     return ma.fields.Raw(validate=check, metadata={"description": why})
 
 
-def count(limits: tuple[float, float], about: str, default: Any = ma.missing) -> ma.fields.Integer:
-    between = ma.validate.Range(*map(int, limits))
-    return ma.fields.Integer(strict=True, load_default=default, validate=between, metadata={"description": about})
-
-
 class OpenAIOptionsSchema(NullIsNothing, OptionsSchema):
     """Options of this service stand beside OpenAI's (extra_body)."""
 
@@ -74,17 +69,9 @@ class OpenAIOptionsSchema(NullIsNothing, OptionsSchema):
         validate=ma.validate.Length(1, 200),
         metadata={"description": "of `GET /v1/models`; `name`, `name:3` and `name@alias` as well"},
     )
-    temperature = Number(
-        load_default=TEMPERATURE,
-        validate=ma.validate.Range(*OPTION_LIMITS["temperature"]),
-        metadata={"description": "0 always takes the likeliest token"},
-    )
-    max_tokens = count(
-        OPTION_LIMITS["max_tokens"],
-        "new tokens at most, reasoning among them",
-        AnswerOptions().max_tokens,
-    )
-    n = count((1, 8), "answers to each prompt", 1)
+    temperature = option("temperature", default=TEMPERATURE)
+    max_tokens = option("max_tokens")
+    n = integer(1, MOST_ANSWERS, "answers to each prompt", 1)
     stop = OneOrMore(
         ma.fields.String(validate=ma.validate.Length(1, LONGEST_STOP)),
         load_default=list,
@@ -100,13 +87,6 @@ class OpenAIOptionsSchema(NullIsNothing, OptionsSchema):
     stream_options = ma.fields.Nested(StreamOptionsSchema, load_default=dict)
     user = without_effect()
     logit_bias = not_here("tokens cannot be biased here: leave it out")
-
-
-_OPTIONS = OptionsSchema().fields.keys() - {"model", "json_schema"} | {"n"}
-
-
-def options_of(body: Mapping[str, Any], **others: Any) -> AnswerOptions:
-    return AnswerOptions(**{name: body[name] for name in _OPTIONS}, **others)
 
 
 def includes_usage(body: Mapping[str, Any]) -> bool:

@@ -1,7 +1,7 @@
 """A generation, from the gateway to the engine and back."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from app.core.entities.datasets import Message
@@ -20,52 +20,57 @@ class Adapter:
     pinned: bool = False  # an engine that can keeps it in memory
 
 
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How the next token is drawn."""
-
-    temperature: float = 1.0  # below 1 sharper, 0 always the likeliest
-    top_k: int = 0  # from so many of the likeliest; 0: from all
-    top_p: float = 1.0  # from the fewest of those that hold this share of the probability
+def _option(default: float | None, about: str, least: float, most: float) -> Any:
+    """Declare an option that is a number: what it does, and the least and most that a client may ask for."""
+    return field(default=default, metadata={"about": about, "least": least, "most": most})
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerOptions:
-    """How an answer is drawn and where it ends, by vLLM's names and meanings. ``OPTION_LIMITS`` has the ranges."""
+class SamplingOptions:
+    """How the next token is drawn, and how many at most; names and meanings are vLLM's."""
 
-    max_tokens: int = 512  # new ones
-    temperature: float = 0.0  # 0: always the likeliest token
-    top_p: float = 1.0
-    top_k: int = 0  # 0: from all
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    seed: int | None = None
+    max_tokens: int = _option(512, "new tokens at most, reasoning among them", 1, 32_768)
+    temperature: float = _option(0.0, "0 always takes the likeliest token", 0, 2)
+    top_p: float = _option(1.0, "draw from the likeliest tokens that hold this share of the probability", 0.001, 1)
+    top_k: int = _option(0, "draw from so many of the likeliest tokens; 0: from all", 0, 1_000_000)
+    min_p: float = _option(0.0, "draw from tokens at least this likely, beside the likeliest", 0, 1)
+    repetition_penalty: float = _option(1.0, "above 1: what stands in prompt or answer, less", 0.01, 10)
+    presence_penalty: float = _option(0.0, "above 0: what the answer has said already, less", -2, 2)
+    frequency_penalty: float = _option(0.0, "the same for each time that it has said it", -2, 2)
+    seed: int | None = _option(None, "the same answer again", 0, 2**63 - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerOptions(SamplingOptions):
+    """How an answer is drawn, where it ends, and what is told of it."""
+
+    deadline_seconds: float | None = _option(None, "for the whole of it; then 503 `engine_timeout`", 0.1, 3600)
     stop: Sequence[str] = ()
     ignore_eos: bool = False
     logprobs: int | None = None  # of each token, and of so many of the likeliest in its place
     n: int = 1  # answers to the one prompt
     json_schema: Mapping[str, Any] | None = None  # what the answer, as JSON, has to keep to
-    deadline_seconds: float | None = None  # for the whole of it, the wait for a place included
 
 
-# What a client may ask for, least and most.
-OPTION_LIMITS: Mapping[str, tuple[float, float]] = {
-    "max_tokens": (1, 32_768),
-    "temperature": (0, 2),
-    "top_p": (0.001, 1),
-    "top_k": (0, 1_000_000),
-    "min_p": (0, 1),
-    "repetition_penalty": (0.01, 10),
-    "presence_penalty": (-2, 2),
-    "frequency_penalty": (-2, 2),
-    "seed": (0, 2**63 - 1),
-    "deadline_seconds": (0.1, 3600),
+@dataclass(frozen=True, slots=True)
+class NumericOption:
+    """What a client may ask of an option that is a number; None, if that is its default, too."""
+
+    default: float | None
+    whole: bool
+    about: str
+    least: float
+    most: float
+
+
+NUMERIC_OPTIONS: Mapping[str, NumericOption] = {
+    one.name: NumericOption(getattr(AnswerOptions(), one.name), one.type in (int, int | None), **one.metadata)
+    for one in fields(AnswerOptions)
+    if one.metadata
 }
 MOST_STOPS = 4
 LONGEST_STOP = 256
-MOST_LOGPROBS = 20
+MOST_LOGPROBS = 20  # vLLM's default limit
 
 
 @dataclass(frozen=True, slots=True)

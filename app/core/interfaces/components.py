@@ -16,7 +16,7 @@ from app.core.entities.datasets import (
     TokenizedRow,
 )
 from app.core.entities.forecasts import Forecast
-from app.core.entities.inference import Sampling
+from app.core.entities.inference import SamplingOptions
 from app.core.entities.models import BaseModelSpec, ModelVersion
 from app.core.entities.tool_calls import Tool, ToolFormat
 from app.core.entities.trainer import ALONE, Placement
@@ -285,8 +285,8 @@ class LanguageModel(ABC):
     context: int  # tokens of prompt and answer together
 
     @abstractmethod
-    def tokens(self, prompt: Sequence[int], sampling: Sampling, max_tokens: int) -> Iterator[int]:
-        """The answer's, as they are made, up to a stop that is not among them."""
+    def tokens(self, prompt: Sequence[int], sampling: SamplingOptions) -> Iterator[int]:
+        """The answer's, as they are made, up to a stop that is not among them. It heeds no penalty and no seed."""
 
     @abstractmethod
     def loss(self, row: TokenizedRow) -> float:

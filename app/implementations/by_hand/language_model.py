@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from app.core.entities.datasets import IGNORED, TokenizedRow
-from app.core.entities.inference import Sampling
+from app.core.entities.inference import SamplingOptions
 from app.core.interfaces.components import LanguageModel
 from app.implementations.by_hand.lora_linear import load_lora, merge_lora
 from app.implementations.by_hand.tiny_llm import TinyLLM, generate
@@ -38,12 +38,12 @@ class ModelByHand(LanguageModel):
         else:
             self._generator.manual_seed(seed)
 
-    def tokens(self, prompt: Sequence[int], sampling: Sampling, max_tokens: int) -> Iterator[int]:
+    def tokens(self, prompt: Sequence[int], sampling: SamplingOptions) -> Iterator[int]:
         return generate(
             self._model,
             prompt,
             lambda logits: sample(logits, sampling, self._generator),
-            max_tokens=max_tokens,
+            max_tokens=sampling.max_tokens,
             stop_ids=self._stops,
         )
 

@@ -1,16 +1,21 @@
-"""From logits to a token: temperature, top-k (Fan et al. 2018, arXiv:1805.04833) and top-p."""
+"""From logits to a token: temperature, min-p, top-k (Fan et al. 2018, arXiv:1805.04833) and top-p."""
 
 import torch
 
-from app.core.entities.inference import Sampling
+from app.core.entities.inference import SamplingOptions
 
 
-def sample(logits: torch.Tensor, sampling: Sampling, generator: torch.Generator) -> int:
-    """Draw a token by its logits, float32 [vocabulary]: a function of the arguments and the generator's state."""
+def sample(logits: torch.Tensor, sampling: SamplingOptions, generator: torch.Generator) -> int:
+    """Draw a token by its logits, float32 [vocabulary]: a function of the arguments and the generator's state.
+
+    Greedy at temperature 0. Penalties are the caller's, and so is the seed: the generator has it.
+    """
     if sampling.temperature == 0:
         return int(logits.argmax())
     # Subtract the maximum first: a tiny temperature must not overflow to infinity.
     probabilities = torch.softmax((logits - logits.max()) / sampling.temperature, dim=-1)
+    if sampling.min_p > 0:
+        probabilities[probabilities < sampling.min_p * probabilities.max()] = 0
     if 0 < sampling.top_k < len(probabilities):
         probabilities = keep_top_k(probabilities, sampling.top_k)
     if sampling.top_p < 1:

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields
 from typing import Any
 
 from app.core.entities.inference import (
@@ -11,6 +12,7 @@ from app.core.entities.inference import (
     Generation,
     GenerationRequest,
     Piece,
+    SamplingOptions,
     TokenCounts,
     TokenLogprob,
 )
@@ -27,21 +29,13 @@ def completion_body(request: GenerationRequest, stream: bool) -> dict[str, Any]:
     body = {
         "model": request.adapter.name if request.adapter else str(request.engine),
         "prompt": list(request.prompt_ids),
-        "max_tokens": options.max_tokens,
-        "temperature": options.temperature,
-        "top_p": options.top_p,
-        "top_k": options.top_k,
-        "min_p": options.min_p,
-        "repetition_penalty": options.repetition_penalty,
-        "presence_penalty": options.presence_penalty,
-        "frequency_penalty": options.frequency_penalty,
         "ignore_eos": options.ignore_eos,
         "n": options.n,
         "stop": list(options.stop),
         "stop_token_ids": list(request.stop_token_ids),
     }
     given = {
-        "seed": options.seed,
+        **{one.name: getattr(options, one.name) for one in fields(SamplingOptions)},
         "logprobs": options.logprobs,
         "structured_outputs": None if options.json_schema is None else {"json": options.json_schema},
         "cache_salt": request.sharing,

@@ -3,11 +3,13 @@
 import asyncio
 import hmac
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from uuid import uuid4
 
 from tokenizers import Tokenizer
 
+from app.core.entities.inference import SamplingOptions
 from app.implementations.serving.completions import Completion, events, whole
 from app.implementations.serving.core_link import CoreLink
 from app.implementations.serving.engine_metrics import EngineMetrics
@@ -239,20 +241,13 @@ def _sampling(body: CompletionBody, index: int, prompt_tokens: int, ready: Ready
     # An answer that would pass the context ends there, with the reason "length".
     room = ready.context - prompt_tokens
     logprobs = None if body.logprobs is None else min(body.logprobs, ready.vocabulary)
-    return Sampling(
-        max_tokens=min(body.max_tokens, room),
-        temperature=body.temperature,
-        top_p=body.top_p,
-        top_k=max(0, body.top_k),
-        min_p=body.min_p,
-        repetition_penalty=body.repetition_penalty,
-        presence_penalty=body.presence_penalty,
-        frequency_penalty=body.frequency_penalty,
-        seed=None if body.seed is None else body.seed + index,
-        stop_token_ids=stops,
-        logprobs=logprobs,
-        schema=schema,
-    )
+    adjusted = {
+        "max_tokens": min(body.max_tokens, room),
+        "top_k": max(0, body.top_k),
+        "seed": None if body.seed is None else body.seed + index,
+    }
+    options = {one.name: getattr(body, one.name) for one in fields(SamplingOptions)} | adjusted
+    return Sampling(**options, stop_token_ids=stops, logprobs=logprobs, schema=schema)
 
 
 def _json_of(request: Request) -> bytes:

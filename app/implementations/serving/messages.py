@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from app.core.entities.inference import SamplingOptions
+
 FinishReason = Literal["stop", "length"]
 Precision = Literal["auto", "bf16", "fp32", "int8", "nf4"]  # the last two of weights, with bf16 or fp32 beside
 MOST_RUNNING = 64  # sequences that the core advances in one turn; others wait
@@ -15,21 +17,12 @@ LARGEST_LINE = 64 * 1024 * 1024  # bytes; a prompt of a million ids is about 8 M
 
 
 @dataclass(frozen=True, slots=True)
-class Sampling:
-    """How tokens are drawn and when they end; names and meanings are vLLM's.
+class Sampling(SamplingOptions):
+    """How tokens are drawn and when they end.
 
     ``logprobs`` is how many alternatives to report a token; None: no logprobs.
     """
 
-    max_tokens: int
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int = 0  # 0: all
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    seed: int | None = None
     stop_token_ids: Sequence[int] = ()  # with the model's own end-of-sequence ids, unless they are to be ignored
     logprobs: int | None = None
     schema: str | None = None  # of the JSON that the answer must be
@@ -179,4 +172,4 @@ def decode(line: bytes) -> Message:
 
 def _fields(message: Any) -> dict[str, Any]:
     """Not ``asdict``: that copies each id of a prompt by itself."""
-    return {name: getattr(message, name) for name in message.__slots__}
+    return {name: getattr(message, name) for name in message.__match_args__}

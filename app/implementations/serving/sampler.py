@@ -5,12 +5,12 @@ from collections.abc import Sequence
 
 import torch
 
-from app.implementations.models.sampling import keep_top_k, keep_top_p
+from app.implementations.models.sampling import sample
 from app.implementations.serving.messages import Sampling
 
 
 class Sampler:
-    """In vLLM's order: penalties, temperature, min-p, top-k, top-p. Greedy at temperature 0."""
+    """Draws one request's tokens, in vLLM's order: penalties, temperature, min-p, top-k, top-p."""
 
     def __init__(self, sampling: Sampling, prompt_ids: Sequence[int]) -> None:
         self._sampling = sampling
@@ -27,7 +27,7 @@ class Sampler:
         """``logits``: float32 [vocabulary], on the CPU. Raises ``ValueError`` where they hold NaN or infinity."""
         if not bool(logits.max().isfinite()):
             raise ValueError("the logits are not finite numbers")
-        token = self._choose(self._penalised(logits))
+        token = sample(self._penalised(logits), self._sampling, self._generator)
         self._made[token] += 1
         return token
 
@@ -47,20 +47,6 @@ class Sampler:
             logits = logits.clone()
             logits[places] -= sampling.presence_penalty + sampling.frequency_penalty * counts
         return logits
-
-    def _choose(self, logits: torch.Tensor) -> int:
-        sampling = self._sampling
-        if sampling.temperature == 0:
-            return int(logits.argmax())
-        # Subtract the maximum first: a tiny temperature must not overflow to infinity.
-        probabilities = torch.softmax((logits - logits.max()) / sampling.temperature, dim=-1)
-        if sampling.min_p > 0:
-            probabilities[probabilities < sampling.min_p * probabilities.max()] = 0
-        if 0 < sampling.top_k < len(probabilities):
-            probabilities = keep_top_k(probabilities, sampling.top_k)
-        if sampling.top_p < 1:
-            probabilities = keep_top_p(probabilities / probabilities.sum(), sampling.top_p)
-        return int(torch.multinomial(probabilities, 1, generator=self._generator))
 
 
 def logprobs(logits: torch.Tensor, token: int, top: int) -> tuple[float, list[tuple[int, float]]]:

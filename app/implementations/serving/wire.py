@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import from_json
 
+from app.core.entities.inference import MOST_LOGPROBS
 from app.implementations.serving.http_server import Response
 from app.implementations.serving.messages import MOST_RUNNING
 
@@ -17,7 +18,6 @@ from app.implementations.serving.messages import MOST_RUNNING
 TokenIds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(fail_fast=True)]
 StopString = Annotated[str, Field(min_length=1, max_length=256)]
 MOST_SCHEMA_BYTES = 64 * 1024
-MOST_LOGPROBS = 20  # vLLM's default limit
 
 
 class _Body(BaseModel):

@@ -3,13 +3,14 @@
 import json
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from app.core.entities.datasets import TokenizedRow
-from app.core.entities.inference import Sampling
+from app.core.entities.inference import SamplingOptions
 from app.core.errors import Invalid, NotFound
 from app.core.interfaces.components import ChatTokenizer, LanguageModel
 from app.core.interfaces.stores import Stores
@@ -18,7 +19,7 @@ from app.lab.service import LabService
 from app.registries import BASE_MODEL_SOURCES, COMPONENTS, DATA_FORMATS
 from app.repositories.memory import MemoryModelVersionRepository
 
-SAMPLING = Sampling(temperature=0.5)
+SAMPLING = SamplingOptions(temperature=0.5)
 LOSS = math.log(7)
 
 
@@ -29,10 +30,10 @@ class Recited(LanguageModel):
 
     def __init__(self, tokenizer: ChatTokenizer, said: str, arguments: dict[str, Any]) -> None:
         self.tokenizer, self.said, self.arguments = tokenizer, said, arguments
-        self.asked: list[tuple[str, Sampling, int]] = []
+        self.asked: list[tuple[str, SamplingOptions]] = []
 
-    def tokens(self, prompt: Sequence[int], sampling: Sampling, max_tokens: int) -> Iterator[int]:
-        self.asked.append((self.tokenizer.decode(prompt), sampling, max_tokens))
+    def tokens(self, prompt: Sequence[int], sampling: SamplingOptions) -> Iterator[int]:
+        self.asked.append((self.tokenizer.decode(prompt), sampling))
         yield from self.tokenizer.encode_text(self.said)[:-1]
 
     def loss(self, row: TokenizedRow) -> float:
@@ -87,13 +88,13 @@ def test_half_a_character_at_the_end_is_shown_as_such(service: LabService, model
 def test_a_chat_remembers_until_it_is_told_to_forget(service: LabService, models: list[Recited]) -> None:
     chat = service.chat("tiny", seed=5)
     for text in ("Open?", "Closed?"):
-        list(chat.say(text, SAMPLING, 9))
+        list(chat.say(text, replace(SAMPLING, max_tokens=9)))
     chat.forget()
-    list(chat.say("Hello?", SAMPLING, 9))
+    list(chat.say("Hello?", replace(SAMPLING, max_tokens=9)))
     asked = models[0].asked
     assert asked[1][0] == f"user\nOpen?\nassistant\n{models[0].said}\nuser\nClosed?\nassistant\n"
     assert asked[2][0] == "user\nHello?\nassistant\n"
-    assert {(sampling, most) for _, sampling, most in asked} == {(SAMPLING, 9)}
+    assert {(sampling, most) for _, sampling, most in asked} == {(replace(SAMPLING, max_tokens=9))}
     assert models[0].arguments["seed"] == 5
     assert models[0].arguments["threads"] == 3
     assert models[0].arguments["adapter_folder"] is None
@@ -155,7 +156,7 @@ def test_measuring(service: LabService, models: list[Recited], tmp_path: Path) -
         ("Shop 3?", "At 3."),
     ]
     assert {answer.answer for answer in found.answers} == {models[0].said}
-    assert models[0].asked[0] == ("user\nShop 0?\nassistant\n", Sampling(temperature=0.0), 64)
+    assert models[0].asked[0] == ("user\nShop 0?\nassistant\n", SamplingOptions(64, temperature=0.0))
     assert seen == [(done, 6) for done in range(1, 7)]
 
 

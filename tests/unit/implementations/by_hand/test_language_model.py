@@ -9,13 +9,13 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from app.core.entities.datasets import IGNORED, TokenizedRow
-from app.core.entities.inference import Sampling
+from app.core.entities.inference import SamplingOptions
 from app.implementations.by_hand.language_model import ModelByHand
 from tests.serving_models import CONTEXT, write_adapter, write_base
 
 PROMPT = [5, 17, 300, 42]
 ROW = TokenizedRow(1, [*PROMPT, 7, 99, 2], [IGNORED] * 4 + [7, 99, 2])
-GREEDY, WIDE = Sampling(temperature=0.0), Sampling(top_k=50, top_p=0.9)
+GREEDY, WIDE = SamplingOptions(20), SamplingOptions(20, temperature=1.0, top_k=50, top_p=0.9)
 
 
 @pytest.fixture(scope="module")
@@ -44,20 +44,20 @@ def test_tokens_and_loss_are_transformers(load: Callable[..., ModelByHand], plac
     )
     ours = load(adapted)
     assert ours.context == CONTEXT
-    assert list(ours.tokens(PROMPT, GREEDY, 20)) == expected[0, len(PROMPT) :].tolist()
+    assert list(ours.tokens(PROMPT, GREEDY)) == expected[0, len(PROMPT) :].tolist()
     loss = theirs(input_ids=torch.tensor([ROW.input_ids]), labels=torch.tensor([ROW.labels])).loss.item()
     assert ours.loss(ROW) == pytest.approx(3 * loss, rel=1e-5)
 
 
 def test_a_stop_ends_it(load: Callable[..., ModelByHand]) -> None:
-    whole = list(load().tokens(PROMPT, GREEDY, 20))
-    assert list(load(stops=(whole[5],)).tokens(PROMPT, GREEDY, 20)) == whole[: whole.index(whole[5])]
+    whole = list(load().tokens(PROMPT, GREEDY))
+    assert list(load(stops=(whole[5],)).tokens(PROMPT, GREEDY)) == whole[: whole.index(whole[5])]
 
 
 def test_a_seed_repeats_a_whole_conversation(load: Callable[..., ModelByHand]) -> None:
     def two_answers(seed: int | None) -> list[list[int]]:
         model = load(seed=seed)
-        return [list(model.tokens(PROMPT, WIDE, 20)) for _ in range(2)]
+        return [list(model.tokens(PROMPT, WIDE)) for _ in range(2)]
 
     first = two_answers(1)
     assert first[0] != first[1]

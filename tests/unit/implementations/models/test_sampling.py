@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from app.core.entities.inference import Sampling
+from app.core.entities.inference import SamplingOptions
 from app.implementations.models.sampling import keep_top_k, keep_top_p, sample
 
 FIVE = torch.tensor([0.1, 0.4, 0.05, 0.25, 0.2])
@@ -20,7 +20,9 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 def shares(draws: int = 4000, **options: Any) -> list[float]:
     generator = seeded()
-    drawn = torch.tensor([sample(FIVE.log(), Sampling(**options), generator) for _ in range(draws)])
+    drawn = torch.tensor(
+        [sample(FIVE.log(), SamplingOptions(**{"temperature": 1.0} | options), generator) for _ in range(draws)]
+    )
     return [float((drawn == token).float().mean()) for token in range(5)]
 
 
@@ -80,7 +82,7 @@ def test_any_draw_is_a_token_and_a_seed_repeats_it(
     logits: list[float], temperature: float, top_k: int, top_p: float, seed: int
 ) -> None:
     tensor = torch.tensor(logits, dtype=torch.float32)
-    sampling = Sampling(temperature, top_k, top_p)
+    sampling = SamplingOptions(1, temperature, top_p, top_k)
     runs = [[sample(tensor, sampling, again) for _ in range(3)] for again in (seeded(seed), seeded(seed))]
     assert runs[0] == runs[1]
     assert all(0 <= token < len(logits) for token in runs[0])
