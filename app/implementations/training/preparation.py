@@ -18,7 +18,7 @@ LATE_IMPORTS = (
     "torch.utils.tensorboard",
     "transformers.models.llama.modeling_llama",
     "transformers.models.qwen2.modeling_qwen2",
-    "app.implementations.training.objectives.sft",
+    "app.implementations.training.objectives.token_losses",
     "app.implementations.training.strategies.single",
 )
 
