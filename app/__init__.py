@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from app import registries as registries  # fills the tables that the training config is validated by
+
 if TYPE_CHECKING:
     from flask import Flask
 

@@ -344,7 +344,6 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
             versions=dataset_versions,
             files=files,
             bases=bases,
-            run_pipeline=lambda *arguments, **options: COMPONENTS.load("run_pipeline")(*arguments, **options),
             inspect=lambda *arguments, **options: COMPONENTS.load("inspect_rows")(*arguments, **options),
             defaults=pipeline_defaults,
         ),

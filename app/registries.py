@@ -4,13 +4,40 @@ Classes are named as ``"module:Class"`` strings and imported when first built, s
 uses; the web process never loads torch.
 """
 
-from typing import Any
+from __future__ import annotations
 
-from app.core.factories import ComponentFactory
-from app.core.interfaces.components import TrainingRunner
+from typing import TYPE_CHECKING, Any
 
-DATA_FORMATS = ComponentFactory[Any](
-    "data format",
+from app.core.factories import (
+    ADAPTATIONS,
+    DATA_FORMATS,
+    DATA_PROCESSORS,
+    MODEL_LOADERS,
+    OBJECTIVES,
+    TRACKERS,
+    ComponentFactory,
+)
+
+if TYPE_CHECKING:
+    from app.core.interfaces.components import TrainingRunner
+
+__all__ = [
+    "ADAPTATIONS",
+    "BASE_MODEL_SOURCES",
+    "COMPONENTS",
+    "DATA_FORMATS",
+    "DATA_PROCESSORS",
+    "FACTORIES",
+    "MODEL_LOADERS",
+    "OBJECTIVES",
+    "QUEUES",
+    "REPOSITORIES",
+    "RUNNERS",
+    "STRATEGIES",
+    "TRACKERS",
+]
+
+DATA_FORMATS.add(
     {
         "messages": "app.implementations.data.formats:MessagesFormat",
         "alpaca": "app.implementations.data.formats:AlpacaFormat",
@@ -33,7 +60,7 @@ BASE_MODEL_SOURCES = ComponentFactory[Any](
         "scratch": "app.implementations.by_hand.scratch:pull_from_scratch",
     },
 )
-RUNNERS = ComponentFactory[TrainingRunner](
+RUNNERS: ComponentFactory[TrainingRunner] = ComponentFactory(
     "trainer",
     {
         "torch": "app.implementations.training.runner:TorchRunner",
@@ -42,8 +69,7 @@ RUNNERS = ComponentFactory[TrainingRunner](
         "double-forecast": "app.implementations.training.double:ScriptedForecast",
     },
 )
-OBJECTIVES = ComponentFactory[Any](
-    "objective",
+OBJECTIVES.add(
     {
         "sft": "app.implementations.training.objectives.sft:SftObjective",
         "dpo": "app.implementations.training.objectives.dpo:DpoObjective",
@@ -51,8 +77,7 @@ OBJECTIVES = ComponentFactory[Any](
         "classification": "app.implementations.training.objectives.classification:ClassificationObjective",
     },
 )
-ADAPTATIONS = ComponentFactory[Any](
-    "adaptation",
+ADAPTATIONS.add(
     {
         "full": "app.implementations.training.adaptations.full:FullAdaptation",
         "lora": "app.implementations.training.adaptations.lora:LoraAdaptation",
@@ -69,13 +94,28 @@ STRATEGIES = ComponentFactory[Any](
         "fsdp": "app.implementations.training.strategies.fsdp:FullySharded",
     },
 )
-TRACKERS = ComponentFactory[Any](
-    "tracker",
+TRACKERS.add(
     {
         "tensorboard": "app.implementations.training.trackers.tensorboard:TensorBoardTracker",
         "mlflow": "app.implementations.training.trackers.mlflow:MlflowTracker",
         "wandb": "app.implementations.training.trackers.wandb:WandbTracker",
     },
+)
+DATA_PROCESSORS.add(
+    {
+        "convert": "app.implementations.data.conversion:ConvertRows",
+        "clean": "app.core.processors.cleaning:CleanRows",
+        "split": "app.implementations.data.split_rows:SplitRows",
+        "augment": "app.implementations.data.augmentation:AugmentRows",
+    }
+)
+MODEL_LOADERS.add(
+    {
+        "causal": "app.implementations.models.loading:CausalLoader",
+        "classifier": "app.implementations.models.loading:ClassifierLoader",
+        "quantised": "app.implementations.models.loading:QuantisedLoader",
+        "by_hand": "app.implementations.by_hand.language_model:ByHandLoader",
+    }
 )
 QUEUES = ComponentFactory[Any](
     "queue",
@@ -105,7 +145,6 @@ COMPONENTS = ComponentFactory[Any](
     {
         "dataset_store": "app.implementations.data.store:FileDatasetStore",
         "token_cache": "app.implementations.data.token_cache:FileTokenCache",
-        "run_pipeline": "app.implementations.data.pipeline:run_pipeline",
         "inspect_rows": "app.implementations.data.inspection:inspect",
         "lengths_png": "app.implementations.data.histogram:histogram_png",
         "dataset_library": "app.implementations.data.library:FolderDatasetLibrary",
@@ -142,6 +181,8 @@ FACTORIES = (
     ADAPTATIONS,
     STRATEGIES,
     TRACKERS,
+    DATA_PROCESSORS,
+    MODEL_LOADERS,
     QUEUES,
     REPOSITORIES,
     COMPONENTS,

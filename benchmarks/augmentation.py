@@ -22,7 +22,7 @@ from app.bootstrap import load_settings, load_training_config, prepare_instance
 from app.core.entities.data_pipeline import AugmenterName, PipelineConfig
 from app.core.entities.datasets import SPLITS, Conversation
 from app.core.entities.jobs import JobState
-from app.implementations.data.pipeline import run_pipeline
+from app.core.processors.pipeline import run_pipeline
 from app.implementations.data.store import FileDatasetStore
 from app.lab.terminal import SMALL
 from app.model.training_service import train

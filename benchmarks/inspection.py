@@ -9,9 +9,9 @@ from pathlib import Path
 
 from app.core.entities.data_pipeline import PipelineConfig
 from app.core.entities.datasets import Conversation
+from app.core.processors.pipeline import run_pipeline
+from app.core.processors.watching import unwatched
 from app.implementations.data.inspection import inspect
-from app.implementations.data.pipeline import run_pipeline
-from app.implementations.data.watching import unwatched
 from benchmarks.arithmetic import markdown_table
 from benchmarks.processes import say
 from benchmarks.rows import make_rows, read_rows

@@ -8,7 +8,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
-from app.implementations.models.loading import load_causal_lm
+from app.implementations.models.loading import CausalLoader
 from app.implementations.serving.fast_model import FastModel
 from app.implementations.serving.kernels import Kernels
 
@@ -82,7 +82,7 @@ class House:
         return folder
 
     def fast(self, kv_bytes: int = 2**27) -> FastModel:
-        return FastModel(load_causal_lm(self.base, torch.float32).eval(), kv_bytes, self.kernels)
+        return FastModel(CausalLoader().load(self.base, torch.float32).eval(), kv_bytes, self.kernels)
 
     def plain(self, adapter: Path | None) -> Any:
         network = AutoModelForCausalLM.from_pretrained(self.base)

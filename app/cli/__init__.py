@@ -20,6 +20,7 @@ from app.cli.webhooks import webhooks
 from app.core.entities.forecasts import in_minutes
 from app.core.entities.inference import AnswerOptions, LabelPrediction
 from app.core.entities.jobs import DEFAULT_QUEUE, PRIORITIES
+from app.core.services.jobs.foreground import carry
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -84,10 +85,10 @@ def submit(overrides: dict[str, Any], priority: int, queue: str) -> str:
 @_job_options
 def estimate(overrides: dict[str, Any]) -> None:
     """Say what a job would take, without starting it. Measures a few steps the first time."""
-    from app.model.training_service import carry
-
-    training = services().training
-    found = training.estimate_of(carry(services(), training.submit_estimate(OPERATOR, overrides)))
+    found_services = services()
+    job = found_services.training.submit_estimate(OPERATOR, overrides)
+    job = carry(found_services.execution, found_services.jobs, job)
+    found = found_services.training.estimate_of(job)
     assert found is not None
     forecast = found.forecast
     lines = {

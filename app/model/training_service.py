@@ -10,18 +10,17 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-import socket
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app import create_app
 from app.bootstrap import SettingsError, load_settings, load_training_config, one_line, prepare_instance
-from app.core.entities.jobs import FINAL_STATES, FineTuningJob, JobEvent, JobState
+from app.core.entities.jobs import FineTuningJob, JobState
 from app.core.entities.trainer import TrainerExit
 from app.core.errors import AppError, Invalid
+from app.core.services.jobs.foreground import carry
 from app.core.services.jobs.resuming import UnfinishedRun, run_to_resume
 from app.model.progress import RunProgress
 from app.processes.placement import torchrun_placement
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
 
     from app.core.entities.training_config import TrainingConfig
     from app.core.services import Services
-
-LOST_SECONDS = 0.5  # between two looks at a claim that was lost
 
 # Options that stand over a key of the file.
 OPTIONS: dict[str, tuple[str, type, str]] = {
@@ -108,22 +105,7 @@ def train(app: Flask, config: TrainingConfig, run: UnfinishedRun | None = None) 
     with app.app_context(), RunProgress() as progress:
         training = services.training
         job = training.submit(None, overrides) if run is None else training.resume_run(run, overrides)
-        return carry(services, job, progress)
-
-
-def carry(
-    services: Services, job: FineTuningJob, on_event: Callable[[JobEvent], None] | None = None
-) -> FineTuningJob:
-    """Carry one job to its end in this process, unless a worker does; return it as it is then."""
-    owner = f"{socket.gethostname()}:{os.getpid()}:foreground"
-    while job.state not in FINAL_STATES:
-        if not services.execution.run_next(owner, job.id, on_event=on_event):
-            time.sleep(
-                LOST_SECONDS
-            )  # a worker has it; or the claim was lost, and there may be none to find that out
-            services.execution.watch_leases()
-        job = services.jobs.get(job.asker, job.id)
-    return job
+        return carry(services.execution, services.jobs, job, progress)
 
 
 def report(app: Flask, job: FineTuningJob) -> int:

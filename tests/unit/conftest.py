@@ -64,7 +64,6 @@ from app.core.services.people.limits import LimitService
 from app.core.services.people.projects import ProjectService
 from app.implementations.data.inspection import inspect
 from app.implementations.data.library import FolderDatasetLibrary
-from app.implementations.data.pipeline import run_pipeline
 from app.implementations.data.store import FileDatasetStore
 from app.implementations.data.token_cache import FileTokenCache
 from app.implementations.identity.passwords import Argon2Hasher
@@ -372,9 +371,7 @@ def services(
         training=training,
         tuning=TuningService(training, dataset_versions, resolver, twins.versions, settings.results_dir),
         dataset_versions=dataset_versions,
-        data_preparation=DataPreparationService(
-            dataset_versions, files, bases, run_pipeline, inspect, PipelineConfig()
-        ),
+        data_preparation=DataPreparationService(dataset_versions, files, bases, inspect, PipelineConfig()),
         execution=unused,
         models=ModelManagementService(twins.versions, resolver, bases, TwinArtifacts(), twins.engines),
         served_models=ServedModelService(twins.versions, cast("Any", TwinEngines()), resolver),

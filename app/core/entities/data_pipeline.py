@@ -15,10 +15,12 @@ from pydantic import (
     model_validator,
 )
 
+from app.core.entities.choices import OneOf
 from app.core.entities.datasets import SPLITS, Conversation, Split
 from app.core.errors import Fault, Invalid
+from app.core.factories import DATA_PROCESSORS
 
-StepName = Literal["clean", "split", "augment"]
+StepName = Annotated[str, OneOf(DATA_PROCESSORS, without=("convert",))]  # which is done always, before the others
 AugmenterName = Literal["rephrase", "typos", "system_prompt", "later_turn"]
 Column = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 SystemPrompt = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
@@ -90,8 +92,10 @@ class PipelineConfig(_Options):
     def _in_order(self) -> Self:
         if twice := sorted(name for name, times in Counter(self.steps).items() if times > 1):
             raise ValueError(f"steps: more than once: {', '.join(twice)}")
-        if "augment" in self.steps and "split" not in self.steps[: self.steps.index("augment")]:
-            raise ValueError("steps: augment makes training rows, so split has to come before it")
+        for place, name in enumerate(self.steps):
+            for other, reason in DATA_PROCESSORS.load(name).after.items():
+                if other not in self.steps[:place]:
+                    raise ValueError(f"steps: {name} {reason}, so {other} has to come before it")
         return self
 
 

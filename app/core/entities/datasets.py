@@ -10,6 +10,7 @@ from app.core.errors import Fault, NotFound
 
 Split = Literal["train", "validation", "test"]
 IGNORED = -100  # the label of a token without loss: torch's default ignore_index
+RowShape = Literal["a conversation", "a preference pair", "a plain text", "a labelled text"]  # as faults say it
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
@@ -36,6 +37,12 @@ class Conversation:
     rejected: Message | None = None  # of a preference pair: the answer liked less, in place of the last message
     text: str | None = None  # a plain text, to pretrain on or to classify: then it has a label
     label: str | None = None
+
+    @property
+    def shape(self) -> RowShape:
+        if self.text is not None:
+            return "a plain text" if self.label is None else "a labelled text"
+        return "a conversation" if self.rejected is None else "a preference pair"
 
 
 def canonical(row: Conversation) -> dict[str, Any]:

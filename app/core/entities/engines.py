@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from app.core.factories import ADAPTATIONS, OBJECTIVES
+
 
 class EngineKind(StrEnum):
     """Which server answers the inference wire."""
@@ -47,7 +49,17 @@ class EngineName:
 
 def needs_own_engine(config: Mapping[str, Any]) -> bool:
     """Whether a version of this training config is a whole model or has a label head."""
-    return config.get("adaptation") == "full" or config.get("objective") == "classification"
+    return is_whole_model(config) or has_label_head(config)
+
+
+def is_whole_model(config: Mapping[str, Any]) -> bool:
+    """Whether a version of this training config is a model folder of its own, and no adapter over its base."""
+    return bool(ADAPTATIONS.declared(config.get("adaptation"), "publishes") == "model")
+
+
+def has_label_head(config: Mapping[str, Any]) -> bool:
+    """Whether a version of this training config tells labels and writes no text."""
+    return bool(OBJECTIVES.declared(config.get("objective"), "label_head"))
 
 
 def not_servable(config: Mapping[str, Any], engine: EngineKind) -> str | None:
@@ -59,10 +71,10 @@ def not_servable(config: Mapping[str, Any], engine: EngineKind) -> str | None:
     """
     if engine is EngineKind.OURS:
         return None
-    if config.get("objective") == "classification":
+    if has_label_head(config):
         return "it has a label head, which this service's own engine serves"
-    if config.get("adaptation") == "full":
-        return "it is a whole model (adaptation: full), which this service's own engine serves"
+    if is_whole_model(config):
+        return f"it is a whole model (adaptation: {config['adaptation']}), which this service's own engine serves"
     if engine is EngineKind.OTHER:
         return "its engine is neither this service's nor vLLM, and has no adapters"
     if config.get("lora", {}).get("use_dora"):

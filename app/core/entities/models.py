@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from app.core.entities.engines import EngineKind, not_servable
+from app.core.entities.engines import EngineKind, has_label_head, is_whole_model, not_servable
 from app.core.errors import Invalid, NotFound
 
 
@@ -56,12 +56,12 @@ class ModelVersion:
     @property
     def generates(self) -> bool:
         """Whether it answers with text; one with a label head does not."""
-        return self.config.get("objective") != "classification"
+        return not has_label_head(self.config)
 
     @property
     def is_whole_model(self) -> bool:
         """Whether its artifacts are a model folder of their own, not an adapter over its base model."""
-        return self.config.get("adaptation") == "full"
+        return is_whole_model(self.config)
 
 
 def not_generative(name: str) -> Invalid:

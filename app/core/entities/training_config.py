@@ -14,9 +14,11 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from app.core.entities.choices import OneOf
 from app.core.entities.data_pipeline import PipelineConfig
 from app.core.entities.reasoning import Reasoning
 from app.core.errors import Fault, Invalid
+from app.core.factories import ADAPTATIONS, OBJECTIVES, TRACKERS
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 VersionReference = Annotated[
@@ -29,13 +31,9 @@ DatasetName = Annotated[str, StringConstraints(max_length=100)]
 ModuleName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.]{1,128}$")]
 _FromList = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)  # JSON has no tuples
 ModuleNames = Annotated[tuple[ModuleName, ...], Field(min_length=1, max_length=64), _FromList]
-TrackerNames = Annotated[tuple[Literal["tensorboard", "mlflow", "wandb"], ...], _FromList]
+TrackerNames = Annotated[tuple[Annotated[str, OneOf(TRACKERS)], ...], _FromList]
 SamplePrompt = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
 SamplePrompts = Annotated[tuple[SamplePrompt, ...], Field(max_length=8), _FromList]
-
-# Adaptations whose quantised weights cannot be cut into pieces.
-WHOLE_ONLY: frozenset[str] = frozenset({"qlora"})
-
 
 KernelName = Literal["attention", "head", "lora", "rms_norm", "swiglu"]
 KernelNames = Annotated[
@@ -66,13 +64,8 @@ class LoraSettings(BaseModel):
 
 # What a version's adapter weights mean; a run that starts from them has these of the version.
 ADAPTER_SHAPE = ("r", "lora_alpha", "target_modules", "use_rslora", "use_dora")
-# The options that an adaptation may refuse, with the values that switch them off; who has them.
+# The options that an adaptation may refuse, with the values that switch them off.
 _OPTIONS_OFF: Mapping[str, Any] = {"use_rslora": False, "use_dora": False, "loraplus_lr_ratio": 1.0}
-_WITH_OPTIONS: Mapping[str, frozenset[str]] = {
-    "lora": frozenset(_OPTIONS_OFF),
-    "lora_linear": frozenset(_OPTIONS_OFF) - {"use_dora"},
-    "qlora": frozenset(_OPTIONS_OFF),
-}
 
 
 class TrainingConfig(BaseModel):
@@ -99,8 +92,8 @@ class TrainingConfig(BaseModel):
         None, description="train on from this published version of the project: name, name:3 or name@alias"
     )
 
-    objective: Literal["sft", "dpo", "pretrain", "classification"] = "sft"
-    adaptation: Literal["full", "lora", "lora_linear", "qlora"] = "lora"
+    objective: Annotated[str, OneOf(OBJECTIVES)] = "sft"
+    adaptation: Annotated[str, OneOf(ADAPTATIONS)] = "lora"
     strategy: Literal["single", "ddp", "deepspeed", "fsdp"] = "single"
     processes: int = Field(1, ge=1, le=1024, description="that train together; each is a rank of the strategy")
     zero_stage: Literal[2, 3] = Field(2, description="what deepspeed shards: 2 gradients, 3 parameters too")
@@ -134,7 +127,7 @@ class TrainingConfig(BaseModel):
     )
     logging_steps: int = Field(1, ge=1, description="a metrics event every N optimizer steps")
     report_to: Literal["auto", "none"] | TrackerNames = Field(
-        "auto", description="trackers, a list of tensorboard, mlflow, wandb; auto: tensorboard where installed"
+        "auto", description="a list of trackers; auto: tensorboard where installed"
     )
     sample_prompts: SamplePrompts | None = Field(
         None, description="answered at each evaluation; [] for none; unset: two questions of the validation rows"
@@ -180,7 +173,7 @@ class TrainingConfig(BaseModel):
                 "or strategy to ddp, deepspeed or fsdp"
             )
         cuts_weights = self.strategy == "fsdp" or (self.strategy == "deepspeed" and self.zero_stage == 3)
-        if cuts_weights and self.adaptation in WHOLE_ONLY:
+        if cuts_weights and ADAPTATIONS.load(self.adaptation).quantised:
             raise ValueError(
                 f"strategy {self.strategy} cannot cut the quantised weights of adaptation {self.adaptation}: "
                 "set strategy to ddp, or to deepspeed with zero_stage 2"
@@ -195,18 +188,20 @@ class TrainingConfig(BaseModel):
     @model_validator(mode="after")
     def _sensible(self) -> Self:
         """Each key is sound by itself: what is refused here is what they mean together."""
+        adaptation, objective = ADAPTATIONS.load(self.adaptation), OBJECTIVES.load(self.objective)
         problems = [
             f"lora.{option}: not with adaptation: {self.adaptation}, set it to {_plain(off)}"
             for option, off in _OPTIONS_OFF.items()
-            if getattr(self.lora, option) != off and option not in _WITH_OPTIONS.get(self.adaptation, ())
+            if getattr(self.lora, option) != off and option not in adaptation.lora_options
         ]
-        if self.objective == "classification" and self.from_version is not None:
-            problems.append("from_version: not with objective: classification, whose head is made for its labels")
-        if self.objective == "classification" and self.adaptation == "lora_linear":
-            problems.append("adaptation: lora_linear has no place for a label head, set it to lora")
+        problems += [*objective.problems(self), *adaptation.problems(self)]
         if problems:
             raise PydanticCustomError("impossible_combination", "{problems}", {"problems": "; ".join(problems)})
         return self
+
+    @property
+    def has_label_head(self) -> bool:
+        return bool(OBJECTIVES.load(self.objective).label_head)
 
     @property
     def published_name(self) -> str:

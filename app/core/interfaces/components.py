@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, ClassVar, Self
 
+from app.core.entities.data_pipeline import PipelineConfig
 from app.core.entities.datasets import (
     Conversation,
     DatasetCheck,
@@ -18,6 +19,7 @@ from app.core.entities.datasets import (
 from app.core.entities.forecasts import Forecast
 from app.core.entities.inference import SamplingOptions
 from app.core.entities.models import BaseModelSpec, ModelVersion
+from app.core.entities.recording import Recorder
 from app.core.entities.tool_calls import Tool, ToolFormat
 from app.core.entities.trainer import ALONE, Placement
 from app.core.entities.training_config import TrainingConfig
@@ -41,6 +43,21 @@ class DataFormat(ABC):
 
         Raises ``Invalid`` with every fault of the row; ``where`` is relative to the row.
         """
+
+
+class DataProcessor(ABC):
+    """Does one step of the data pipeline: rows to rows, the same for the same rows and config on any machine."""
+
+    after: ClassVar[Mapping[str, str]] = {}  # steps that have to come before this one, each with the reason
+
+    def __init__(self, config: PipelineConfig) -> None:
+        self.config = config
+
+    @abstractmethod
+    def process(
+        self, rows: Sequence[Conversation], record: Recorder, on_progress: RowProgress
+    ) -> Sequence[Conversation]:
+        """Make the next step's rows, and change none of ``rows`` itself; tell ``record`` what was done and why."""
 
 
 class DatasetStore(ABC):
@@ -271,6 +288,28 @@ class ArtifactStore(ABC):
         """Remove what no row names: what a lost attempt published, if it did, or of a version that was deleted."""
 
 
+class ModelLoader(ABC):
+    """Reads a model from a local folder into memory; no code of the folder is run and no hub is asked."""
+
+    @abstractmethod
+    def load(
+        self,
+        folder: Path,
+        precision: Any,
+        *,
+        device: Any = None,
+        labels: Sequence[str] = (),
+        adapter: Path | None = None,
+        **options: Any,
+    ) -> Any:
+        """Load the weights, frozen, in ``precision`` (a torch dtype), and over them the adapter of that folder.
+
+        ``device`` is where it will compute: what is packed is packed there, all else is left on the CPU.
+        ``labels`` are those of a label head: what of it the folder lacks is new, and it alone requires a gradient.
+        ``options`` are transformers' own. ``Invalid`` for a model or an adapter that this loader cannot read.
+        """
+
+
 class TextGenerator(ABC):
     """Answers many prompts at once, in this process: for evaluation."""
 
@@ -344,6 +383,10 @@ class Reporter(ABC):
 
 class Tracker(ABC):
     """Shows a run where its owner looks. Called from one thread of its own, which ends if a method raises."""
+
+    package: ClassVar[str]  # that it imports, in its methods
+    extra: ClassVar[str]  # of pyproject.toml, which installs that
+    by_default: ClassVar[bool] = False  # whether ``report_to: auto`` means it, where it is installed
 
     @abstractmethod
     def start(self, job: TrainerJob) -> None:

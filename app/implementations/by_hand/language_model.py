@@ -2,16 +2,37 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
 
 from app.core.entities.datasets import IGNORED, TokenizedRow
 from app.core.entities.inference import SamplingOptions
-from app.core.interfaces.components import LanguageModel
+from app.core.interfaces.components import LanguageModel, ModelLoader
 from app.implementations.by_hand.lora_linear import load_lora, merge_lora
 from app.implementations.by_hand.tiny_llm import TinyLLM, generate
 from app.implementations.models.sampling import sample
+
+
+class ByHandLoader(ModelLoader):
+    """Loads a Llama as a TinyLLM, with an adapter merged: it is not trained, and one product a layer is less."""
+
+    def load(
+        self,
+        folder: Path,
+        precision: torch.dtype,
+        *,
+        device: torch.device | None = None,
+        labels: Sequence[str] = (),
+        adapter: Path | None = None,
+        **options: Any,
+    ) -> TinyLLM:
+        model = TinyLLM.load(folder).to(precision)
+        if adapter is not None:
+            load_lora(model, adapter)
+            merge_lora(model)
+        return model.requires_grad_(False)
 
 
 class ModelByHand(LanguageModel):
@@ -26,10 +47,7 @@ class ModelByHand(LanguageModel):
         threads: int,
     ) -> None:
         torch.set_num_threads(threads)
-        self._model = TinyLLM.load(folder).eval()
-        if adapter_folder is not None:
-            load_lora(self._model, adapter_folder)
-            merge_lora(self._model)  # it will not be trained: one product a layer instead of three
+        self._model: TinyLLM = ByHandLoader().load(folder, torch.float32, adapter=adapter_folder).eval()
         self.context = self._model.config.context
         self._stops = frozenset(stop_token_ids)
         self._generator = torch.Generator()

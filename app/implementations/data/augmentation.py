@@ -6,12 +6,14 @@ import random
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from app.core.entities.data_pipeline import AugmentationOptions
 from app.core.entities.datasets import Conversation, Message
-from app.implementations.data.cleaning import with_texts
+from app.core.entities.recording import Recorder
+from app.core.interfaces.components import DataProcessor, RowProgress
+from app.core.processors.cleaning import with_texts
 from app.implementations.data.languages import language_finder
-from app.implementations.data.recording import Recorder
 
 # How people put a question into a sentence. A language that is not here is not rephrased.
 FRAMES: Mapping[str, Sequence[str]] = {
@@ -55,33 +57,38 @@ class _Surroundings:
     language: Callable[[str], str | None] | None  # None where no augmenter asks
 
 
-def augment(
-    rows: Sequence[Conversation], options: AugmentationOptions, seed: int, record: Recorder
-) -> Sequence[Conversation]:
-    """``rows`` and after them those made, numbered on, of the training rows. Each is seeded by (seed, row, name).
+class AugmentRows(DataProcessor):
+    """Adds those made of the training rows after all others, numbered on. Each is seeded by (seed, row, name).
 
     ``extra`` has ``augmented``, the augmenter's name, and ``of``, the number of the row that it was made of.
     """
-    training = [row for row in rows if row.split == "train" and row.messages]
-    around = _Surroundings(
-        options,
-        exchanges=[row for row in training if [m["role"] for m in row.messages] == ["user", "assistant"]],
-        language=language_finder() if "rephrase" in options.augmenters else None,
-    )
-    number = max((row.row for row in rows), default=0)
-    made = []
-    for name in options.augmenters:
-        for row in training:
-            rng = random.Random(f"{seed}:{row.row}:{name}")  # noqa: S311 # nosec B311 # no secret
-            if rng.random() >= options.share:
-                continue
-            new = _AUGMENTERS[name](row, rng, around)
-            if new is not None:
-                number += 1
-                new = replace(new, row=number, extra={**row.extra, "augmented": name, "of": row.row})
-                record.make(new, name)
-                made.append(new)
-    return [*rows, *made]
+
+    after: ClassVar = {"split": "makes training rows"}
+
+    def process(
+        self, rows: Sequence[Conversation], record: Recorder, on_progress: RowProgress
+    ) -> Sequence[Conversation]:
+        options, seed = self.config.augmentation, self.config.seed
+        training = [row for row in rows if row.split == "train" and row.messages]
+        around = _Surroundings(
+            options,
+            exchanges=[row for row in training if [m["role"] for m in row.messages] == ["user", "assistant"]],
+            language=language_finder() if "rephrase" in options.augmenters else None,
+        )
+        number = max((row.row for row in rows), default=0)
+        made = []
+        for name in options.augmenters:
+            for row in training:
+                rng = random.Random(f"{seed}:{row.row}:{name}")  # noqa: S311 # nosec B311 # no secret
+                if rng.random() >= options.share:
+                    continue
+                new = _AUGMENTERS[name](row, rng, around)
+                if new is not None:
+                    number += 1
+                    new = replace(new, row=number, extra={**row.extra, "augmented": name, "of": row.row})
+                    record.make(new, name)
+                    made.append(new)
+        return [*rows, *made]
 
 
 def _rephrase(row: Conversation, rng: random.Random, around: _Surroundings) -> Conversation | None:

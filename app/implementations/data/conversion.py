@@ -7,8 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from app.core.entities.datasets import Conversation, DataLimits
+from app.core.entities.recording import Recorder
 from app.core.errors import Invalid
-from app.core.interfaces.components import DataFormat
+from app.core.factories import DATA_FORMATS
+from app.core.interfaces.components import DataFormat, DataProcessor, RowProgress
 from app.implementations.data.json_rows import NumberedRow
 from app.implementations.data.validation import MAX_FAULTS, Faults, check_row_shape, check_split
 
@@ -107,6 +109,20 @@ class Conversion:
                     self._formats.insert(0, self._formats.pop(place))
                 return form
         return None
+
+
+class ConvertRows(DataProcessor):
+    """Converts rows of every known shape, numbered from 1; those that a reader has converted before stay."""
+
+    def process(self, rows: Sequence[Any], record: Recorder, on_progress: RowProgress) -> Sequence[Conversation]:
+        """``Invalid`` (invalid_data) with every fault of the rows."""
+        if all(isinstance(row, Conversation) for row in rows):
+            return rows
+        formats = [DATA_FORMATS.create(name) for name in DATA_FORMATS.names()]
+        conversion = Conversion(formats, DataLimits(), {})
+        converted = list(conversion.convert(enumerate(rows, start=1)))
+        conversion.faults.raise_any("the rows have faults", "invalid_data", "rows")
+        return converted
 
 
 class _Splits:

@@ -13,7 +13,8 @@ from functools import lru_cache
 from app.core.entities.data_pipeline import NearDuplicateOptions
 from app.core.errors import Unavailable
 from app.core.interfaces.components import RowProgress
-from app.implementations.data.watching import unwatched, watched
+from app.core.processors.splitting import Union
+from app.core.processors.watching import unwatched, watched
 
 # A Chinese or Japanese character is a word: these scripts write no spaces.
 _CJK = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
@@ -97,23 +98,6 @@ def shingles(text: str, words: int) -> frozenset[str]:
 def jaccard(one: frozenset[str], other: frozenset[str]) -> float:
     shared = len(one & other)
     return shared / (len(one) + len(other) - shared)
-
-
-class Union:
-    """Places that hang together, named by the first of them."""
-
-    def __init__(self, size: int) -> None:
-        self._above = list(range(size))
-
-    def root(self, place: int) -> int:
-        while self._above[place] != place:
-            self._above[place] = self._above[self._above[place]]
-            place = self._above[place]
-        return place
-
-    def join(self, one: int, other: int) -> None:
-        one, other = sorted((self.root(one), self.root(other)))
-        self._above[other] = one
 
 
 @contextmanager

@@ -15,12 +15,12 @@ from typing import Any
 from app.core.entities.datasets import SPLITS, Conversation, DataLimits, DatasetCheck, PreparedDataset
 from app.core.errors import Conflict
 from app.core.interfaces.components import ByteProgress, DataFormat, DatasetStore
+from app.core.processors.splitting import split
 from app.implementations.data.conversion import Conversion
 from app.implementations.data.cuts import read_split, write_split
 from app.implementations.data.library import read_version
 from app.implementations.data.parsing import read_rows
 from app.implementations.data.places import open_trusted, open_untrusted
-from app.implementations.data.splitting import split
 from app.utils.folders import building, locked, manifest_of, seal, sha256_of
 
 _UNPACKED = 10  # a parquet file of an untrusted caller may unpack to so many times what it may read

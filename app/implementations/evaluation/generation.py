@@ -7,8 +7,7 @@ import torch
 
 from app.core.interfaces.components import TextGenerator
 from app.implementations.models.devices import pick_device, pick_precision
-from app.implementations.models.lean_peft import PeftModel
-from app.implementations.models.loading import load_causal_lm
+from app.implementations.models.loading import loader_for
 
 
 class BatchGenerator(TextGenerator):
@@ -26,12 +25,8 @@ class BatchGenerator(TextGenerator):
         self.device = pick_device("auto")
         self.stop_token_ids = list(stop_token_ids)
         self.batch_size = batch_size
-        model = load_causal_lm(base_folder, pick_precision("auto", self.device))
-        if adapter_folder is not None:
-            # Not merged: in bf16 the sum would round the update, and the served version is not merged either.
-            model = PeftModel.from_pretrained(
-                model, str(adapter_folder), local_files_only=True, autocast_adapter_dtype=False
-            )
+        precision = pick_precision("auto", self.device)
+        model = loader_for(quantised=False).load(base_folder, precision, adapter=adapter_folder)
         self.model = model.eval().to(self.device)
 
     def generate(self, prompts: Sequence[Sequence[int]], max_tokens: int) -> Iterator[tuple[int, Sequence[int]]]:

@@ -17,6 +17,7 @@ from app.core.entities.trainer import Placement
 from app.core.errors import AppError, Fault, Invalid
 from app.core.interfaces.components import DatasetLibrary, JobRunner, Reporter
 from app.core.interfaces.job_kinds import Draft, Finished, JobKind, Task, Watch
+from app.core.processors.pipeline import run_pipeline
 from app.core.services.data.dataset_versions import DatasetVersionService
 from app.core.services.jobs.room import DATA_FOLDER, needs_room
 from app.implementations.data.cuts import WHOLE, read_split, write_split
@@ -30,8 +31,6 @@ class PipelineRunner(JobRunner):
 
     def carry_out(self, job_file: Mapping[str, Any], placement: Placement, report: Reporter) -> Mapping[str, Any]:
         """Return the report of the pipeline: its steps, and rows and labels by split."""
-        from app.implementations.data.pipeline import run_pipeline
-
         config = PipelineConfig.model_validate(job_file["pipeline"])
         rows = read_rows(job_file)
         result = run_pipeline(rows, config, keep_changes=0, on_progress=Progress(report).of_step)

@@ -1,4 +1,4 @@
-"""Base models from a local folder into memory."""
+"""Models from a local folder into memory, in the ways that transformers has: by name in ``MODEL_LOADERS``."""
 
 import logging
 import warnings
@@ -10,38 +10,91 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 from transformers.utils import logging as transformers_logging
 
+from app.core.factories import MODEL_LOADERS
+from app.core.interfaces.components import ModelLoader
+from app.implementations.models.lean_peft import PeftModel, show_bitsandbytes
+from app.implementations.models.nf4 import nf4_options
 
-def load_causal_lm(folder: Path, precision: torch.dtype, **options: Any) -> Any:
-    """Frozen weights, from safetensors only; no code of the folder is run and no hub is asked.
 
-    ``options`` are transformers' own (``attn_implementation``). Its bars and notices stay off the terminal.
+def loader_for(*, quantised: bool, labels: Sequence[str] = ()) -> ModelLoader:
+    """Choose the loader: of quantised weights, else of a head for ``labels``, else of a model that writes."""
+    loader: ModelLoader = MODEL_LOADERS.create("quantised" if quantised else "classifier" if labels else "causal")
+    return loader
+
+
+class CausalLoader(ModelLoader):
+    """Loads a model that writes text."""
+
+    def load(
+        self,
+        folder: Path,
+        precision: torch.dtype,
+        *,
+        device: torch.device | None = None,
+        labels: Sequence[str] = (),
+        adapter: Path | None = None,
+        **options: Any,
+    ) -> Any:
+        model = _load(AutoModelForCausalLM, folder, precision, options)
+        return _adapted(model.requires_grad_(False), adapter)
+
+
+class ClassifierLoader(ModelLoader):
+    """Loads a model with a label head; a new one is drawn from torch's random state.
+
+    Whatever the folder lacks is new: the head, and the pooler of most encoders.
     """
-    return _load(AutoModelForCausalLM, folder, precision, options).requires_grad_(False)
+
+    def load(
+        self,
+        folder: Path,
+        precision: torch.dtype,
+        *,
+        device: torch.device | None = None,
+        labels: Sequence[str] = (),
+        adapter: Path | None = None,
+        **options: Any,
+    ) -> Any:
+        names = {
+            "id2label": dict(enumerate(labels)),
+            "label2id": {name: place for place, name in enumerate(labels)},
+        }
+        model, found = _load(
+            AutoModelForSequenceClassification,
+            folder,
+            precision,
+            {**options, **names, "output_loading_info": True},
+        )
+        model.config.architectures = [
+            type(model).__name__
+        ]  # a version's config.json says so, and names the labels
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name in found["missing_keys"])
+        return _adapted(model, adapter)
 
 
-def load_classifier(folder: Path, precision: torch.dtype, labels: Sequence[str], **options: Any) -> Any:
-    """As ``load_causal_lm``, with a head for ``labels`` drawn from torch's random state.
+class QuantisedLoader(ModelLoader):
+    """Loads a model, with a label head where there are labels, whose linear layers but the head become NF4."""
 
-    Whatever the folder lacks is new (the head, and the pooler of most encoders): it alone requires a gradient.
-    """
-    names = {"id2label": dict(enumerate(labels)), "label2id": {label: place for place, label in enumerate(labels)}}
-    model, found = _load(
-        AutoModelForSequenceClassification, folder, precision, {**options, **names, "output_loading_info": True}
-    )
-    model.config.architectures = [type(model).__name__]  # a version's config.json says so, and names the labels
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in found["missing_keys"])
-    return model
-
-
-def load_base_model(folder: Path, precision: torch.dtype, labels: Sequence[str] = (), **options: Any) -> Any:
-    """With a label head where there are labels."""
-    if labels:
-        return load_classifier(folder, precision, labels, **options)
-    return load_causal_lm(folder, precision, **options)
+    def load(
+        self,
+        folder: Path,
+        precision: torch.dtype,
+        *,
+        device: torch.device | None = None,
+        labels: Sequence[str] = (),
+        adapter: Path | None = None,
+        **options: Any,
+    ) -> Any:
+        show_bitsandbytes()
+        options |= nf4_options(precision, device or torch.device("cpu"))
+        return loader_for(quantised=False, labels=labels).load(
+            folder, precision, labels=labels, adapter=adapter, **options
+        )
 
 
 def _load(kind: Any, folder: Path, precision: torch.dtype, options: Mapping[str, Any]) -> Any:
+    """From safetensors only. transformers' bars and notices stay off the terminal."""
     transformers_logging.disable_progress_bar()
     logging.getLogger("transformers").setLevel(logging.ERROR)
     # peft 0.21 asks transformers 5.23 for a property by its old name.
@@ -54,3 +107,10 @@ def _load(kind: Any, folder: Path, precision: torch.dtype, options: Mapping[str,
         use_safetensors=True,
         **options,
     )
+
+
+def _adapted(model: Any, adapter: Path | None) -> Any:
+    """Not merged: in bf16 the sum would round the update, and what is trained is not merged either."""
+    if adapter is None:
+        return model
+    return PeftModel.from_pretrained(model, str(adapter), local_files_only=True, autocast_adapter_dtype=False)

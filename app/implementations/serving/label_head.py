@@ -9,7 +9,7 @@ import torch
 from app.implementations.data.encoder_tokenizer import ENCODERS
 from app.implementations.models.devices import pick_device, pick_precision
 from app.implementations.models.lean_peft import PeftModel
-from app.implementations.models.loading import load_classifier
+from app.implementations.models.loading import loader_for
 from app.implementations.serving.messages import Precision
 
 
@@ -46,9 +46,6 @@ def load_label_head(
     """
     device = pick_device("auto")
     dtype = pick_precision("auto" if precision in ("int8", "nf4") else precision, device)
-    network = load_classifier(base_folder or folder, dtype, labels)
-    if base_folder is not None:
-        network = PeftModel.from_pretrained(
-            network, str(folder), local_files_only=True, autocast_adapter_dtype=False
-        )
+    loader, adapter = loader_for(quantised=False, labels=labels), None if base_folder is None else folder
+    network = loader.load(base_folder or folder, dtype, labels=labels, adapter=adapter)
     return LabelHead(network.eval().to(device), labels, device)

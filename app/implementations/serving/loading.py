@@ -6,9 +6,7 @@ from pathlib import Path
 import torch
 
 from app.implementations.models.devices import pick_device, pick_precision
-from app.implementations.models.lean_peft import show_bitsandbytes
-from app.implementations.models.loading import load_causal_lm
-from app.implementations.models.nf4 import nf4_options
+from app.implementations.models.loading import loader_for
 from app.implementations.serving import decoder
 from app.implementations.serving.fast_model import FastModel
 from app.implementations.serving.kernels import Kernels
@@ -26,12 +24,11 @@ def load_model(folder: Path, precision: Precision, kv_bytes: int, kernels: Path 
     """``kv_bytes`` bounds the keys and values of the fast path. ``kernels``: where its compiled kernels are kept;
     None: it has those of torch."""
     device = pick_device("auto")
+    dtype = pick_precision("auto" if precision in ("int8", "nf4") else precision, device)
+    network = loader_for(quantised=precision == "nf4").load(folder, dtype, device=device).eval()
     if precision == "nf4":
-        show_bitsandbytes()
-        dtype = pick_precision("auto", device)
-        return TransformersModel(load_causal_lm(folder, dtype, **nf4_options(dtype, device)).eval(), device)
-    int8 = precision == "int8"
-    network = load_causal_lm(folder, pick_precision("auto" if int8 else precision, device)).to(device).eval()
+        return TransformersModel(network, device)
+    network, int8 = network.to(device), precision == "int8"
     if device.type == "cpu" and decoder.fits(network.config):
         return FastModel(network, kv_bytes, pick_kernels(network.dtype, kernels), int8)
     if int8:

@@ -63,7 +63,7 @@ def assemble(job: TrainerJob, methods: Methods, report: Reporter) -> Assembly:
     device = pick_device(config.device)
     precision = pick_precision(config.precision, device)
     tokenizer = load_tokenizer(job.base_model_folder, config.reasoning)
-    labels = labels_of(read_split(job.dataset_folder, "train")) if config.objective == "classification" else []
+    labels = labels_of(read_split(job.dataset_folder, "train")) if config.has_label_head else []
     kept = FileTokenCache().find(job.dataset_folder, tokenizer, config)  # the worker's check left them
     train = _rows(job, tokenizer, kept, "train", labels)
     validation = _rows(job, tokenizer, kept, "validation", labels)
@@ -75,7 +75,7 @@ def assemble(job: TrainerJob, methods: Methods, report: Reporter) -> Assembly:
     report.message(f"loading {config.base_model} on {device.type} in {str(precision).removeprefix('torch.')}")
     torch.manual_seed(config.seed)
     adaptation = methods.adaptations.create(config.adaptation, config=config)
-    model = load(job, adaptation, tokenizer, precision, labels)
+    model = load(job, adaptation, tokenizer, device, precision, labels)
     adapted = adaptation.prepare(model, config.base_model, job.start_from)
     if config.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
@@ -113,12 +113,13 @@ def load(
     job: TrainerJob,
     adaptation: Adaptation,
     tokenizer: ChatTokenizer,
+    device: torch.device,
     precision: torch.dtype,
     labels: Sequence[str],
 ) -> Any:
-    """The base model as it is trained."""
+    """Load the base model as it is trained."""
     attention = {"attn_implementation": packed_attention.NAME} if tokenizer.generates else {}
-    return adaptation.load(job.base_model_folder, precision, labels=labels, **attention)
+    return adaptation.load(job.base_model_folder, precision, labels, device=device, **attention)
 
 
 def sampler_of(job: TrainerJob, parts: Assembly, report: Reporter) -> Sampler | None:

@@ -1,40 +1,46 @@
-"""Method = objective × adaptation × strategy: what each of the three promises the loop."""
+"""Method = objective × adaptation × strategy: what each of the three promises the loop.
+
+An objective's or an adaptation's file is imported by every process that reads a training config, for what it
+declares (app/core/interfaces/parts.py). So this module and those files import torch for the type checker only, and
+inside the methods that compute.
+"""
+
+from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from app.core.entities.datasets import TokenizedRow
 from app.core.entities.trainer import Placement
 from app.core.entities.training_config import TrainingConfig
 from app.core.interfaces.components import Reporter
-from app.implementations.training.batches import PackedBatch
-from app.implementations.training.optimizer import MasterOptimizer, Masters
+from app.core.interfaces.parts import AdaptationPart, ObjectivePart
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from app.implementations.training.batches import PackedBatch
+    from app.implementations.training.optimizer import Masters
 
 
-class Objective(nn.Module, ABC):
-    """Batch → sums. ``self.model`` is the adapted model; the strategy wraps the objective whole.
-
-    Subclasses of ``nn.Module``, so that gradients are synchronised whatever part of the model is called.
-    """
+class Objective(ObjectivePart):
+    """Batch → sums. ``self.model`` is the adapted model; the strategy wraps an ``ObjectiveModule`` of this."""
 
     generates = False  # whether ``model`` writes text, a token after another
     counts_tokens = False  # whether the loss is a mean over tokens, so that its exponential is a perplexity
     scores_first = False  # whether ``prepare`` makes a forward pass over every row
 
     def __init__(self, model: Any, config: TrainingConfig) -> None:
-        super().__init__()
         self.model, self.config = model, config
 
     def prepare(
         self,
         wrapped: nn.Module,
-        strategy: "Strategy",
+        strategy: Strategy,
         rows: Sequence[TokenizedRow],
         device: torch.device,
         folder: Path,
@@ -47,7 +53,7 @@ class Objective(nn.Module, ABC):
         """
 
     @abstractmethod
-    def forward(self, batch: PackedBatch) -> dict[str, torch.Tensor]:
+    def __call__(self, batch: PackedBatch) -> dict[str, torch.Tensor]:
         """``loss``, summed over what ``weight`` counts, and any other sums that ``figures`` reads (detached)."""
 
     @staticmethod
@@ -60,12 +66,18 @@ class Objective(nn.Module, ABC):
         return {"loss": float(sums["loss"]) / weight}
 
 
-class Adaptation(ABC):
+class Adaptation(AdaptationPart):
     """Which weights learn, how the model is loaded for that, and what a version holds of it."""
 
-    @abstractmethod
-    def load(self, folder: Path, precision: torch.dtype, **options: Any) -> Any:
-        """The base model; ``options`` are ``load_base_model``'s: the labels of a head, and transformers' own."""
+    def __init__(self, config: TrainingConfig) -> None:
+        self.config = config
+
+    def load(self, folder: Path, precision: torch.dtype, labels: Sequence[str] = (), **options: Any) -> Any:
+        """Load the base model, with a head for ``labels`` if there are any; ``options`` are the loader's."""
+        from app.implementations.models.loading import loader_for
+
+        loader = loader_for(quantised=self.quantised, labels=labels)
+        return loader.load(folder, precision, labels=labels, **options)
 
     @abstractmethod
     def prepare(self, model: Any, base_model: str, start_from: Path | None = None) -> nn.Module:
@@ -112,6 +124,8 @@ class Strategy(ABC):
         rate_factors: Mapping[str, float] | None = None,
     ) -> Masters:
         """Of what learns, after ``wrap``: what ``backward`` and ``step`` are given."""
+        from app.implementations.training.optimizer import MasterOptimizer
+
         return MasterOptimizer(parameters, config.weight_decay, rate_factors, config.optimizer)
 
     @abstractmethod

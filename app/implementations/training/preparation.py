@@ -12,13 +12,16 @@ from app.core.errors import AppError
 from app.implementations.data.encoder_tokenizer import load_tokenizer
 
 # What most jobs import in their course: the models of the house, PEFT's second half, a tracker, the rows' reader.
+# The loading comes first: it imports PEFT without bitsandbytes.
 LATE_IMPORTS = (
+    "app.implementations.models.loading",
     "datasets",
     "peft.utils.transformers_weight_conversion",
     "torch.utils.tensorboard",
     "transformers.models.llama.modeling_llama",
     "transformers.models.qwen2.modeling_qwen2",
     "app.implementations.training.objectives.sft",
+    "app.implementations.training.objectives.token_losses",
     "app.implementations.training.strategies.single",
 )
 

@@ -30,6 +30,7 @@ from app.implementations.training.forecast import RunForecast, Sizes
 from app.implementations.training.loop import Counters, TrainingLoop
 from app.implementations.training.memory import memory_by_part, saved_for_backward
 from app.implementations.training.method import Adaptation, Objective, Strategy
+from app.implementations.training.objective_module import ObjectiveModule
 from app.implementations.training.optimizer import MasterOptimizer, Masters
 from app.implementations.training.pins import machine_pins
 from app.implementations.training.rehearsal import rehearse
@@ -179,7 +180,7 @@ def _memory_by_part(config: TrainingConfig, parts: Assembly, optimizer: Masters)
     if not isinstance(optimizer, MasterOptimizer) or not parts.strategy.keeps_whole:
         return None
     largest = max(_micro_batches(config, parts.train), key=lambda rows: sum(row.tokens for row in rows))
-    activations = saved_for_backward(parts.objective, pack(largest).to(parts.device))
+    activations = saved_for_backward(ObjectiveModule(parts.objective), pack(largest).to(parts.device))
     return {**memory_by_part(parts.objective.model, optimizer), "activations": activations}
 
 
@@ -199,7 +200,7 @@ def _leave_artifacts(job: TrainerJob, parts: Assembly, masters: Mapping[str, tor
     """
     model, adapted = parts.model, parts.adapted
     if not parts.strategy.keeps_whole:  # what is cut, and hooked, is no model to save
-        model = load(job, parts.adaptation, parts.tokenizer, parts.precision, parts.labels)
+        model = load(job, parts.adaptation, parts.tokenizer, parts.device, parts.precision, parts.labels)
         adapted = parts.adaptation.prepare(model, job.config.base_model)
     for name, parameter in trainable(adapted).items():
         parameter.data = masters[name].to(parameter.device)  # published in float32, as they were trained

@@ -22,7 +22,7 @@ from app.core.entities.identity import DEFAULT_PROJECT_ID
 from app.core.entities.models import ModelVersion
 from app.implementations.data.encoder_tokenizer import load_tokenizer
 from app.implementations.models.lean_peft import LoraConfig, get_peft_model
-from app.implementations.models.loading import load_classifier
+from app.implementations.models.loading import ClassifierLoader
 from app.implementations.registry.artifacts import FolderArtifactStore
 from app.processes.engine_folders import PROCESS_BYTES
 from app.repositories.mapping import version_row
@@ -73,7 +73,7 @@ def headed(service: Service, tmp_path: Path) -> Path:
     """A label head and its adapter over the base, as a job leaves them."""
     base, folder = service.settings.models_dir / "base" / BASE, tmp_path / "headed"
     torch.manual_seed(5)
-    model = load_classifier(base, torch.float32, LABELS)
+    model = ClassifierLoader().load(base, torch.float32, labels=LABELS)
     config = LoraConfig(r=4, target_modules="all-linear", task_type="SEQ_CLS", init_lora_weights=False)
     get_peft_model(model, config).save_pretrained(folder)
     model.config.save_pretrained(folder)

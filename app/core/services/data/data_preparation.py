@@ -12,6 +12,8 @@ from app.core.entities.previews import RowPreview
 from app.core.entities.training_config import training_config
 from app.core.errors import AppError, Fault, Invalid
 from app.core.interfaces.components import BaseModelStore, ByteProgress, ChatTokenizer, RowProgress
+from app.core.processors.pipeline import run_pipeline
+from app.core.processors.watching import unwatched
 from app.core.services.data.dataset_versions import DatasetVersionService
 from app.core.services.data.datasets import DatasetService
 from app.core.services.data.encoding import encode_by_shape, objective_of
@@ -21,21 +23,19 @@ REFERENCE = "ds-"
 
 
 class DataPreparationService:
-    """``run_pipeline`` and ``inspect`` are the implementations'; ``defaults`` is what a pipeline does unasked."""
+    """``inspect`` is the implementations'; ``defaults`` is what a pipeline does unasked."""
 
     def __init__(
         self,
         versions: DatasetVersionService,
         files: DatasetService,
         bases: BaseModelStore,
-        run_pipeline: Callable[..., PipelineResult],
         inspect: Callable[..., Inspection],
         defaults: PipelineConfig,
     ) -> None:
         self._versions = versions
         self._files = files
         self._bases = bases
-        self._run_pipeline = run_pipeline
         self._inspect = inspect
         self.defaults = defaults
 
@@ -65,7 +65,7 @@ class DataPreparationService:
         base_model: str | None = None,
         max_length: int = 1024,
         slow_checks: bool = True,
-        on_progress: RowProgress | None = None,
+        on_progress: RowProgress = unwatched,
     ) -> Inspection:
         """Warnings and a report; lengths are in the base model's tokens where one is named.
 
@@ -76,7 +76,7 @@ class DataPreparationService:
             off = dict.fromkeys(("near_duplicates", "languages", "secrets", "personal_data"), False)
             config = config.model_copy(update={"inspection": config.inspection.model_copy(update=off)})
         tokens = None if base_model is None else token_counter(self._bases.tokenizer(base_model), max_length)
-        return self._inspect(rows, config, tokens=tokens, max_length=max_length, **_watched(on_progress))
+        return self._inspect(rows, config, tokens=tokens, max_length=max_length, on_progress=on_progress)
 
     def preview(
         self, principal: Principal | None, source: str, row: int, *, trusted: bool = False, **changes: Any
@@ -102,12 +102,12 @@ class DataPreparationService:
         reference: str,
         config: PipelineConfig | None = None,
         *,
-        on_progress: RowProgress | None = None,
+        on_progress: RowProgress = unwatched,
     ) -> tuple[DatasetVersion, PipelineResult]:
         """The next version of a dataset, of what the pipeline makes of the version ``reference``."""
         config = config or self.defaults
         parent = self._versions.version(principal, reference)
-        result = self._run_pipeline(self._versions.rows(principal, reference), config, **_watched(on_progress))
+        result = run_pipeline(self._versions.rows(principal, reference), config, on_progress=on_progress)
         changes: list[Mapping[str, Any]] = [
             {key: value for key, value in asdict(step).items() if key not in ("changes", "warnings")}
             for step in result.steps
@@ -129,10 +129,6 @@ def token_counter(tokenizer: ChatTokenizer, max_length: int) -> Callable[[Conver
         return whole, sum(piece.supervised for piece in pieces) + (conversation.label is not None)
 
     return count
-
-
-def _watched(on_progress: RowProgress | None) -> dict[str, RowProgress]:
-    return {} if on_progress is None else {"on_progress": on_progress}
 
 
 def _of_row(conversation: Conversation, error: AppError) -> AppError:

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from app.core.entities.forecasts import Estimate, Forecast
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import AppError, DiskFull, Invalid, Unavailable
+from app.core.factories import ADAPTATIONS
 from app.core.interfaces.operations import TrainerLauncher, TrainerOutcome
 from app.core.services.jobs.children import run_child
 from app.core.services.jobs.room import FORECASTS, needs_room
@@ -30,7 +31,6 @@ ROOM = 0.9  # of what is available, which a suggestion takes at most
 MOST_KEPT = 1000
 LOG_CHARACTERS = 2000  # of a failed rehearsal's, which goes with its folder
 CHECKPOINTED = 0.25  # of a token's memory, with gradient_checkpointing
-QUANTISED = 0.45  # of the weights' bytes: four bits of sixteen, and a head and embeddings as they were
 BASE_BYTES = 600_000_000  # torch and its libraries
 # Keys of the config that change neither the memory of a run nor its time.
 _FREE = frozenset(
@@ -118,7 +118,7 @@ class Forecasts:
     def refuse_hopeless(self, config: TrainingConfig, base: Path) -> None:
         """Raise ``Invalid`` (does_not_fit) where not even the weights fit: to rehearse could end the host."""
         least, available = weight_bytes(base), self._available(config.device)
-        if config.adaptation != "qlora" and least > available:
+        if least > available and not ADAPTATIONS.load(config.adaptation).quantised:
             raise Invalid(
                 f"it cannot fit: the weights of {config.base_model} alone take {_gigabytes(least)}, and "
                 f"{_gigabytes(available)} are free: take a smaller base model",
@@ -230,8 +230,8 @@ def _rough_parts(config: TrainingConfig, base: Path) -> tuple[float, float]:
     kept = values * width * (CHECKPOINTED if config.gradient_checkpointing else 1)
     if "head" not in config.kernel_names:
         kept += 12 * (shape.get("vocab_size") or 0)  # the scores in float32, their gradient, and one copy
-    learning = 8 * weights if config.adaptation == "full" else 0  # masters, gradients and state in float32
-    return BASE_BYTES + 2 * weights + learning, kept
+    learning = ADAPTATIONS.load(config.adaptation).learning_bytes
+    return BASE_BYTES + (2 + learning) * weights, kept
 
 
 def suggest(config: TrainingConfig, found: Forecast, available: int, weights: int) -> Mapping[str, Any] | None:
@@ -258,10 +258,11 @@ def _lighter(config: TrainingConfig, found: Forecast, weights: int) -> Iterator[
     """Changes, and the memory they leave; rows in an optimizer step stay as many as they were."""
     rests: list[tuple[dict[str, Any], float]] = [({}, found.resting_bytes)]
     kept: list[tuple[dict[str, Any], float]] = [({}, found.token_bytes)]
-    if config.adaptation == "full":
-        rests.append(({"adaptation": "lora"}, BASE_BYTES + 2 * weights))
-    if config.adaptation != "qlora":
-        rests.append(({"adaptation": "qlora"}, BASE_BYTES + QUANTISED * weights))
+    least = _resting(config.adaptation)
+    for name in sorted(ADAPTATIONS, key=_resting, reverse=True):  # of those alike the table's first
+        if (resting := _resting(name)) < least:
+            least = resting
+            rests.append(({"adaptation": name}, BASE_BYTES + resting * weights))
     if not config.gradient_checkpointing:
         kept.append(({"gradient_checkpointing": True}, found.token_bytes * CHECKPOINTED))
     for lighter_rest, rest in rests:
@@ -281,6 +282,12 @@ def _lighter(config: TrainingConfig, found: Forecast, weights: int) -> Iterator[
         while length >= 32:
             length //= 2
             yield {**changes, "max_length": length}, rest + kept[-1][1] * length
+
+
+def _resting(adaptation: str) -> float:
+    """Bytes that stay, by those of the weights."""
+    declared = ADAPTATIONS.load(adaptation)
+    return float(declared.resting_bytes + declared.learning_bytes)
 
 
 def _does_not_fit(judged: Estimate, config: TrainingConfig) -> AppError:

@@ -6,9 +6,8 @@ from typing import Any
 from app.core.entities.models import Reference
 from app.core.entities.training_config import ADAPTER_SHAPE, flattened, training_config
 from app.core.errors import Fault, Invalid
+from app.core.factories import ADAPTATIONS
 from app.core.services.models.resolver import ModelResolver
-
-_ADAPTERS = ("lora", "lora_linear", "qlora")
 
 
 def begin_from_version(
@@ -59,6 +58,6 @@ def begin_from_version(
 def _fits(own: Any, held: Any) -> bool:
     if isinstance(own, list) and isinstance(held, list):
         return sorted(map(str, own)) == sorted(held)
-    if own in _ADAPTERS and held in _ADAPTERS:  # all three publish the same files
-        return True
+    if published := ADAPTATIONS.declared(held, "publishes"):  # one that publishes the same files fits
+        return bool(published == ADAPTATIONS.declared(own, "publishes"))
     return bool(own == held)

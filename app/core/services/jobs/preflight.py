@@ -47,7 +47,7 @@ def check_job(
     chosen_trackers(config)
     stores.bases.folder(config.base_model)
     tokenizer = stores.bases.tokenizer(config.base_model)
-    if config.objective != "classification" and not tokenizer.generates:
+    if not config.has_label_head and not tokenizer.generates:
         raise not_generative(config.base_model)
     with suppress(_ToldToStop):
         return _checked(config, prepared, stores.datasets, tokenizer, stores.tokens, go_on)
@@ -63,13 +63,13 @@ def _checked(
     go_on: Callable[[], bool],
 ) -> JobCheck:
     cut, faults = Path(prepared.folder), list(_empty(prepared))
-    stops = frozenset(() if config.objective == "classification" else tokenizer.stop_token_ids)
+    stops = frozenset(() if config.has_label_head else tokenizer.stop_token_ids)
     kept = tokens.find(cut, tokenizer, config)
     if kept is not None:  # what had a fault was not kept
         rows = ((split, pieces) for split in SPLITS for pieces in by_row(kept[split]))
         return _judged(make_ledger(rows, stops, config.train_samples), config, stops, faults)
     labels: Sequence[str] = ()
-    if config.objective == "classification":
+    if config.has_label_head:
         labels = labels_of(datasets.rows(prepared, "train"))
         faults.extend(_labels(labels))
 

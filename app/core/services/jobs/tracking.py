@@ -5,8 +5,7 @@ from importlib.util import find_spec
 
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import Fault, Invalid
-
-EXTRAS = {"tensorboard": "train", "mlflow": "tracking", "wandb": "tracking"}  # of pyproject.toml
+from app.core.factories import TRACKERS
 
 
 def chosen_trackers(config: TrainingConfig) -> Sequence[str]:
@@ -14,9 +13,9 @@ def chosen_trackers(config: TrainingConfig) -> Sequence[str]:
     if config.report_to == "none":
         return ()
     if config.report_to == "auto":
-        return ("tensorboard",) if is_installed("tensorboard") else ()
+        return tuple(name for name in TRACKERS if TRACKERS.load(name).by_default and _is_here(name))
     names = list(dict.fromkeys(config.report_to))
-    missing = [name for name in names if not is_installed(name)]
+    missing = [name for name in names if not _is_here(name)]
     if missing:
         raise Invalid(
             f"report_to names what is not installed: {', '.join(missing)}",
@@ -26,6 +25,10 @@ def chosen_trackers(config: TrainingConfig) -> Sequence[str]:
     return names
 
 
+def _is_here(name: str) -> bool:
+    return is_installed(TRACKERS.load(name).package)
+
+
 def is_installed(name: str) -> bool:
     """Whether ``import name`` would find a package. A mere folder of that name, which wandb leaves, is none."""
     spec = find_spec(name)
@@ -33,4 +36,5 @@ def is_installed(name: str) -> bool:
 
 
 def _advice(name: str) -> str:
-    return f"{name} is not installed: pip install -c requirements.txt '.[{EXTRAS[name]}]' where the worker runs"
+    extra = TRACKERS.load(name).extra
+    return f"{name} is not installed: pip install -c requirements.txt '.[{extra}]' where the worker runs"

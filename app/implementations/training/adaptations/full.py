@@ -1,28 +1,32 @@
 """Full fine-tuning: every weight learns."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
-from transformers import AutoConfig
-
-from app.core.entities.training_config import TrainingConfig
-from app.implementations.models.loading import load_base_model
 from app.implementations.training.method import Adaptation
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 
 class FullAdaptation(Adaptation):
     """A version is a model folder of its own, in the precision in which the base model is stored."""
 
-    def __init__(self, config: TrainingConfig) -> None:
-        self._stored = torch.float32
+    publishes = "model"
+    resting_bytes = 2.0
+    learning_bytes = 8.0  # masters, gradients and state in float32
 
-    def load(self, folder: Path, precision: torch.dtype, **options: Any) -> Any:
+    def load(self, folder: Path, precision: torch.dtype, labels: Sequence[str] = (), **options: Any) -> Any:
+        from transformers import AutoConfig
+
         place = str(folder)
         stored = AutoConfig.from_pretrained(place, local_files_only=True)  # nosec B615 # a folder
         self._stored = stored.dtype or precision
-        return load_base_model(folder, precision, **options)
+        return super().load(folder, precision, labels, **options)
 
     def prepare(self, model: Any, base_model: str, start_from: Path | None = None) -> nn.Module:
         """``model`` itself. Tied weights are one parameter and learn as one."""

@@ -1,28 +1,32 @@
 """LoRA by PEFT (Hu et al. 2021, arXiv:2106.09685), with rsLoRA, DoRA and LoRA+ as options."""
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING
 
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import Fault, Invalid
-from app.implementations.models.lean_peft import SEQ_CLS_HEAD_NAMES, LoraConfig, PeftModel, get_peft_model
-from app.implementations.models.loading import load_base_model
 from app.implementations.training.method import Adaptation
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from app.implementations.models.lean_peft import PeftModel
 
 
 class LoraAdaptation(Adaptation):
     """Freezes the base model and adds an update to its linear layers."""
 
-    def __init__(self, config: TrainingConfig) -> None:
-        self.settings = config.lora
+    publishes = "lora"
+    lora_options = frozenset({"use_rslora", "use_dora", "loraplus_lr_ratio"})
+    resting_bytes = 2.0
 
-    def load(self, folder: Path, precision: torch.dtype, **options: Any) -> Any:
-        return load_base_model(folder, precision, **options)
+    def __init__(self, config: TrainingConfig) -> None:
+        super().__init__(config)
+        self.settings = config.lora
 
     def prepare(self, model: nn.Module, base_model: str, start_from: Path | None = None) -> PeftModel:
         """The model with adapters in its own precision: masters are the optimizer's.
@@ -30,6 +34,8 @@ class LoraAdaptation(Adaptation):
         Modules that require a gradient already are new, as a label head is: they are trained and saved whole.
         ``Invalid`` when ``target_modules`` names no layer of this model, or ``start_from`` has other layers.
         """
+        from app.implementations.models.lean_peft import SEQ_CLS_HEAD_NAMES, LoraConfig, get_peft_model
+
         self._check_targets(model)
         wanted = self.settings.target_modules
         new = {name.rpartition(".")[0] for name in trainable(model)}
@@ -66,6 +72,8 @@ class LoraAdaptation(Adaptation):
     def _check_targets(self, model: nn.Module) -> None:
         if isinstance(self.settings.target_modules, str):
             return
+        from torch import nn
+
         linear = {name.rsplit(".", 1)[-1] for name, m in model.named_modules() if isinstance(m, nn.Linear)}
         unknown = [name for name in self.settings.target_modules if name.rsplit(".", 1)[-1] not in linear]
         if unknown:

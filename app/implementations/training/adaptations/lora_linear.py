@@ -1,33 +1,42 @@
 """LoRA by hand: the adaptation ``lora`` without PEFT, published in the same files."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING
 
 from app.core.entities.training_config import TrainingConfig
-from app.implementations.by_hand.lora_linear import LoraOptions, add_lora, fill_lora, lora_layers, save_lora
-from app.implementations.models.loading import load_base_model
 from app.implementations.training.method import Adaptation
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 class LoraLinearAdaptation(Adaptation):
     """Freezes the base model and puts a LoraLinear in the place of its linear layers."""
 
+    publishes = "lora"
+    lora_options = frozenset({"use_rslora", "loraplus_lr_ratio"})
+    resting_bytes = 2.0
+
     def __init__(self, config: TrainingConfig) -> None:
+        super().__init__(config)
         self.settings = config.lora
         self._base_model = ""
 
-    def load(self, folder: Path, precision: torch.dtype, **options: Any) -> Any:
-        return load_base_model(folder, precision, **options)
+    @classmethod
+    def problems(cls, config: TrainingConfig) -> Iterable[str]:
+        if config.has_label_head:
+            yield f"adaptation: {config.adaptation} has no place for a label head, set it to lora"
 
     def prepare(self, model: nn.Module, base_model: str, start_from: Path | None = None) -> nn.Module:
         """``model`` itself, changed, with adapters in its own precision: masters are the optimizer's.
 
         ``Invalid`` when ``target_modules`` names no layer of this model, or ``start_from`` has other layers.
         """
+        from app.implementations.by_hand.lora_linear import LoraOptions, add_lora, fill_lora, lora_layers
+
         wanted = self.settings
         options = LoraOptions(wanted.r, wanted.lora_alpha, wanted.lora_dropout, wanted.use_rslora)
         add_lora(model, options, wanted.target_modules)
@@ -44,4 +53,6 @@ class LoraLinearAdaptation(Adaptation):
 
     def save(self, model: nn.Module, folder: Path) -> None:
         """``adapter_model.safetensors`` and ``adapter_config.json``, for PEFT to open."""
+        from app.implementations.by_hand.lora_linear import save_lora
+
         save_lora(model, folder, self._base_model)

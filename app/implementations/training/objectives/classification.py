@@ -1,16 +1,26 @@
 """Classification: cross-entropy of a label head over the pooled text."""
 
-from collections.abc import Mapping
-from typing import Any
+from __future__ import annotations
 
-import torch
-from torch.nn.functional import cross_entropy
-from torch.nn.utils.rnn import pad_sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from app.core.entities.datasets import TokenizedRow
+from app.core.entities.datasets import Conversation, TokenizedRow
+from app.core.entities.training_config import TrainingConfig
+from app.core.interfaces.components import ChatTokenizer
 from app.implementations.data.encoder_tokenizer import ENCODERS
-from app.implementations.training.batches import PackedBatch
 from app.implementations.training.method import Objective
+
+if TYPE_CHECKING:
+    import torch
+
+    from app.implementations.training.batches import PackedBatch
+
+
+def _plain(conversation: Conversation, tokenizer: ChatTokenizer, max_length: int | None) -> Sequence[TokenizedRow]:
+    """Not as a chat turn: a text to classify is no question, and plain transformers reads it alike."""
+    assert conversation.text is not None
+    return [tokenizer.encode_plain(conversation.text, max_length)]
 
 
 class ClassificationObjective(Objective):
@@ -18,6 +28,15 @@ class ClassificationObjective(Objective):
 
     ``model`` is one of transformers' ``…ForSequenceClassification``, adapted or not, and the logits are its own.
     """
+
+    rows: ClassVar = {"a labelled text": _plain}
+    wanted = "labelled texts: text and label"
+    label_head = True
+
+    @classmethod
+    def problems(cls, config: TrainingConfig) -> Iterable[str]:
+        if config.from_version is not None:
+            yield f"from_version: not with objective: {config.objective}, whose head is made for its labels"
 
     @property
     def classifier(self) -> Any:
@@ -27,7 +46,10 @@ class ClassificationObjective(Objective):
     def weight(row: TokenizedRow) -> int:
         return 1
 
-    def forward(self, batch: PackedBatch) -> dict[str, torch.Tensor]:
+    def __call__(self, batch: PackedBatch) -> dict[str, torch.Tensor]:
+        import torch
+        from torch.nn.functional import cross_entropy
+
         assert batch.classes is not None  # a row without a label was refused before the run
         logits = self.logits(batch)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
@@ -55,6 +77,9 @@ class ClassificationObjective(Objective):
 
     def _padded(self, batch: PackedBatch) -> torch.Tensor:
         """An encoder's, whose tokens see the whole text: rows side by side, under a mask."""
+        import torch
+        from torch.nn.utils.rnn import pad_sequence
+
         pad = self.classifier.config.pad_token_id
         texts = [batch.input_ids[0, start:end] for start, end in batch.segments]
         mask = pad_sequence([torch.ones_like(text) for text in texts], batch_first=True)

@@ -1,27 +1,51 @@
 """Direct preference optimization (Rafailov et al. 2023, arXiv:2305.18290): the chosen answer over the rejected."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from safetensors.torch import load_file, save_file
-from torch import nn
-from torch.nn.functional import logsigmoid
-
-from app.core.entities.datasets import IGNORED, TokenizedRow
-from app.core.errors import DiskFull
-from app.core.interfaces.components import Reporter, TrainingStopped
+from app.core.entities.datasets import IGNORED, Conversation, Message, TokenizedRow
+from app.core.errors import DiskFull, Invalid
+from app.core.interfaces.components import ChatTokenizer, Reporter, TrainingStopped
 from app.core.services.jobs.room import needs_room
-from app.implementations.training.batches import PackedBatch, pack, share_of
 from app.implementations.training.method import Objective, Strategy
-from app.implementations.training.objectives.token_losses import token_losses
 from app.utils.folders import building, manifest_of, seal, sha256_of
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from app.implementations.training.batches import PackedBatch
 
 KEPT = "reference"  # the folder beside the checkpoints, and its one file
 MESSAGE_SECONDS = 10.0
+
+
+def _pair(conversation: Conversation, tokenizer: ChatTokenizer, max_length: int | None) -> Sequence[TokenizedRow]:
+    """The chosen answer's row with the rejected one's, supervised after the prompt that they share."""
+    assert conversation.rejected is not None
+    prompt = conversation.messages[:-1]
+    length = len(tokenizer.encode_prompt(prompt))
+
+    def after_prompt(answer: Message) -> TokenizedRow:
+        row = tokenizer.encode_training([*prompt, answer], max_length)
+        labels = [IGNORED] * min(length, len(row.labels)) + list(row.labels[length:])
+        return replace(row, row=conversation.row, labels=labels)
+
+    chosen, rejected = after_prompt(conversation.messages[-1]), after_prompt(conversation.rejected)
+    if chosen.supervised and chosen.input_ids == rejected.input_ids:
+        raise Invalid(
+            f"both answers are the same within max_length ({max_length} tokens): shorten the row or raise it",
+            code="same_answer",
+        )
+    truncated, dropped = chosen.truncated + rejected.truncated, chosen.dropped + rejected.dropped
+    return [replace(chosen, rejected=rejected, truncated=truncated, dropped=dropped)]
 
 
 class DpoObjective(Objective):
@@ -32,6 +56,8 @@ class DpoObjective(Objective):
     second model, and one way for every adaptation and for a run that goes on from a version.
     """
 
+    rows: ClassVar = {"a preference pair": _pair}
+    wanted = "preference pairs: prompt, chosen and rejected, or input, preferred_output and non_preferred_output"
     generates = True
     scores_first = True
     reference: Mapping[int, tuple[float, float]] | None = None  # row → log π₀ of (chosen, rejected)
@@ -40,11 +66,13 @@ class DpoObjective(Objective):
     def weight(row: TokenizedRow) -> int:
         return 1
 
-    def forward(self, batch: PackedBatch) -> dict[str, torch.Tensor]:
+    def __call__(self, batch: PackedBatch) -> dict[str, torch.Tensor]:
         """``loss``, ``accuracy`` (pairs whose chosen reward is the higher) and ``margin`` (by how much, summed).
 
         Before there is a reference: ``log_probabilities``, (rows, 2), of the chosen and the rejected answers.
         """
+        from torch.nn.functional import logsigmoid
+
         found = self._log_probabilities(batch)
         if self.reference is None:
             return {"log_probabilities": found}
@@ -62,6 +90,10 @@ class DpoObjective(Objective):
 
     def _log_probabilities(self, batch: PackedBatch) -> torch.Tensor:
         """(rows, 2), in float32 at least."""
+        import torch
+
+        from app.implementations.training.objectives.token_losses import token_losses
+
         tokens = -token_losses(self.model, batch, self.config.kernel_names)
         counts = [int((batch.labels[0, start:end] != IGNORED).sum()) for start, end in batch.segments]
         return torch.stack([part.sum() for part in torch.split(tokens, counts)]).view(-1, 2)
@@ -76,6 +108,8 @@ class DpoObjective(Objective):
         report: Reporter,
     ) -> None:
         """The reference of all ``rows``: computed, or as an earlier attempt at the job has kept it."""
+        import torch
+
         digest = _digest(rows)
         kept = _read(folder / KEPT, digest) if strategy.rank == 0 else None
         if strategy.agree(kept is not None):
@@ -98,6 +132,10 @@ class DpoObjective(Objective):
         report: Reporter,
     ) -> torch.Tensor:
         """(rows, 2): the log-probabilities of this process's share, zeros elsewhere."""
+        import torch
+
+        from app.implementations.training.batches import pack, share_of
+
         report.message(f"scoring {len(rows)} pairs with the model as it is before training")
         wrapped.eval()
         found = torch.zeros(len(rows), 2)
@@ -128,6 +166,8 @@ def _digest(rows: Sequence[TokenizedRow]) -> str:
 
 def _read(place: Path, digest: str) -> torch.Tensor | None:
     """(rows, 2) if it is there, whole, and of these rows."""
+    from safetensors.torch import load_file
+
     file, manifest = place / f"{KEPT}.safetensors", manifest_of(place)
     if manifest is None or manifest["rows"] != digest or manifest["files"][file.name]["sha256"] != sha256_of(file):
         return None
@@ -136,6 +176,8 @@ def _read(place: Path, digest: str) -> torch.Tensor | None:
 
 def _keep(place: Path, found: torch.Tensor, digest: str, report: Reporter) -> None:
     """Beside the checkpoints, whole or not at all. Without room the run goes on: resumed, it computes it again."""
+    from safetensors.torch import save_file
+
     try:
         with (
             needs_room("the scores are not kept, and a resumed run computes them anew"),

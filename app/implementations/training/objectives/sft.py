@@ -1,16 +1,31 @@
 """Supervised fine-tuning: cross-entropy of the assistant's tokens."""
 
-import torch
+from __future__ import annotations
 
-from app.core.entities.datasets import TokenizedRow
-from app.implementations.training.batches import PackedBatch
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from app.core.entities.datasets import Conversation, TokenizedRow
+from app.core.interfaces.components import ChatTokenizer
 from app.implementations.training.method import Objective
-from app.implementations.training.objectives.token_losses import token_losses
+
+if TYPE_CHECKING:
+    import torch
+
+    from app.implementations.training.batches import PackedBatch
+
+
+def _answers(
+    conversation: Conversation, tokenizer: ChatTokenizer, max_length: int | None
+) -> Sequence[TokenizedRow]:
+    return [tokenizer.encode_training(conversation.messages, max_length)]
 
 
 class SftObjective(Objective):
     """Batch → the summed loss of its supervised tokens."""
 
+    rows: ClassVar = {"a conversation": _answers}
+    wanted = "conversations: messages, or instruction and output, or prompt and completion"
     generates = True
     counts_tokens = True
 
@@ -18,5 +33,7 @@ class SftObjective(Objective):
     def weight(row: TokenizedRow) -> int:
         return row.supervised
 
-    def forward(self, batch: PackedBatch) -> dict[str, torch.Tensor]:
+    def __call__(self, batch: PackedBatch) -> dict[str, torch.Tensor]:
+        from app.implementations.training.objectives.token_losses import token_losses
+
         return {"loss": token_losses(self.model, batch, self.config.kernel_names).sum()}

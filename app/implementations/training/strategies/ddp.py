@@ -13,13 +13,14 @@ from torch.distributed import GradBucket  # type: ignore[attr-defined]
 from torch.nn.parallel import DistributedDataParallel
 
 from app.implementations.training.method import Objective
+from app.implementations.training.objective_module import ObjectiveModule
 from app.implementations.training.optimizer import MasterOptimizer
 from app.implementations.training.strategies.many import ManyProcesses
 
 
 class DataParallel(ManyProcesses):
     def wrap(self, objective: Objective, device: torch.device) -> nn.Module:
-        self._wrapped = DistributedDataParallel(objective.to(device), broadcast_buffers=False)
+        self._wrapped = DistributedDataParallel(ObjectiveModule(objective).to(device), broadcast_buffers=False)
         self._wrapped.register_comm_hook(None, self._sum)
         self._masters: dict[int, torch.Tensor] = {}  # by the parameter's identity
         return self._wrapped

@@ -18,6 +18,7 @@ from app.core.errors import Fault, Invalid
 from app.implementations.training.batches import PackedBatch
 from app.implementations.training.collective import first, for_first, from_first, spread
 from app.implementations.training.method import Objective
+from app.implementations.training.objective_module import ObjectiveModule
 from app.implementations.training.optimizer import Masters, by_factor
 from app.implementations.training.strategies.many import ManyProcesses
 
@@ -50,7 +51,7 @@ class DeepSpeed(ManyProcesses):
 
     def wrap(self, objective: Objective, device: torch.device) -> nn.Module:
         """The engine is made with the optimizer, in ``optimizer``."""
-        self._wrapped = _Wrapped(objective.to(device))
+        self._wrapped = _Wrapped(ObjectiveModule(objective).to(device))
         return self._wrapped
 
     def optimizer(

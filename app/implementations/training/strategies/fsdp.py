@@ -12,6 +12,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 from app.implementations.training.method import Objective
+from app.implementations.training.objective_module import ObjectiveModule
 from app.implementations.training.optimizer import MasterOptimizer
 from app.implementations.training.strategies.many import ManyProcesses, repeated_layers
 
@@ -22,18 +23,19 @@ class FullySharded(ManyProcesses):
     keeps_whole = False
 
     def wrap(self, objective: Objective, device: torch.device) -> nn.Module:
+        module = ObjectiveModule(objective)
         mesh = init_device_mesh(device.type, (self.processes,))
-        for module in [*repeated_layers(objective), objective]:
+        for part in [*repeated_layers(module), module]:
             sharded: FSDPModule = fully_shard(
-                module,
+                part,
                 mesh=mesh,
                 reshard_after_forward=bool(self.options["reshard_after_forward"]),
                 mp_policy=MixedPrecisionPolicy(reduce_dtype=torch.float32),
             )
             sharded.set_gradient_divide_factor(1.0)  # sums, where FSDP2 would take means
             sharded.set_force_sum_reduction_for_comms(True)  # gloo knows sums only
-        self._root: FSDPModule = objective  # type: ignore[assignment]  # fully_shard has made it one
-        return objective
+        self._root: FSDPModule = module  # type: ignore[assignment]  # fully_shard has made it one
+        return module
 
     def accumulating(self, last: bool) -> AbstractContextManager[None]:
         self._root.set_requires_gradient_sync(last)

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from app.implementations.training.method import Objective, Strategy
+from app.implementations.training.objective_module import ObjectiveModule
 from app.implementations.training.optimizer import MasterOptimizer
 
 
@@ -13,7 +14,7 @@ class SingleProcess(Strategy):
     """How a step's work is spread: here, not at all."""
 
     def wrap(self, objective: Objective, device: torch.device) -> nn.Module:
-        return objective.to(device)
+        return ObjectiveModule(objective).to(device)
 
     def accumulating(self, last: bool) -> AbstractContextManager[None]:
         return nullcontext()

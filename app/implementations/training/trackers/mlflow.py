@@ -17,6 +17,8 @@ MOST_METRICS = 1000  # of one request, says MLflow
 class MlflowTracker(Tracker):
     """An experiment by the config's name, and in it a run a job: a later attempt goes on with the first's."""
 
+    package, extra = "mlflow", "tracking"
+
     def __init__(self) -> None:
         self._waiting: list[Any] = []
         self._sent_at = float("-inf")

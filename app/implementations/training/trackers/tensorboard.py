@@ -12,6 +12,9 @@ FLUSH_SECONDS = 10  # how far the page may be behind
 class TensorBoardTracker(Tracker):
     """Each attempt adds a file; TensorBoard reads all files of a folder as one run."""
 
+    package, extra = "tensorboard", "train"
+    by_default = True
+
     def start(self, job: TrainerJob) -> None:
         from torch.utils.tensorboard import SummaryWriter
 

@@ -10,6 +10,8 @@ from app.core.interfaces.components import Tracker, TrainerJob
 class WandbTracker(Tracker):
     """A run a job, by its id, in the project of the config's name. Offline files lie in ``<run folder>/wandb``."""
 
+    package, extra = "wandb", "tracking"
+
     def start(self, job: TrainerJob) -> None:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # read when it is imported; its maker's, not ours
         import wandb

@@ -1,13 +1,16 @@
 """Rows are added to train; what the assistant says, and what is held out, stays as it is."""
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.core.entities.data_pipeline import AugmentationOptions
+from app.core.entities.data_pipeline import AugmentationOptions, PipelineConfig
 from app.core.entities.datasets import SPLITS, Conversation, Split
-from app.implementations.data.augmentation import FRAMES, augment
-from app.implementations.data.recording import Recorder
+from app.core.entities.recording import Recorder
+from app.core.processors.watching import unwatched
+from app.implementations.data.augmentation import FRAMES, AugmentRows
 
 EVERY = AugmentationOptions(augmenters=("rephrase", "typos", "system_prompt", "later_turn"))
 QUESTION = "How long do I have to return an item that I bought last week?"
@@ -20,6 +23,12 @@ def row(number: int, *said: str, split: Split = "train", system: str | None = No
     messages = [{"role": roles[place % 2], "content": text} for place, text in enumerate(said)]
     first = [{"role": "system", "content": system}] if system else []
     return Conversation(number, [*first, *messages], split, {"id": number})
+
+
+def augment(
+    rows: list[Conversation], options: AugmentationOptions, seed: int, record: Recorder
+) -> Sequence[Conversation]:
+    return AugmentRows(PipelineConfig(augmentation=options, seed=seed)).process(rows, record, unwatched)
 
 
 def augmented(rows: list[Conversation], *names: str, seed: int = 1, **options: object) -> list[Conversation]:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM, PreTrainedModel
 
 from app.implementations.models.devices import pick_precision
-from app.implementations.models.loading import load_causal_lm
+from app.implementations.models.loading import CausalLoader
 from app.implementations.models.nf4 import nf4_options
 from app.implementations.serving import decoder
 from app.implementations.serving.adapter_files import AdapterRefused
@@ -108,7 +108,7 @@ def fast(folder: Path, precision: Precision = "fp32", kv_bytes: int = 2**27) -> 
 def slow(folder: Path, precision: Precision = "fp32") -> ServedModel:
     """As an architecture that has no fast path is served."""
     dtype = torch.float32 if precision == "fp32" else torch.bfloat16
-    return TransformersModel(load_causal_lm(folder, dtype).eval(), torch.device("cpu"))
+    return TransformersModel(CausalLoader().load(folder, dtype).eval(), torch.device("cpu"))
 
 
 @contextmanager
@@ -209,7 +209,7 @@ def test_in_4_bits_it_answers_as_peft_over_the_same_4_bits(
     found = model.step([chunk])
     cpu = torch.device("cpu")
     dtype = pick_precision("auto", cpu)
-    network = load_causal_lm(base_folder, dtype, **nf4_options(dtype, cpu))
+    network = CausalLoader().load(base_folder, dtype, **nf4_options(dtype, cpu))
     assert "4bit" in type(network.model.layers[0].mlp.up_proj).__name__
     plain = PeftModel.from_pretrained(network, adapter_folders["plain"]).eval()
     with torch.inference_mode():

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from app.implementations.models.loading import load_causal_lm
+from app.implementations.models.loading import CausalLoader
 from app.implementations.serving.channel import Channel, FrontGone
 from app.implementations.serving.core import Core
 from app.implementations.serving.fast_model import FastModel
@@ -167,7 +167,7 @@ def test_tokens_are_those_of_generate(family: str, batches: int, kernels: Kernel
     draw = random.Random(f"{family} {batches}")
     house = House(family, tmp_path, kernels, [some_adapter(draw) for _ in range(ADAPTERS)])
     reference = Reference(house)
-    model = Watched(load_causal_lm(house.base, torch.float32).eval(), 6 * 2**20, kernels)
+    model = Watched(CausalLoader().load(house.base, torch.float32).eval(), 6 * 2**20, kernels)
     room = sum(model.load_adapter(folder, [])[1] for folder in house.adapters[:4])
     greedy = 0
     for _ in range(batches):

@@ -9,7 +9,7 @@ import torch
 from peft import PeftModel
 from transformers import LlamaConfig, Qwen2Config
 
-from app.implementations.models.loading import load_causal_lm
+from app.implementations.models.loading import CausalLoader
 from app.implementations.serving import decoder
 from app.implementations.serving.fast_model import FastModel
 from app.implementations.serving.kernels import Kernels
@@ -145,13 +145,13 @@ def _rest(request: Submit) -> tuple[Any, ...]:
 
 def test_weights_of_8_bits_answer_as_those_that_they_stand_for(llama: House) -> None:
     """With an adapter of DoRA, for which they count, too."""
-    network = load_causal_lm(llama.base, torch.float32)
+    network = CausalLoader().load(llama.base, torch.float32)
     for module in network.modules():
         if isinstance(module, torch.nn.Linear):
             scales = module.weight.abs().amax(1, keepdim=True) / 127
             module.weight.copy_((module.weight / scales).round() * scales)
     ids = some_ids(random.Random(16), 20)
-    model = FastModel(load_causal_lm(llama.base, torch.float32).eval(), 2**27, llama.kernels, int8=True)
+    model = FastModel(CausalLoader().load(llama.base, torch.float32).eval(), 2**27, llama.kernels, int8=True)
     plain = PeftModel.from_pretrained(network, llama.adapters[3]).eval()
     chunk = Chunk(ids, model.new_cache(), model.load_adapter(llama.adapters[3], [])[0], True)
     model.reserve(chunk.cache, len(ids))

@@ -49,7 +49,7 @@ def main(strategy_name: str, zero_stage: int, rank: int, processes: int, folder:
     for name, options in SCENARIOS.items():
         whole = Looking()
         loop = make_scenario(config, strategy, folder / name / "whole", whole, **options)
-        whole.model = loop.objective
+        whole.model = loop.objective.model
         counters = loop.run()
         weights = {key: value.clone() for key, value in loop.optimizer.whole().items()}
         with suppress(TrainingStopped):

@@ -20,7 +20,7 @@ from app.core.entities.models import BaseModelSpec
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import Invalid
 from app.core.interfaces.components import TrainerJob, TrainingStopped
-from app.implementations.models.loading import load_causal_lm
+from app.implementations.models.loading import CausalLoader
 from app.implementations.serving.adapter_files import check_adapter
 from app.implementations.training import packed_attention
 from app.implementations.training.adaptations.lora import count_parameters, trainable
@@ -77,7 +77,7 @@ def sft(model: Any) -> SftObjective:
 
 
 def linear_shapes(base: Path) -> dict[str, tuple[int, int]]:
-    model = load_causal_lm(base, torch.float32)
+    model = CausalLoader().load(base, torch.float32)
     return {name: tuple(m.weight.shape) for name, m in model.named_modules() if isinstance(m, nn.Linear)}
 
 
@@ -101,8 +101,8 @@ def test_an_option_trains_and_the_engine_takes_what_it_published(make_job, liste
     assert heard.steps[-1]["loss"] < heard.steps[0]["loss"] - 0.1
     assert heard.steps[-1]["loss"] != plain.steps[-1]["loss"]
     assert len(check_adapter(job.run_folder / "artifacts", linear_shapes(base))) == 14
-    opened = PeftModel.from_pretrained(load_causal_lm(base, torch.float32), job.run_folder / "artifacts")
-    assert count_parameters(opened)[1] > count_parameters(load_causal_lm(base, torch.float32))[1]
+    opened = PeftModel.from_pretrained(CausalLoader().load(base, torch.float32), job.run_folder / "artifacts")
+    assert count_parameters(opened)[1] > count_parameters(CausalLoader().load(base, torch.float32))[1]
 
 
 def test_rslora_divides_by_the_root_of_the_rank(base):
@@ -116,7 +116,7 @@ def test_rslora_divides_by_the_root_of_the_rank(base):
 
 def test_dora_begins_as_the_base_model_and_learns_magnitudes(base, make_rows):
     batch = pack(make_rows(4))
-    plain = sft(load_causal_lm(base, torch.float32, attn_implementation="packed"))(batch)["loss"]
+    plain = sft(CausalLoader().load(base, torch.float32, attn_implementation="packed"))(batch)["loss"]
     _, model = prepared(base, use_dora=True)
     loss = sft(model)(batch)["loss"]
     loss.backward()

@@ -29,7 +29,7 @@ from app.core.entities.training_config import TrainingConfig
 from app.core.interfaces.components import TrainerJob, TrainingStopped
 from app.implementations.data.cuts import read_split, write_split
 from app.implementations.data.encoder_tokenizer import ENCODERS
-from app.implementations.models.loading import load_classifier
+from app.implementations.models.loading import ClassifierLoader
 from app.implementations.training import packed_attention
 from app.implementations.training.adaptations.lora import LoraAdaptation, trainable
 from app.implementations.training.batches import pack
@@ -87,7 +87,7 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def adapted(folder: Path, dtype: torch.dtype = torch.float32, dropout: float = 0.0, **options: Any) -> PeftModel:
     torch.manual_seed(0)
-    model = load_classifier(folder, dtype, LABELS, **options)
+    model = ClassifierLoader().load(folder, dtype, labels=LABELS, **options)
     model = LoraAdaptation(TrainingConfig(r=4, lora_dropout=dropout)).prepare(model, "tiny")
     for name, parameter in trainable(model).items():
         if "lora_B" in name:  # zero at first, which would hide A's gradient
@@ -147,8 +147,8 @@ def test_padded_logits_of_an_encoder_equal_those_of_a_row_alone(family: str, tmp
 
 
 def test_only_what_the_base_model_lacks_is_new(bases: dict[str, Path]) -> None:
-    llama = trainable(load_classifier(bases["llama"], torch.float32, LABELS))
-    bert = trainable(load_classifier(bases["bert"], torch.float32, LABELS))
+    llama = trainable(ClassifierLoader().load(bases["llama"], torch.float32, labels=LABELS))
+    bert = trainable(ClassifierLoader().load(bases["bert"], torch.float32, labels=LABELS))
     assert llama.keys() == {"score.weight"}
     assert llama["score.weight"].shape == (3, 64)
     assert bert.keys() == {
@@ -238,7 +238,7 @@ def test_accumulation_gives_the_gradient_of_one_large_batch(make_labelled_loop, 
     one, four = listener(), listener()
     for heard, options in ((one, {"batch_size": 8}), (four, {"batch_size": 2, "gradient_accumulation_steps": 4})):
         loop = make_labelled_loop(heard, "llama", folder=str(options), num_epochs=1, **options)
-        for module in loop.objective.modules():
+        for module in loop.wrapped.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
         loop.run()

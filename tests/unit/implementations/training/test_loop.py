@@ -125,7 +125,7 @@ def test_a_poisoned_row_among_others_is_named_alone(make_loop, listener, shape):
     def poison(module, arguments, found):
         return {"loss": found["loss"] * float("nan")} if 7 in arguments[0].rows else found
 
-    loop.objective.register_forward_hook(poison)
+    loop.wrapped.register_forward_hook(poison)
     with pytest.raises(TrainingFailed, match=r"the loss became nan in step [123], on row 7:") as raised:
         loop.run()
     assert raised.value.code == "nan_loss"

@@ -7,6 +7,7 @@ from app.core.entities.training_config import TrainingConfig
 from app.implementations.training.adaptations.lora import LoraAdaptation, trainable
 from app.implementations.training.batches import pack
 from app.implementations.training.memory import memory_by_part, saved_for_backward
+from app.implementations.training.objective_module import ObjectiveModule
 from app.implementations.training.objectives.sft import SftObjective
 from app.implementations.training.optimizer import MasterOptimizer
 
@@ -53,7 +54,7 @@ def test_checkpointing_keeps_less_and_more_tokens_keep_more(make_model, make_row
         model = LoraAdaptation(TrainingConfig(r=4)).prepare(base, "tiny")
         if checkpointing:
             base.activation_checkpointing_enable({"use_reentrant": False})
-        return saved_for_backward(SftObjective(model, TrainingConfig()), pack(make_rows(rows)))
+        return saved_for_backward(ObjectiveModule(SftObjective(model, TrainingConfig())), pack(make_rows(rows)))
 
     assert kept(True, 8) < 0.5 * kept(False, 8)
     assert kept(False, 16) > 1.5 * kept(False, 8)

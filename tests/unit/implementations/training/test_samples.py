@@ -62,7 +62,7 @@ def test_no_gradient_and_no_random_number_is_made(make_loop, listener):
     assert text == "ab"
     assert answer.startswith("<")
     assert torch.equal(torch.get_rng_state(), before)
-    assert all(parameter.grad is None for parameter in loop.objective.parameters())
+    assert all(parameter.grad is None for parameter in loop.wrapped.parameters())
 
 
 @pytest.mark.parametrize("objective", ["sft", "dpo", "pretrain"])

@@ -1,6 +1,7 @@
 """report_to: which trackers a run has, and that a missing one is named."""
 
 import importlib
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import Invalid
 from app.core.services.jobs import tracking
-from app.core.services.jobs.tracking import EXTRAS, chosen_trackers, is_installed
+from app.core.services.jobs.tracking import chosen_trackers, is_installed
 from app.registries import TRACKERS
 
 
@@ -58,6 +59,9 @@ def test_a_folder_of_the_name_is_no_installation(tmp_path: Path, monkeypatch: py
     assert is_installed("json")
 
 
-def test_config_table_and_extras_name_the_same_trackers() -> None:
-    accepted = TrainingConfig(report_to=TRACKERS.names()).report_to
-    assert sorted(accepted) == TRACKERS.names() == sorted(EXTRAS)
+def test_every_tracker_says_which_package_and_which_extra_it_needs() -> None:
+    extras = tomllib.loads(Path("pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert sorted(TrainingConfig(report_to=TRACKERS.names()).report_to) == TRACKERS.names()
+    for name in TRACKERS:
+        tracker = TRACKERS.load(name)
+        assert any(line.startswith(tracker.package) for line in extras[tracker.extra])

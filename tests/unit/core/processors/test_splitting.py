@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from app.core.entities.data_pipeline import SplittingOptions
 from app.core.entities.datasets import SPLITS, Conversation, Split
 from app.core.errors import Invalid
-from app.implementations.data.splitting import split
+from app.core.processors.splitting import split
 
 
 def rows(questions: Sequence[str], splits: Sequence[Split] | None = None) -> list[Conversation]:

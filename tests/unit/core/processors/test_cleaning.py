@@ -1,16 +1,18 @@
 """Clean texts stay as they are, dirty ones become clean at once, and code is not touched."""
 
 import unicodedata
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.core.entities.data_pipeline import CleaningOptions
+from app.core.entities.data_pipeline import CleaningOptions, PipelineConfig
 from app.core.entities.datasets import Conversation
-from app.implementations.data.cleaning import clean_row, clean_rows, clean_text, is_empty
-from app.implementations.data.markup import is_html
-from app.implementations.data.recording import Recorder
+from app.core.entities.recording import Recorder
+from app.core.processors.cleaning import CleanRows, clean_row, clean_text, is_empty
+from app.core.processors.markup import is_html
+from app.core.processors.watching import unwatched
 
 ALL = CleaningOptions()
 # What the cleaning looks for, so that random texts are full of it.
@@ -135,10 +137,14 @@ def test_an_answer_in_html_stays_where_html_was_asked_for() -> None:
     assert clean_row(row("When?", "<p>Open from 9 to 5.</p>"), ALL).messages[1]["content"] == "Open from 9 to 5."
 
 
+def cleaned(rows: list[Conversation], options: CleaningOptions, record: Recorder) -> Sequence[Conversation]:
+    return CleanRows(PipelineConfig(cleaning=options)).process(rows, record, unwatched)
+
+
 def test_empty_rows_and_duplicates_go_and_are_counted() -> None:
     rows = [row("a", "b", 1), row("<br>", "b", 2), row("a ", "b", 3, id="other"), row("a", "c", 4)]
     recorder = Recorder("clean", None)
-    kept = clean_rows(rows, ALL, recorder)
+    kept = cleaned(rows, ALL, recorder)
     record = recorder.record(len(rows), len(kept))
     assert [row.row for row in kept] == [1, 4]
     assert kept[0] is rows[0]
@@ -157,12 +163,12 @@ def test_equal_rows_of_two_splits_are_no_duplicates() -> None:
     rows = [
         Conversation(number, row("a", "b").messages, split) for number, split in enumerate(["train", "test"], 1)
     ]
-    assert len(clean_rows(rows, ALL, Recorder("clean", 0))) == 2
+    assert len(cleaned(rows, ALL, Recorder("clean", 0))) == 2
 
 
 def test_duplicates_may_stay() -> None:
     rows = [row("a", "b", 1), row("a", "b", 2)]
-    assert len(clean_rows(rows, CleaningOptions(duplicates=False), Recorder("clean", 0))) == 2
+    assert len(cleaned(rows, CleaningOptions(duplicates=False), Recorder("clean", 0))) == 2
 
 
 def test_half_a_row_is_an_empty_row() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from app.core.entities.data_pipeline import PipelineConfig
 from app.core.entities.datasets import SPLITS, Conversation
-from app.implementations.data.pipeline import run_pipeline
+from app.core.processors.pipeline import run_pipeline
 
 ROOT = Path(__file__).parents[4]
 WORDS = ("how", "long", "can", "i", "return", "an", "item", "that", "was", "bought", "last", "week", "in", "it")
@@ -53,7 +53,7 @@ def test_a_pure_function(questions: list[str], seed: int) -> None:
 def test_the_same_in_another_process_with_other_hashes() -> None:
     """str hashes and the order of sets differ from process to process."""
     code = (
-        "import json; from app.implementations.data.pipeline import run_pipeline;"
+        "import json; from app.core.processors.pipeline import run_pipeline;"
         "from app.core.entities.data_pipeline import PipelineConfig;"
         "from app.core.entities.datasets import Conversation;"
         f"words = {WORDS!r};"

@@ -8,7 +8,6 @@ from collections.abc import Hashable, Mapping, Sequence
 from app.core.entities.data_pipeline import SplittingOptions
 from app.core.entities.datasets import SPLITS, Conversation, Split
 from app.core.errors import Fault, Invalid
-from app.implementations.data.near_duplicates import Union
 
 _FEWEST_GROUPS = 3  # below, everything trains
 _DEFAULT = SplittingOptions()
@@ -119,3 +118,20 @@ def _deal_by_label(groups: Groups, rows: int, options: SplittingOptions) -> dict
 
 def _shares(options: SplittingOptions) -> Sequence[tuple[Split, float]]:
     return ("validation", options.validation), ("test", options.test)
+
+
+class Union:
+    """Places that hang together, named by the first of them."""
+
+    def __init__(self, size: int) -> None:
+        self._above = list(range(size))
+
+    def root(self, place: int) -> int:
+        while self._above[place] != place:
+            self._above[place] = self._above[self._above[place]]
+            place = self._above[place]
+        return place
+
+    def join(self, one: int, other: int) -> None:
+        one, other = sorted((self.root(one), self.root(other)))
+        self._above[other] = one
