@@ -225,6 +225,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
     from app.core.services.jobs.attempt import Pace
     from app.core.services.jobs.execution import ExecutionService
     from app.core.services.jobs.forecasting import Forecasts
+    from app.core.services.jobs.job_records import JobRecords
     from app.core.services.jobs.job_service import JobService
     from app.core.services.jobs.training import TrainingService
     from app.core.services.jobs.training_requests import TrainingRequests
@@ -311,7 +312,8 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
         EvaluateKind(resolver, dataset_versions, datasets, work, settings.results_dir / "evaluations"),
     ]
     by_name = {kind.name: kind for kind in kinds}
-    jobs = JobService(repository("jobs"), by_name, queue, settings.queues, limits)
+    records = JobRecords(repository("jobs"))
+    jobs = JobService(repository("jobs"), records, by_name, queue, settings.queues, limits)
     training = TrainingService(requests, jobs, repository("jobs"))
     return Services(
         identity=IdentityService(
@@ -349,7 +351,8 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
         ),
         training=training,
         jobs=jobs,
-        tuning=TuningService(training, jobs, dataset_versions, resolver, versions, settings.results_dir),
+        job_records=records,
+        tuning=TuningService(training, records, dataset_versions, resolver, versions, settings.results_dir),
         execution=ExecutionService(
             jobs=repository("jobs"),
             kinds=by_name,

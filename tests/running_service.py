@@ -67,7 +67,7 @@ class Service:
         return self.services.training.submit(Developer, overrides).id
 
     def job(self, job_id: str) -> FineTuningJob:
-        return self.services.jobs.get(Developer, job_id)
+        return self.services.job_records.get(Developer, job_id)
 
     def wait_for(self, job_id: str, *states: JobState, seconds: float = WAIT_SECONDS) -> FineTuningJob:
         wait_until(lambda: self.job(job_id).state in (states or FINAL_STATES), self.log, seconds)

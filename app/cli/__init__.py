@@ -87,7 +87,7 @@ def estimate(overrides: dict[str, Any]) -> None:
     """Say what a job would take, without starting it. Measures a few steps the first time."""
     found_services = services()
     job = found_services.training.submit_estimate(OPERATOR, overrides)
-    job = carry(found_services.execution, found_services.jobs, job)
+    job = carry(found_services.execution, found_services.job_records, job)
     found = found_services.training.estimate_of(job)
     assert found is not None
     forecast = found.forecast

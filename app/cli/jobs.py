@@ -23,7 +23,7 @@ _TASK = click.argument("task_id")
 @click.option("--limit", type=click.IntRange(1, 100), default=20, show_default=True)
 def list_jobs(state: str | None, kind: str | None, limit: int) -> None:
     """List jobs of every kind, newest first."""
-    page = services().jobs.list(OPERATOR, state=JobState(state) if state else None, kind=kind, limit=limit)
+    page = services().job_records.list(OPERATOR, state=JobState(state) if state else None, kind=kind, limit=limit)
     for job in page.jobs:
         click.echo(_line(job))
 
@@ -32,7 +32,7 @@ def list_jobs(state: str | None, kind: str | None, limit: int) -> None:
 @_TASK
 def show(task_id: str) -> None:
     """Show how far the job TASK_ID is, and why it failed."""
-    job = services().jobs.get(OPERATOR, task_id)
+    job = services().job_records.get(OPERATOR, task_id)
     click.echo(_line(job))
     for made in job.made:
         click.echo(f"  made: {made}")
@@ -54,7 +54,7 @@ def show(task_id: str) -> None:
 @click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True)
 def events(task_id: str, after: int, limit: int) -> None:
     """Read what the job TASK_ID has said and measured, in order."""
-    for event in services().jobs.events(OPERATOR, task_id, after=after, limit=limit):
+    for event in services().job_records.events(OPERATOR, task_id, after=after, limit=limit):
         loss = event.data.get("loss", event.data.get("eval_loss"))
         figure = "" if loss is None else f"  loss {loss:.4g}"
         click.echo(f"{event.seq:>6}  {event.created_at:%H:%M:%S}  {event.level:5}  {event.message}{figure}")
@@ -67,7 +67,7 @@ def events(task_id: str, after: int, limit: int) -> None:
 @click.option("--csv", "as_csv", is_flag=True, help="With the lowest and the highest value of each point.")
 def metrics(task_id: str, names: str | None, points: int, as_csv: bool) -> None:
     """Show what the job TASK_ID has measured: the mean over so many steps in each line."""
-    curve = services().jobs.metrics(OPERATOR, task_id, points=points)
+    curve = services().job_records.metrics(OPERATOR, task_id, points=points)
     wanted = [name.strip() for name in names.split(",")] if names else curve.names
     if unknown := [name for name in wanted if name not in curve.names]:
         raise click.ClickException(
@@ -95,7 +95,7 @@ def metrics(task_id: str, names: str | None, points: int, as_csv: bool) -> None:
 @click.option("--lines", type=click.IntRange(1), default=50, show_default=True)
 def logs(task_id: str, lines: int) -> None:
     """Print the last output of the trainers of the job TASK_ID."""
-    job = services().jobs.get(OPERATOR, task_id)
+    job = services().job_records.get(OPERATOR, task_id)
     if job.run_folder is None:
         raise click.ClickException("no trainer has been started for this job yet")
     path = current_app.extensions["settings"].results_dir / job.run_folder / "logs.txt"

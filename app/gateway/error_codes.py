@@ -167,7 +167,19 @@ CODES: Mapping[str, ErrorCode] = {
     "run_is_finished": _of("The run is finished", "Ask its version, or start a new run.", 409),
     "run_is_live": _of("A trainer is at work there", "Wait for it to end.", 409),
     "too_many_jobs": _of("The project's queue is full", _LATER, 429),
-    "estimate_busy": _of("An estimate runs already", _LATER, 503),
+    "cannot_pause": _of("Its kind of job cannot pause", "Cancel the job, and retry it later.", 409),
+    "dependency_failed": _of(
+        "A job that it waits for made nothing", "Look at that job's error; submit both again.", 409
+    ),
+    "unknown_kind": _of("No such kind of job", "Name a kind that detail lists.", 409, 422),
+    "name_taken": _of("A step's name stands twice", "Give each step of a chain a name of its own.", 422),
+    "unknown_step": _of("No such step before it", "Name a step that stands before this one.", 422),
+    "time_limit": _of("It took longer than its kind may", "Ask for less, or when less runs there."),
+    "pipeline_failed": _of(
+        "The data pipeline ended before its time", "Look at the worker's log, then retry.", 422
+    ),
+    "stopped": _of("Told to stop", "Nothing: it was cancelled, or is taken up again.", 503),
+    "cancelled": _of("The job was cancelled", "Ask again.", 409),
     "estimate_failed": _of("The estimate failed", "Ask again; if it stays so, tell the operator.", 503),
     "estimate_timeout": _of("The estimate took too long", "Ask again: what was measured is kept.", 503),
     "does_not_fit": _of("It does not fit in memory", "Change the config as detail suggests.", 422),

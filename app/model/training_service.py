@@ -105,7 +105,7 @@ def train(app: Flask, config: TrainingConfig, run: UnfinishedRun | None = None) 
     with app.app_context(), RunProgress() as progress:
         training = services.training
         job = training.submit(None, overrides) if run is None else training.resume_run(run, overrides)
-        return carry(services.execution, services.jobs, job, progress)
+        return carry(services.execution, services.job_records, job, progress)
 
 
 def report(app: Flask, job: FineTuningJob) -> int:

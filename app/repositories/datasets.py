@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sqlalchemy import Engine, delete, func, select, tuple_
+from sqlalchemy import Engine, delete, func, or_, select, tuple_
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.core.entities.dataset_versions import Dataset, DatasetSummary, DatasetVersion
+from app.core.entities.jobs import FINAL_STATES
 from app.core.entities.limits import ProjectLimits, ProjectUse
 from app.core.interfaces.storage import NO_LIMITS, DatasetRepository
 from app.repositories.database import Database
@@ -104,7 +105,12 @@ class SqlDatasetRepository(DatasetRepository):
             row = _locked(session, project_id, dataset_id)
             if row is None:
                 return None
-            if session.scalar(select(JobRow.id).where(JobRow.dataset_id == dataset_id).limit(1)) is not None:
+            # What trained on it refers to it for good, another job until it has ended.
+            refers = (
+                JobRow.dataset_id == dataset_id,
+                or_(JobRow.kind == "train", JobRow.state.not_in(FINAL_STATES)),
+            )
+            if session.scalar(select(JobRow.id).where(*refers).limit(1)) is not None:
                 raise in_use(dataset_id)
             of_it = DatasetVersionRow.dataset_id == dataset_id
             digests = session.scalars(select(DatasetVersionRow.digest).where(of_it).distinct()).all()

@@ -227,7 +227,7 @@ def validate(headers: dict[str, Any], query: dict[str, Any], dataset_id: str) ->
         if len(rows) <= MOST_ROWS:
             return services.data_preparation.inspect(rows, **query)
     job = services.jobs.submit(principal, "inspect", {"dataset_id": reference, **query})
-    job = services.jobs.wait(principal, job.id, headers["wait"])
+    job = services.job_records.wait(principal, job.id, headers["wait"])
     return job.result if job.state is JobState.SUCCEEDED else accepted(job)
 
 

@@ -7,7 +7,7 @@ from app.api.jobs.schemas import EventSchema
 from app.core.entities.identity import Principal
 from app.core.entities.jobs import FINAL_STATES
 from app.core.errors import AppError
-from app.core.services.jobs.job_service import JobService
+from app.core.services.jobs.job_records import JobRecords
 from app.gateway.streams import frame
 
 LOOK_SECONDS = 0.5  # between two looks into the database: two queries by primary key, no transaction held between
@@ -15,7 +15,7 @@ PAGE = 500  # events read at once
 
 
 def event_frames(
-    jobs: JobService, principal: Principal, job_id: str, last: Any, after: int, go_on: Callable[[float], bool]
+    records: JobRecords, principal: Principal, job_id: str, last: Any, after: int, go_on: Callable[[float], bool]
 ) -> Iterator[bytes | None]:
     """Frames from the number after ``after`` on, None at each look that found nothing, at last ``end``, which
     says of the job what the schema ``last`` does.
@@ -27,7 +27,7 @@ def event_frames(
     while go_on(pause):
         try:
             # The job first: what is written after that is not the end.
-            job, events = jobs.news(principal, job_id, after=after, limit=PAGE)
+            job, events = records.news(principal, job_id, after=after, limit=PAGE)
         except AppError:
             return
         for event in events:

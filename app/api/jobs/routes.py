@@ -20,7 +20,8 @@ from app.api.jobs.schemas import (
 from app.core.entities.identity import Role, Scope
 from app.core.entities.jobs import FineTuningJob
 from app.core.errors import Forbidden
-from app.core.services.jobs.job_service import JobPage, Step
+from app.core.services.jobs.job_records import JobPage
+from app.core.services.jobs.job_service import Step
 from app.extensions import current_services
 from app.gateway.authentication import current_principal, require
 from app.gateway.idempotency import creates
@@ -119,7 +120,7 @@ def list_jobs(query: dict[str, Any]) -> JobPage:
     Those of the project; `kind` and `status` narrow the list. Jobs of kind `estimate` and `inspect` are listed for
     a day after their end. 422 for an `after` that is no job of the project.
     """
-    return current_services().jobs.list(current_principal(), **query)
+    return current_services().job_records.list(current_principal(), **query)
 
 
 @blueprint.get("/<job_id>")
@@ -132,7 +133,7 @@ def show(job_id: str) -> FineTuningJob:
     `result` is what its kind says of a job that has succeeded, `made` names the versions that it published, and
     `error` says why one failed. 404 `job_not_found`, for another project's too.
     """
-    return current_services().jobs.get(current_principal(), job_id)
+    return current_services().job_records.get(current_principal(), job_id)
 
 
 @blueprint.post("/<job_id>/cancel")
@@ -196,7 +197,7 @@ def events(query: dict[str, Any], job_id: str) -> dict[str, Any]:
 
     Those with a `seq` above `after`. An empty list says that there is nothing newer.
     """
-    return {"data": current_services().jobs.events(current_principal(), job_id, **query)}
+    return {"data": current_services().job_records.events(current_principal(), job_id, **query)}
 
 
 @blueprint.get("/<job_id>/events/stream")
@@ -211,8 +212,8 @@ def event_stream(headers: dict[str, Any], query: dict[str, Any], job_id: str) ->
     Server-sent events, as `GET /api/v1/train/{task_id}/events/stream` sends them: a client that comes back with
     `Last-Event-ID` misses nothing. The last event is `end`.
     """
-    jobs, principal = current_services().jobs, current_principal()
-    jobs.get(principal, job_id)
+    records, principal = current_services().job_records, current_principal()
+    records.get(principal, job_id)
     after = query["after"] if headers["after"] is None else headers["after"]
     last = AnyJobSchema(only=END)
-    return current_streams().follow(partial(event_frames, jobs, principal, job_id, last, after))
+    return current_streams().follow(partial(event_frames, records, principal, job_id, last, after))

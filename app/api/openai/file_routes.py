@@ -90,7 +90,7 @@ def list_files(query: dict[str, Any]) -> dict[str, Any]:
     if query["purpose"] == RESULTS:
         if page["after"] is not None:
             page["after"] = job_of_result(page["after"]) or page["after"]
-        jobs = services.jobs.list(principal, kind="train", state=JobState.SUCCEEDED, **page)
+        jobs = services.job_records.list(principal, kind="train", state=JobState.SUCCEEDED, **page)
         shown = [result_file(*_measured(job.id)) for job in jobs.jobs]
         return {"object": "list", "data": shown, "has_more": jobs.next is not None}
     found = services.dataset_versions.list(principal, **page, oldest_first=query["order"] == "asc")
@@ -149,11 +149,11 @@ def delete_file(file_id: str) -> dict[str, Any]:
 
 def _measured(job_id: str) -> tuple[FineTuningJob, MetricCurve]:
     """Of a job that has succeeded; of others there is no file."""
-    jobs, principal = current_services().jobs, current_principal()
+    records, principal = current_services().job_records, current_principal()
     try:
-        job = jobs.get(principal, job_id, "train")
+        job = records.get(principal, job_id, "train")
     except NotFound:
         job = None
     if job is None or job.state is not JobState.SUCCEEDED:
         raise NotFound("there is no such file in this project", code="file_not_found")
-    return job, jobs.metrics(principal, job_id, points=MOST_RESULT_ROWS)
+    return job, records.metrics(principal, job_id, points=MOST_RESULT_ROWS)

@@ -124,7 +124,7 @@ def list_jobs(query: dict[str, Any]) -> dict[str, Any]:
     Those of the project, also those sent to `/api/v1/train`. Of several `metadata` a job has to have all; 400 for
     any other parameter, and for an `after` that is no job of the project.
     """
-    page = current_services().jobs.list(current_principal(), kind="train", **query)
+    page = current_services().job_records.list(current_principal(), kind="train", **query)
     return {"object": "list", "data": [_shape(job) for job in page.jobs], "has_more": page.next is not None}
 
 
@@ -138,7 +138,7 @@ def show_job(job_id: str) -> dict[str, Any]:
     `fine_tuned_model` is null until it has published one, and `error` says why one failed. 404 `job_not_found`,
     for another project's too.
     """
-    return _shape(current_services().jobs.get(current_principal(), job_id, "train"))
+    return _shape(current_services().job_records.get(current_principal(), job_id, "train"))
 
 
 @blueprint.post("/<job_id>/cancel")
@@ -189,14 +189,14 @@ def list_events(query: dict[str, Any], job_id: str) -> dict[str, Any]:
 
     Pages go back in time: `after` is the last id of the page before, and 400 says that it is none of this job.
     """
-    jobs, principal, limit = current_services().jobs, current_principal(), query["limit"]
+    records, principal, limit = current_services().job_records, current_principal(), query["limit"]
     before = None
     if query["after"] is not None:
         number = re.fullmatch(r".*-([0-9]{1,9})", query["after"])
         if number is None or event_id(job_id, int(number[1])) != query["after"]:
             raise _no_page()
         before = int(number[1])
-    events = jobs.latest_events(principal, job_id, before=before, limit=limit + 1)
+    events = records.latest_events(principal, job_id, before=before, limit=limit + 1)
     shown = [event_shape(job_id, event) for event in events[:limit]]
     return {"object": "list", "data": shown, "has_more": len(events) > limit}
 
@@ -213,7 +213,7 @@ def list_checkpoints(query: dict[str, Any], job_id: str) -> dict[str, Any]:
     serves a checkpoint: it is there to go on from.
     """
     services, principal = current_services(), current_principal()
-    job = services.jobs.get(principal, job_id, "train")
+    job = services.job_records.get(principal, job_id, "train")
     found = [checkpoint_shape(job, saved) for saved in services.tuning.checkpoints(principal, job_id)]
     if query["after"] is not None:
         places = [place for place, one in enumerate(found) if one["id"] == query["after"]]

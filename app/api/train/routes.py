@@ -29,7 +29,7 @@ from app.api.train.schemas import (
 )
 from app.core.entities.identity import Role
 from app.core.entities.jobs import FineTuningJob
-from app.core.services.jobs.job_service import JobPage
+from app.core.services.jobs.job_records import JobPage
 from app.extensions import current_services
 from app.gateway.authentication import current_principal, require
 from app.gateway.idempotency import creates
@@ -139,7 +139,7 @@ def estimate(headers: dict[str, Any], body: dict[str, Any]) -> Any:
     """
     services, principal = current_services(), current_principal()
     job = services.training.submit_estimate(principal, _overrides(body))
-    job = services.jobs.wait(principal, job.id, headers["wait"])
+    job = services.job_records.wait(principal, job.id, headers["wait"])
     found = services.training.estimate_of(job)
     return accepted(job) if found is None else found
 
@@ -155,7 +155,7 @@ def list_jobs(query: dict[str, Any]) -> JobPage:
     Those of the project, in any state unless `status` names one; also those sent to `/v1/fine_tuning/jobs`. 422
     for an `after` that is no job of it.
     """
-    return current_services().jobs.list(current_principal(), kind="train", **query)
+    return current_services().job_records.list(current_principal(), kind="train", **query)
 
 
 @blueprint.get("/status/<task_id>")
@@ -168,7 +168,7 @@ def status(task_id: str) -> FineTuningJob:
     Its state, the step and the figures of its last report, and its whole config. `error` says why one failed, with
     every fault; `model_version_id` what it published. 404 `job_not_found`, for another project's too.
     """
-    return current_services().jobs.get(current_principal(), task_id, "train")
+    return current_services().job_records.get(current_principal(), task_id, "train")
 
 
 @blueprint.post("/<task_id>/cancel")
@@ -235,7 +235,7 @@ def events(query: dict[str, Any], task_id: str) -> dict[str, Any]:
     Those with a `seq` above `after`, messages and figures alike. An empty list says that there is nothing newer.
     `GET …/events/stream` sends them as they come.
     """
-    return {"data": current_services().jobs.events(current_principal(), task_id, "train", **query)}
+    return {"data": current_services().job_records.events(current_principal(), task_id, "train", **query)}
 
 
 @blueprint.get("/<task_id>/events/stream")
@@ -252,10 +252,10 @@ def event_stream(headers: dict[str, Any], query: dict[str, Any], task_id: str) -
     last event is `end`, with its status, and the client closes. A stream ends after five minutes, and when the
     service stops: come back. 503 with `Retry-After` says that too many are open.
     """
-    jobs, principal = current_services().jobs, current_principal()
-    jobs.get(principal, task_id, "train")
+    records, principal = current_services().job_records, current_principal()
+    records.get(principal, task_id, "train")
     after = query["after"] if headers["after"] is None else headers["after"]
-    return current_streams().follow(partial(event_frames, jobs, principal, task_id, JobSchema(only=END), after))
+    return current_streams().follow(partial(event_frames, records, principal, task_id, JobSchema(only=END), after))
 
 
 @blueprint.get("/<task_id>/metrics")
@@ -270,7 +270,7 @@ def metrics(query: dict[str, Any], task_id: str) -> dict[str, Any]:
     and `max`, so that no spike is lost. Where an attempt went on from a checkpoint and did steps again, they count
     as it did them.
     """
-    curve = current_services().jobs.metrics(current_principal(), task_id, "train", points=query["points"])
+    curve = current_services().job_records.metrics(current_principal(), task_id, "train", points=query["points"])
     return metric_columns(curve, query["names"])
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from app.core.services.data.dataset_versions import DatasetVersionService
     from app.core.services.data.datasets import DatasetService
     from app.core.services.jobs.execution import ExecutionService
+    from app.core.services.jobs.job_records import JobRecords
     from app.core.services.jobs.job_service import JobService
     from app.core.services.jobs.training import TrainingService
     from app.core.services.jobs.tuning import TuningService
@@ -44,6 +45,7 @@ class Services:
     dataset_versions: DatasetVersionService
     data_preparation: DataPreparationService
     jobs: JobService
+    job_records: JobRecords
     training: TrainingService
     tuning: TuningService
     execution: ExecutionService

@@ -7,14 +7,14 @@ from collections.abc import Callable
 
 from app.core.entities.jobs import FINAL_STATES, FineTuningJob, JobEvent
 from app.core.services.jobs.execution import ExecutionService
-from app.core.services.jobs.job_service import JobService
+from app.core.services.jobs.job_records import JobRecords
 
 LOST_SECONDS = 0.5  # between two looks at a job that another process holds
 
 
 def carry(
     execution: ExecutionService,
-    jobs: JobService,
+    records: JobRecords,
     job: FineTuningJob,
     on_event: Callable[[JobEvent], None] | None = None,
 ) -> FineTuningJob:
@@ -25,5 +25,5 @@ def carry(
             # A worker has it; or the claim was lost, and there may be no worker to find that out.
             time.sleep(LOST_SECONDS)
             execution.watch_leases()
-        job = jobs.get(job.asker, job.id)
+        job = records.get(job.asker, job.id)
     return job

@@ -1,34 +1,22 @@
-"""Jobs of every kind, as those who ask for them see them."""
+"""Jobs of every kind: submitted, cancelled, paused, tried again."""
 
-import re
 import secrets
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from app.core.entities.identity import Principal
-from app.core.entities.jobs import DEFAULT_QUEUE, FINAL_STATES, FineTuningJob, JobEvent, JobState
+from app.core.entities.jobs import DEFAULT_QUEUE, FINAL_STATES, FineTuningJob, JobState
 from app.core.entities.limits import NOTHING, ProjectLimits, ProjectUse
-from app.core.entities.metrics import MetricCurve
-from app.core.errors import AppError, Conflict, Fault, Invalid, NotFound
+from app.core.errors import AppError, Conflict, Fault, Invalid
 from app.core.interfaces.job_kinds import Draft, JobKind
 from app.core.interfaces.operations import JobQueue
 from app.core.interfaces.storage import JobRepository
+from app.core.services.jobs.job_records import JobRecords, no_job
 from app.core.services.jobs.request_checks import project_of
 
-JOB_ID = re.compile(r"[a-z]+-[0-9a-f]{24}")
 LONGEST_CHAIN = 10
-LOOK_SECONDS = 0.05  # between two looks at a job that somebody waits for
-
-
-@dataclass(frozen=True, slots=True)
-class JobPage:
-    """``next`` is the ``after`` of the page that follows, None on the last."""
-
-    jobs: Sequence[FineTuningJob]
-    next: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +38,14 @@ class JobService:
     def __init__(
         self,
         jobs: JobRepository,
+        records: JobRecords,
         kinds: Mapping[str, JobKind],
         queue: JobQueue,
         queues: Sequence[str],
         limits: ProjectLimits,
     ) -> None:
         self._jobs = jobs
+        self._records = records
         self._kinds = kinds
         self._queue = queue
         self._queues = queues
@@ -140,7 +130,7 @@ class JobService:
 
         ``Conflict`` (nothing_to_retry) unless that has failed or was cancelled; else as ``submit``.
         """
-        job = self.get(principal, job_id, kind)
+        job = self._records.get(principal, job_id, kind)
         if job.state not in (JobState.FAILED, JobState.CANCELLED):
             message = f"the job is {job.state.value}: only one that has failed or was cancelled is tried again"
             raise Conflict(message, code="nothing_to_retry")
@@ -151,47 +141,12 @@ class JobService:
         of_job: dict[str, Any] = {"priority": job.priority, "queue": job.queue, "request": job.request}
         return self.submit(principal, job.kind, request, retry_of=job.id, **of_job)
 
-    def get(self, principal: Principal | None, job_id: str, kind: str | None = None) -> FineTuningJob:
-        """``NotFound`` for another project's job too, and for one of another kind than ``kind``."""
-        job = self._jobs.get(project_of(principal), job_id) if JOB_ID.fullmatch(job_id) else None
-        if job is None or kind not in (None, job.kind):
-            raise _no_job(job_id)
-        return job
-
-    def list(
-        self,
-        principal: Principal | None,
-        *,
-        state: JobState | None = None,
-        kind: str | None = None,
-        metadata: Mapping[str, str] | None = None,
-        limit: int = 20,
-        after: str | None = None,
-    ) -> JobPage:
-        """Newest first, from the job after ``after`` on; those alone whose request has all of ``metadata``."""
-        if after is not None and not JOB_ID.fullmatch(after):
-            raise Invalid("after is not the id of a job", faults=[Fault("after", "not_a_job_id", "not a job id")])
-        if kind is not None:
-            self._kind(kind)
-        wanted: dict[str, Any] = {"state": state, "kind": kind, "metadata": metadata or {}}
-        jobs = self._jobs.list(project_of(principal), limit=limit + 1, after=after, **wanted)
-        return JobPage(jobs[:limit], jobs[limit - 1].id if len(jobs) > limit else None)
-
-    def wait(self, principal: Principal | None, job_id: str, seconds: float) -> FineTuningJob:
-        """Return the job once it has ended, or as it is after so many seconds."""
-        until = time.monotonic() + seconds
-        job = self.get(principal, job_id)
-        while job.state not in FINAL_STATES and time.monotonic() < until:
-            time.sleep(min(LOOK_SECONDS, max(0.0, until - time.monotonic())))
-            job = self.get(principal, job_id)
-        return job
-
     def cancel(self, principal: Principal | None, job_id: str, kind: str | None = None) -> FineTuningJob:
         """Cancel it, or ask its attempt to end. Again is no error; ``Conflict`` once it has another end."""
-        self.get(principal, job_id, kind)
+        self._records.get(principal, job_id, kind)
         job = self._jobs.request_cancel(project_of(principal), job_id)
         if job is None:
-            raise _no_job(job_id)
+            raise no_job(job_id)
         if job.state in FINAL_STATES - {JobState.CANCELLED}:
             raise Conflict(f"the job has {job.state.value}: there is nothing to cancel", code="job_is_final")
         return job
@@ -202,7 +157,7 @@ class JobService:
         ``Conflict`` while its files are validated, once it has ended, for one of the foreground, and
         (cannot_pause) for one of a kind that has no place to go on from.
         """
-        job = self.get(principal, job_id, kind)
+        job = self._records.get(principal, job_id, kind)
         if not self._kind(job.kind).can_pause:
             message = f"a job of kind {job.kind} cannot pause: cancel it, and retry it later"
             raise Conflict(message, code="cannot_pause")
@@ -211,51 +166,18 @@ class JobService:
             raise Conflict(message, code="foreground_job")
         paused = self._jobs.request_pause(job.project_id, job.id)
         if paused is None:
-            raise _no_job(job_id)
+            raise no_job(job_id)
         return paused
 
     def resume(self, principal: Principal | None, job_id: str, kind: str | None = None) -> FineTuningJob:
         """Queue a paused job again: whatever worker takes it goes on from its checkpoint. ``Conflict`` if it is
         not paused."""
-        self.get(principal, job_id, kind)
+        self._records.get(principal, job_id, kind)
         job = self._jobs.resume(project_of(principal), job_id)
         if job is None:
-            raise _no_job(job_id)
+            raise no_job(job_id)
         self._queue.ring(job.id, job.queue)
         return job
-
-    def events(
-        self,
-        principal: Principal | None,
-        job_id: str,
-        kind: str | None = None,
-        *,
-        after: int = 0,
-        limit: int = 100,
-    ) -> Sequence[JobEvent]:
-        """In order, from the number after ``after`` on."""
-        return self.news(principal, job_id, kind, after=after, limit=limit)[1]
-
-    def latest_events(
-        self, principal: Principal, job_id: str, *, before: int | None = None, limit: int = 20
-    ) -> Sequence[JobEvent]:
-        """Newest first, from the number before ``before`` on."""
-        job = self.get(principal, job_id)
-        return self._jobs.latest_events(job.project_id, job.id, before=before, limit=limit)
-
-    def metrics(
-        self, principal: Principal | None, job_id: str, kind: str | None = None, *, points: int = 500
-    ) -> MetricCurve:
-        """Of the whole run so far, in as many points at most; where an attempt did steps again, its own count."""
-        job = self.get(principal, job_id, kind)
-        return self._jobs.metrics(job.project_id, job.id, most=points)
-
-    def news(
-        self, principal: Principal | None, job_id: str, kind: str | None = None, *, after: int, limit: int
-    ) -> tuple[FineTuningJob, Sequence[JobEvent]]:
-        """The job, and then its events: of a job in a final state, fewer than ``limit`` are the last there are."""
-        job = self.get(principal, job_id, kind)
-        return job, self._jobs.events(job.project_id, job.id, after=after, limit=limit)
 
     def _kind(self, name: str) -> JobKind:
         if name not in self._kinds:
@@ -306,7 +228,3 @@ def _stand_in(draft: Draft, key: str) -> Any:
     if key == "dataset_id":
         return draft.config.get("dataset_id")
     return draft.base_model
-
-
-def _no_job(job_id: str) -> NotFound:
-    return NotFound(f"no job {job_id[:80]!r} in this project", code="job_not_found")

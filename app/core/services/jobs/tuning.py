@@ -13,7 +13,7 @@ from app.core.entities.tuning import SavedCheckpoint, TuningRequest
 from app.core.errors import Fault, Invalid, NotFound
 from app.core.interfaces.storage import ModelVersionRepository
 from app.core.services.data.dataset_versions import DatasetVersionService
-from app.core.services.jobs.job_service import JobService
+from app.core.services.jobs.job_records import JobRecords
 from app.core.services.jobs.resuming import checkpoints_in
 from app.core.services.jobs.training import TrainingService
 from app.core.services.models.resolver import ModelResolver
@@ -37,14 +37,14 @@ class TuningService:
     def __init__(
         self,
         training: TrainingService,
-        jobs: JobService,
+        records: JobRecords,
         files: DatasetVersionService,
         resolver: ModelResolver,
         versions: ModelVersionRepository,
         results_dir: Path,
     ) -> None:
         self._training = training
-        self._jobs = jobs
+        self._records = records
         self._files = files
         self._resolver = resolver
         self._versions = versions
@@ -116,10 +116,10 @@ class TuningService:
 
     def checkpoints(self, principal: Principal, job_id: str) -> Sequence[SavedCheckpoint]:
         """Newest first, those that are kept still and that this host sees."""
-        job = self._jobs.get(principal, job_id, "train")
+        job = self._records.get(principal, job_id, "train")
         if job.run_folder is None:
             return []
-        points = self._jobs.metrics(principal, job_id, points=MOST_POINTS).points
+        points = self._records.metrics(principal, job_id, points=MOST_POINTS).points
         found = []
         for folder in reversed(checkpoints_in(self._results_dir / job.run_folder / "checkpoints" / job.id)):
             step = int(folder.name.removeprefix("step-"))
