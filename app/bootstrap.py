@@ -16,20 +16,16 @@ from app.core.entities.evaluation import MeasuredRun
 from app.core.entities.limits import ProjectLimits
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import AppError
+from app.core.factories import DATA_FORMATS
 from app.core.interfaces.components import BaseModelStore, LanguageModel, TrainingRunner
 from app.core.interfaces.stores import Stores
 from app.core.services import Services
 from app.registries import (
-    ADAPTATIONS,
     BASE_MODEL_SOURCES,
     COMPONENTS,
-    DATA_FORMATS,
-    OBJECTIVES,
     QUEUES,
     REPOSITORIES,
     RUNNERS,
-    STRATEGIES,
-    TRACKERS,
 )
 from config.config import CONFIG_DIR, Settings, SettingsError, read_settings
 
@@ -167,10 +163,6 @@ def build_runner(name: str) -> TrainingRunner:
     return RUNNERS.create(
         name,
         only_forecast=name.endswith("-forecast"),
-        objectives=OBJECTIVES,
-        adaptations=ADAPTATIONS,
-        strategies=STRATEGIES,
-        trackers=TRACKERS,
         strategy_options=load_strategy_options,
     )
 
