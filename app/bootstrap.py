@@ -17,21 +17,21 @@ from app.core.entities.evaluation import MeasuredRun
 from app.core.entities.limits import ProjectLimits
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import AppError
+<<<<<<< HEAD
 from app.core.interfaces.components import BaseModelStore, JobRunner, LanguageModel, TrainingRunner
 from app.core.interfaces.job_kinds import JobKind
+=======
+from app.core.factories import DATA_FORMATS
+from app.core.interfaces.components import BaseModelStore, LanguageModel, TrainingRunner
+>>>>>>> h2
 from app.core.interfaces.stores import Stores
 from app.core.services import Services
 from app.registries import (
-    ADAPTATIONS,
     BASE_MODEL_SOURCES,
     COMPONENTS,
-    DATA_FORMATS,
-    OBJECTIVES,
     QUEUES,
     REPOSITORIES,
     RUNNERS,
-    STRATEGIES,
-    TRACKERS,
 )
 from config.config import CONFIG_DIR, Settings, SettingsError, read_settings
 
@@ -181,10 +181,6 @@ def build_trainer(name: str) -> TrainingRunner:
     return RUNNERS.create(
         name,
         only_forecast=name.endswith("-forecast"),
-        objectives=OBJECTIVES,
-        adaptations=ADAPTATIONS,
-        strategies=STRATEGIES,
-        trackers=TRACKERS,
         strategy_options=load_strategy_options,
     )
 

@@ -1,7 +1,8 @@
 """What implements what: by registry, the names that configs and the composition root use, each with its class.
 
 Classes are named as ``"module:Class"`` strings and imported when first built, so that a process loads only what it
-uses; the web process never loads torch.
+uses; the web process never loads torch. The tables of parts, filled here, are those of ``app/core/factories.py``,
+which says what a part is: a new one is one file and one line below.
 """
 
 from __future__ import annotations
@@ -14,28 +15,13 @@ from app.core.factories import (
     DATA_PROCESSORS,
     MODEL_LOADERS,
     OBJECTIVES,
+    STRATEGIES,
     TRACKERS,
     ComponentFactory,
 )
 
 if TYPE_CHECKING:
     from app.core.interfaces.components import TrainingRunner
-
-__all__ = [
-    "ADAPTATIONS",
-    "BASE_MODEL_SOURCES",
-    "COMPONENTS",
-    "DATA_FORMATS",
-    "DATA_PROCESSORS",
-    "FACTORIES",
-    "MODEL_LOADERS",
-    "OBJECTIVES",
-    "QUEUES",
-    "REPOSITORIES",
-    "RUNNERS",
-    "STRATEGIES",
-    "TRACKERS",
-]
 
 DATA_FORMATS.add(
     {
@@ -85,8 +71,7 @@ ADAPTATIONS.add(
         "qlora": "app.implementations.training.adaptations.qlora:QloraAdaptation",
     },
 )
-STRATEGIES = ComponentFactory[Any](
-    "strategy",
+STRATEGIES.add(
     {
         "single": "app.implementations.training.strategies.single:SingleProcess",
         "ddp": "app.implementations.training.strategies.ddp:DataParallel",

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from app.core.entities.datasets import DataLimits
+from app.core.factories import DATA_FORMATS
 from app.implementations.data.store import FileDatasetStore
-from app.registries import DATA_FORMATS
 
 _ENGLISH = "the order was sent on Monday and a parcel takes three days to reach you please write to the desk"
 _OTHERS = "Rückgaben gelten für vierzehn Tage 退货 地址 在 包裹 里 café naïve 👍"

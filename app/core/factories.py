@@ -59,6 +59,7 @@ class ComponentFactory(Generic[T]):
 DATA_FORMATS = ComponentFactory[Any]("data format")
 OBJECTIVES = ComponentFactory[Any]("objective")
 ADAPTATIONS = ComponentFactory[Any]("adaptation")
+STRATEGIES = ComponentFactory[Any]("strategy")
 TRACKERS = ComponentFactory[Any]("tracker")
 DATA_PROCESSORS = ComponentFactory[Any]("data processor")
 MODEL_LOADERS = ComponentFactory[Any]("model loader")

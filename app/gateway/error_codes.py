@@ -175,9 +175,7 @@ CODES: Mapping[str, ErrorCode] = {
     "name_taken": _of("A step's name stands twice", "Give each step of a chain a name of its own.", 422),
     "unknown_step": _of("No such step before it", "Name a step that stands before this one.", 422),
     "time_limit": _of("It took longer than its kind may", "Ask for less, or when less runs there."),
-    "pipeline_failed": _of(
-        "The data pipeline ended before its time", "Look at the worker's log, then retry.", 422
-    ),
+    "pipeline_failed": _of("The pipeline ended before its time", "Look at the worker's log, then retry.", 422),
     "stopped": _of("Told to stop", "Nothing: it was cancelled, or is taken up again.", 503),
     "cancelled": _of("The job was cancelled", "Ask again.", 409),
     "estimate_failed": _of("The estimate failed", "Ask again; if it stays so, tell the operator.", 503),

@@ -4,6 +4,7 @@ Each is written as its author would write it, a module with one class, and gets 
 """
 
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,22 +35,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from app.core.entities.datasets import TokenizedRow
 from app.implementations.training.method import Objective
 
 if TYPE_CHECKING:
     import torch
 
 
-def _question(conversation, tokenizer, max_length):
-    """Every token of the question learns."""
-    ids = tokenizer.encode_text(conversation.messages[0]["content"])[:max_length]
-    from app.core.entities.datasets import TokenizedRow
-    return [TokenizedRow(0, ids, ids)]
-
-
 class Questions(Objective):
-    rows = {"a conversation": _question}
+    """Every token of the question learns."""
+
+    rows = frozenset({"a conversation"})
     wanted = "conversations that begin with a question"
+
+    @staticmethod
+    def encode(conversation, tokenizer, max_length):
+        ids = tokenizer.encode_text(conversation.messages[0]["content"])[:max_length]
+        return [TokenizedRow(0, ids, ids)]
 
     @classmethod
     def problems(cls, config):
@@ -224,6 +226,18 @@ def test_a_tracker_that_is_not_installed_says_what_to_install(tmp_path: Path) ->
     with pytest.raises(Invalid) as refused:
         chosen_trackers(config)
     assert "'.[tracking]'" in refused.value.faults[0].message
+
+
+def test_to_read_what_the_parts_declare_loads_no_framework() -> None:
+    code = (
+        "import sys; from app.registries import ADAPTATIONS, DATA_PROCESSORS, OBJECTIVES, TRACKERS\n"
+        "for parts in (ADAPTATIONS, DATA_PROCESSORS, OBJECTIVES, TRACKERS):\n"
+        "    for name in parts: parts.load(name)\n"
+        "heavy = {'torch', 'transformers', 'peft', 'numpy', 'mlflow', 'wandb'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_it_trains(base: Path, tmp_path: Path) -> None:

@@ -289,24 +289,21 @@ class ArtifactStore(ABC):
 
 
 class ModelLoader(ABC):
-    """Reads a model from a local folder into memory; no code of the folder is run and no hub is asked."""
+    """Reads a model from a local folder into memory; no code of the folder is run and no hub is asked.
+
+    ``labels`` are those of a label head: what of it the folder lacks is new. ``device`` (torch's) is where weights
+    that are packed will compute.
+    """
+
+    def __init__(self, labels: Sequence[str] = (), device: Any = None) -> None:
+        self.labels, self.device = labels, device
 
     @abstractmethod
-    def load(
-        self,
-        folder: Path,
-        precision: Any,
-        *,
-        device: Any = None,
-        labels: Sequence[str] = (),
-        adapter: Path | None = None,
-        **options: Any,
-    ) -> Any:
-        """Load the weights, frozen, in ``precision`` (a torch dtype), and over them the adapter of that folder.
+    def load(self, folder: Path, precision: Any, adapter: Path | None = None, **options: Any) -> Any:
+        """Load the weights in ``precision`` (a torch dtype), and over them the adapter of that folder.
 
-        ``device`` is where it will compute: what is packed is packed there, all else is left on the CPU.
-        ``labels`` are those of a label head: what of it the folder lacks is new, and it alone requires a gradient.
-        ``options`` are transformers' own. ``Invalid`` for a model or an adapter that this loader cannot read.
+        They are on the CPU, packed ones apart, and frozen: only what is new requires a gradient. ``options`` are
+        transformers' own. ``Invalid`` for a model or an adapter that a loader written by hand cannot read.
         """
 
 

@@ -4,23 +4,28 @@ A declaration is made of class attributes and class methods, and is read without
 processes without torch. ``app/core/factories.py`` says how a part is found.
 """
 
-from abc import ABC
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 from app.core.entities.datasets import Conversation, RowShape, TokenizedRow
 from app.core.entities.training_config import TrainingConfig
 from app.core.interfaces.components import ChatTokenizer
 
-Encoder = Callable[[Conversation, ChatTokenizer, int | None], Sequence[TokenizedRow]]
-
 
 class ObjectivePart(ABC):
     """What an objective declares."""
 
-    rows: ClassVar[Mapping[RowShape, Encoder]]  # the shapes of row that it trains on, and how each is encoded
+    rows: ClassVar[frozenset[RowShape]]  # the shapes of row that it trains on
     wanted: ClassVar[str]  # those shapes in words, with their columns
     label_head: ClassVar[bool] = False  # True: it trains a head for the labels of the rows, and writes no text
+
+    @staticmethod
+    @abstractmethod
+    def encode(
+        conversation: Conversation, tokenizer: ChatTokenizer, max_length: int | None
+    ) -> Sequence[TokenizedRow]:
+        """Encode a row of one of those shapes: one row of tokens, or the pieces of a long text. None: whole."""
 
     @classmethod
     def problems(cls, config: TrainingConfig) -> Iterable[str]:

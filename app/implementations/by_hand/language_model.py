@@ -18,21 +18,12 @@ from app.implementations.models.sampling import sample
 class ByHandLoader(ModelLoader):
     """Loads a Llama as a TinyLLM, with an adapter merged: it is not trained, and one product a layer is less."""
 
-    def load(
-        self,
-        folder: Path,
-        precision: torch.dtype,
-        *,
-        device: torch.device | None = None,
-        labels: Sequence[str] = (),
-        adapter: Path | None = None,
-        **options: Any,
-    ) -> TinyLLM:
-        model = TinyLLM.load(folder).to(precision)
+    def load(self, folder: Path, precision: Any, adapter: Path | None = None, **options: Any) -> TinyLLM:
+        model = TinyLLM.load(folder).to(precision).requires_grad_(False)
         if adapter is not None:
             load_lora(model, adapter)
             merge_lora(model)
-        return model.requires_grad_(False)
+        return model
 
 
 class ModelByHand(LanguageModel):
@@ -47,7 +38,7 @@ class ModelByHand(LanguageModel):
         threads: int,
     ) -> None:
         torch.set_num_threads(threads)
-        self._model: TinyLLM = ByHandLoader().load(folder, torch.float32, adapter=adapter_folder).eval()
+        self._model: TinyLLM = ByHandLoader().load(folder, torch.float32, adapter_folder).eval()
         self.context = self._model.config.context
         self._stops = frozenset(stop_token_ids)
         self._generator = torch.Generator()

@@ -26,7 +26,7 @@ class BatchGenerator(TextGenerator):
         self.stop_token_ids = list(stop_token_ids)
         self.batch_size = batch_size
         precision = pick_precision("auto", self.device)
-        model = loader_for(quantised=False).load(base_folder, precision, adapter=adapter_folder)
+        model = loader_for(quantised=False).load(base_folder, precision, adapter_folder)
         self.model = model.eval().to(self.device)
 
     def generate(self, prompts: Sequence[Sequence[int]], max_tokens: int) -> Iterator[tuple[int, Sequence[int]]]:

@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,58 +16,31 @@ from app.implementations.models.lean_peft import PeftModel, show_bitsandbytes
 from app.implementations.models.nf4 import nf4_options
 
 
-def loader_for(*, quantised: bool, labels: Sequence[str] = ()) -> ModelLoader:
+def loader_for(quantised: bool, labels: Sequence[str] = (), device: torch.device | None = None) -> ModelLoader:
     """Choose the loader: of quantised weights, else of a head for ``labels``, else of a model that writes."""
-    loader: ModelLoader = MODEL_LOADERS.create("quantised" if quantised else "classifier" if labels else "causal")
-    return loader
+    name = "quantised" if quantised else "classifier" if labels else "causal"
+    return MODEL_LOADERS.create(name, labels=labels, device=device)
 
 
 class CausalLoader(ModelLoader):
     """Loads a model that writes text."""
 
-    def load(
-        self,
-        folder: Path,
-        precision: torch.dtype,
-        *,
-        device: torch.device | None = None,
-        labels: Sequence[str] = (),
-        adapter: Path | None = None,
-        **options: Any,
-    ) -> Any:
-        model = _load(AutoModelForCausalLM, folder, precision, options)
+    def load(self, folder: Path, precision: Any, adapter: Path | None = None, **options: Any) -> Any:
+        model = _load(AutoModelForCausalLM, folder, precision, **options)
         return _adapted(model.requires_grad_(False), adapter)
 
 
 class ClassifierLoader(ModelLoader):
-    """Loads a model with a label head; a new one is drawn from torch's random state.
+    """Loads a model with a label head.
 
-    Whatever the folder lacks is new: the head, and the pooler of most encoders.
+    Whatever the folder lacks is drawn from torch's random state: the head, and the pooler of most encoders.
     """
 
-    def load(
-        self,
-        folder: Path,
-        precision: torch.dtype,
-        *,
-        device: torch.device | None = None,
-        labels: Sequence[str] = (),
-        adapter: Path | None = None,
-        **options: Any,
-    ) -> Any:
-        names = {
-            "id2label": dict(enumerate(labels)),
-            "label2id": {name: place for place, name in enumerate(labels)},
-        }
-        model, found = _load(
-            AutoModelForSequenceClassification,
-            folder,
-            precision,
-            {**options, **names, "output_loading_info": True},
-        )
-        model.config.architectures = [
-            type(model).__name__
-        ]  # a version's config.json says so, and names the labels
+    def load(self, folder: Path, precision: Any, adapter: Path | None = None, **options: Any) -> Any:
+        options |= {"id2label": dict(enumerate(self.labels)), "output_loading_info": True}
+        options["label2id"] = {label: place for place, label in options["id2label"].items()}
+        model, found = _load(AutoModelForSequenceClassification, folder, precision, **options)
+        model.config.architectures = [type(model).__name__]  # what a version's config.json says
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in found["missing_keys"])
         return _adapted(model, adapter)
@@ -76,24 +49,13 @@ class ClassifierLoader(ModelLoader):
 class QuantisedLoader(ModelLoader):
     """Loads a model, with a label head where there are labels, whose linear layers but the head become NF4."""
 
-    def load(
-        self,
-        folder: Path,
-        precision: torch.dtype,
-        *,
-        device: torch.device | None = None,
-        labels: Sequence[str] = (),
-        adapter: Path | None = None,
-        **options: Any,
-    ) -> Any:
+    def load(self, folder: Path, precision: Any, adapter: Path | None = None, **options: Any) -> Any:
         show_bitsandbytes()
-        options |= nf4_options(precision, device or torch.device("cpu"))
-        return loader_for(quantised=False, labels=labels).load(
-            folder, precision, labels=labels, adapter=adapter, **options
-        )
+        options |= nf4_options(precision, self.device or torch.device("cpu"))
+        return loader_for(False, self.labels).load(folder, precision, adapter, **options)
 
 
-def _load(kind: Any, folder: Path, precision: torch.dtype, options: Mapping[str, Any]) -> Any:
+def _load(kind: Any, folder: Path, precision: torch.dtype, **options: Any) -> Any:
     """From safetensors only. transformers' bars and notices stay off the terminal."""
     transformers_logging.disable_progress_bar()
     logging.getLogger("transformers").setLevel(logging.ERROR)

@@ -46,6 +46,6 @@ def load_label_head(
     """
     device = pick_device("auto")
     dtype = pick_precision("auto" if precision in ("int8", "nf4") else precision, device)
-    loader, adapter = loader_for(quantised=False, labels=labels), None if base_folder is None else folder
-    network = loader.load(base_folder or folder, dtype, labels=labels, adapter=adapter)
+    adapter = None if base_folder is None else folder
+    network = loader_for(False, labels).load(base_folder or folder, dtype, adapter)
     return LabelHead(network.eval().to(device), labels, device)

@@ -25,7 +25,7 @@ def load_model(folder: Path, precision: Precision, kv_bytes: int, kernels: Path 
     None: it has those of torch."""
     device = pick_device("auto")
     dtype = pick_precision("auto" if precision in ("int8", "nf4") else precision, device)
-    network = loader_for(quantised=precision == "nf4").load(folder, dtype, device=device).eval()
+    network = loader_for(precision == "nf4", device=device).load(folder, dtype).eval()
     if precision == "nf4":
         return TransformersModel(network, device)
     network, int8 = network.to(device), precision == "int8"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +10,7 @@ import torch
 from torch import nn
 
 from app.core.entities.datasets import Split, TokenizedRow
-from app.core.entities.training_config import TrainingConfig
-from app.core.factories import ComponentFactory
+from app.core.factories import ADAPTATIONS, OBJECTIVES, STRATEGIES
 from app.core.interfaces.components import ChatTokenizer, Reporter, TrainerJob
 from app.core.services.data.encoding import encode, labels_of
 from app.core.services.data.ledger import first_rows
@@ -19,22 +18,13 @@ from app.implementations.data.cuts import read_split
 from app.implementations.data.encoder_tokenizer import load_tokenizer
 from app.implementations.data.token_cache import FileTokenCache
 from app.implementations.models.devices import pick_device, pick_precision
+from app.implementations.models.loading import loader_for
 from app.implementations.training import packed_attention
 from app.implementations.training.adaptations.lora import count_parameters
 from app.implementations.training.kernels.install import install_kernels
 from app.implementations.training.loop import TrainingFailed
 from app.implementations.training.method import Adaptation, Objective, Strategy
 from app.implementations.training.samples import Sampler, choose_prompts
-
-
-@dataclass(frozen=True, slots=True)
-class Methods:
-    """Method = objective × adaptation × strategy, each built by its name."""
-
-    objectives: ComponentFactory[Objective]
-    adaptations: ComponentFactory[Adaptation]
-    strategies: ComponentFactory[Strategy]
-    strategy_options: Callable[[TrainingConfig], Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +47,7 @@ class Assembly:
     learning: int  # parameters
 
 
-def assemble(job: TrainerJob, methods: Methods, report: Reporter) -> Assembly:
+def assemble(job: TrainerJob, strategy_options: Mapping[str, Any], report: Reporter) -> Assembly:
     """Meets the other processes on the way. ``TrainingFailed`` (invalid_data) with nothing left to train on."""
     config = job.config
     device = pick_device(config.device)
@@ -70,11 +60,11 @@ def assemble(job: TrainerJob, methods: Methods, report: Reporter) -> Assembly:
     if not train:
         raise TrainingFailed("no row has a token to train on", code="invalid_data")
 
-    strategy = methods.strategies.create(config.strategy)
-    strategy.join(config, job.placement, device, methods.strategy_options(config))
+    strategy: Strategy = STRATEGIES.create(config.strategy)
+    strategy.join(config, job.placement, device, strategy_options)
     report.message(f"loading {config.base_model} on {device.type} in {str(precision).removeprefix('torch.')}")
     torch.manual_seed(config.seed)
-    adaptation = methods.adaptations.create(config.adaptation, config=config)
+    adaptation: Adaptation = ADAPTATIONS.create(config.adaptation, config=config)
     model = load(job, adaptation, tokenizer, device, precision, labels)
     adapted = adaptation.prepare(model, config.base_model, job.start_from)
     if config.gradient_checkpointing:
@@ -86,7 +76,7 @@ def assemble(job: TrainerJob, methods: Methods, report: Reporter) -> Assembly:
     if kernels:
         report.message(f"fused kernels: {', '.join(kernels)}")
     learning, everything = count_parameters(adapted)
-    objective = methods.objectives.create(config.objective, model=adapted, config=config)
+    objective: Objective = OBJECTIVES.create(config.objective, model=adapted, config=config)
     wrapped = strategy.wrap(objective, device)
     report.message(
         f"training {learning:,} of {everything:,} parameters on {len(train)} rows, validating on {len(validation)}"
@@ -119,7 +109,8 @@ def load(
 ) -> Any:
     """Load the base model as it is trained."""
     attention = {"attn_implementation": packed_attention.NAME} if tokenizer.generates else {}
-    return adaptation.load(job.base_model_folder, precision, labels, device=device, **attention)
+    loader = loader_for(adaptation.quantised, labels, device)
+    return adaptation.load(loader, job.base_model_folder, precision, **attention)
 
 
 def sampler_of(job: TrainerJob, parts: Assembly, report: Reporter) -> Sampler | None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from app.core.entities.datasets import TokenizedRow
 from app.core.entities.trainer import Placement
 from app.core.entities.training_config import TrainingConfig
-from app.core.interfaces.components import Reporter
+from app.core.interfaces.components import ModelLoader, Reporter
 from app.core.interfaces.parts import AdaptationPart, ObjectivePart
 
 if TYPE_CHECKING:
@@ -72,12 +72,9 @@ class Adaptation(AdaptationPart):
     def __init__(self, config: TrainingConfig) -> None:
         self.config = config
 
-    def load(self, folder: Path, precision: torch.dtype, labels: Sequence[str] = (), **options: Any) -> Any:
-        """Load the base model, with a head for ``labels`` if there are any; ``options`` are the loader's."""
-        from app.implementations.models.loading import loader_for
-
-        loader = loader_for(quantised=self.quantised, labels=labels)
-        return loader.load(folder, precision, labels=labels, **options)
+    def load(self, loader: ModelLoader, folder: Path, precision: torch.dtype, **options: Any) -> Any:
+        """Load the base model; ``options`` are transformers' own."""
+        return loader.load(folder, precision, **options)
 
     @abstractmethod
     def prepare(self, model: Any, base_model: str, start_from: Path | None = None) -> nn.Module:

@@ -15,8 +15,8 @@ import transformers
 
 from app.core.entities.datasets import TokenizedRow
 from app.core.entities.training_config import TrainingConfig
-from app.core.factories import ComponentFactory
-from app.core.interfaces.components import Reporter, Tracker, TrainerJob, TrainingRunner
+from app.core.factories import TRACKERS
+from app.core.interfaces.components import Reporter, TrainerJob, TrainingRunner
 from app.core.services.jobs.room import RUN_FOLDER, needs_room
 from app.core.services.jobs.tracking import chosen_trackers
 from app.implementations.data.chat_template import TEMPLATE_FILE
@@ -24,12 +24,11 @@ from app.implementations.models.devices import free_memory_bytes, peak_memory_by
 from app.implementations.models.host_memory import available_bytes
 from app.implementations.training import preparation
 from app.implementations.training.adaptations.lora import trainable
-from app.implementations.training.assembly import Assembly, Methods, assemble, load, sampler_of
+from app.implementations.training.assembly import Assembly, assemble, load, sampler_of
 from app.implementations.training.batches import pack, plan_epoch
 from app.implementations.training.forecast import RunForecast, Sizes
 from app.implementations.training.loop import Counters, TrainingLoop
 from app.implementations.training.memory import memory_by_part, saved_for_backward
-from app.implementations.training.method import Adaptation, Objective, Strategy
 from app.implementations.training.objective_module import ObjectiveModule
 from app.implementations.training.optimizer import MasterOptimizer, Masters
 from app.implementations.training.pins import machine_pins
@@ -53,15 +52,10 @@ class TorchRunner(TrainingRunner):
 
     def __init__(
         self,
-        objectives: ComponentFactory[Objective],
-        adaptations: ComponentFactory[Adaptation],
-        strategies: ComponentFactory[Strategy],
-        trackers: ComponentFactory[Tracker],
         strategy_options: Callable[[TrainingConfig], Mapping[str, Any]],
         only_forecast: bool = False,
     ) -> None:
-        self.methods = Methods(objectives, adaptations, strategies, strategy_options)
-        self.trackers = trackers
+        self.strategy_options = strategy_options
         self.only_forecast = only_forecast
 
     @classmethod
@@ -76,14 +70,14 @@ class TorchRunner(TrainingRunner):
             return self._forecast(job, report)
         if job.placement.rank != 0:
             return self._train(job, report, None)
-        trackers = {name: self.trackers.create(name) for name in chosen_trackers(job.config)}
+        trackers = {name: TRACKERS.create(name) for name in chosen_trackers(job.config)}
         with Watch(report, job, trackers, pick_device(job.config.device)) as watch:
             return self._train(job, watch, watch)
 
     def _forecast(self, job: TrainerJob, report: Reporter) -> Mapping[str, Any]:
         free = free_memory_bytes(pick_device(job.config.device))
         available = available_bytes() // job.config.processes if free is None else free
-        parts = assemble(job, self.methods, report)
+        parts = assemble(job, self.strategy_options(job.config), report)
         loop, forecast = _loop(job, parts, report, None)
         found = rehearse(loop, forecast.sizes, available)
         parts.strategy.leave()
@@ -91,7 +85,7 @@ class TorchRunner(TrainingRunner):
 
     def _train(self, job: TrainerJob, report: Reporter, watch: Watch | None) -> Mapping[str, Any]:
         """``watch`` is rank 0's, which alone leaves anything."""
-        parts = assemble(job, self.methods, report)
+        parts = assemble(job, self.strategy_options(job.config), report)
         loop, forecast = _loop(job, parts, report, watch)
         started = time.perf_counter()
         counters = loop.run()

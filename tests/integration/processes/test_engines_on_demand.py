@@ -73,7 +73,7 @@ def headed(service: Service, tmp_path: Path) -> Path:
     """A label head and its adapter over the base, as a job leaves them."""
     base, folder = service.settings.models_dir / "base" / BASE, tmp_path / "headed"
     torch.manual_seed(5)
-    model = ClassifierLoader().load(base, torch.float32, labels=LABELS)
+    model = ClassifierLoader(LABELS).load(base, torch.float32)
     config = LoraConfig(r=4, target_modules="all-linear", task_type="SEQ_CLS", init_lora_weights=False)
     get_peft_model(model, config).save_pretrained(folder)
     model.config.save_pretrained(folder)

@@ -72,11 +72,10 @@ def _encoded(
     objective: str, conversation: Conversation, tokenizer: ChatTokenizer, max_length: int | None
 ) -> Sequence[TokenizedRow]:
     declared: ObjectivePart = OBJECTIVES.load(objective)
-    encoder = declared.rows.get(conversation.shape)
-    if encoder is None:
+    if conversation.shape not in declared.rows:
         message = f"is {conversation.shape}, and the objective {objective} trains on {declared.wanted}"
         raise Invalid(message, code="wrong_shape")
-    return [replace(row, row=conversation.row) for row in encoder(conversation, tokenizer, max_length)]
+    return [replace(row, row=conversation.row) for row in declared.encode(conversation, tokenizer, max_length)]
 
 
 def _with_class(row: TokenizedRow, label: str | None, labels: Sequence[str]) -> TokenizedRow:

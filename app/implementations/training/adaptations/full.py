@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from app.core.interfaces.components import ModelLoader
 from app.implementations.training.method import Adaptation
 
 if TYPE_CHECKING:
@@ -20,13 +20,13 @@ class FullAdaptation(Adaptation):
     resting_bytes = 2.0
     learning_bytes = 8.0  # masters, gradients and state in float32
 
-    def load(self, folder: Path, precision: torch.dtype, labels: Sequence[str] = (), **options: Any) -> Any:
+    def load(self, loader: ModelLoader, folder: Path, precision: torch.dtype, **options: Any) -> Any:
         from transformers import AutoConfig
 
         place = str(folder)
         stored = AutoConfig.from_pretrained(place, local_files_only=True)  # nosec B615 # a folder
         self._stored = stored.dtype or precision
-        return super().load(folder, precision, labels, **options)
+        return super().load(loader, folder, precision, **options)
 
     def prepare(self, model: Any, base_model: str, start_from: Path | None = None) -> nn.Module:
         """``model`` itself. Tied weights are one parameter and learn as one."""

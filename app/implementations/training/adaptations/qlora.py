@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from app.core.interfaces.components import ModelLoader
 from app.implementations.training.adaptations.lora import LoraAdaptation, trainable
 
 if TYPE_CHECKING:
@@ -21,11 +21,11 @@ class QloraAdaptation(LoraAdaptation):
     quantised = True
     resting_bytes = 0.45  # four bits of sixteen, and a head and embeddings as they were
 
-    def load(self, folder: Path, precision: torch.dtype, labels: Sequence[str] = (), **options: Any) -> Any:
+    def load(self, loader: ModelLoader, folder: Path, precision: torch.dtype, **options: Any) -> Any:
         from bitsandbytes.nn import Linear4bit
 
         self._precision = precision
-        model = super().load(folder, precision, labels, **options)
+        model = super().load(loader, folder, precision, **options)
         for module in model.modules():
             if isinstance(module, Linear4bit):
                 # bitsandbytes 0.50 repacks the weights at the first evaluation on a CPU with AVX512-BF16, for

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from app.core.entities.datasets import Conversation, TokenizedRow
 from app.core.entities.training_config import TrainingConfig
@@ -17,19 +17,13 @@ if TYPE_CHECKING:
     from app.implementations.training.batches import PackedBatch
 
 
-def _plain(conversation: Conversation, tokenizer: ChatTokenizer, max_length: int | None) -> Sequence[TokenizedRow]:
-    """Not as a chat turn: a text to classify is no question, and plain transformers reads it alike."""
-    assert conversation.text is not None
-    return [tokenizer.encode_plain(conversation.text, max_length)]
-
-
 class ClassificationObjective(Objective):
     """Batch → the summed loss of its rows, and how many rows of each class (row) got which label (column).
 
     ``model`` is one of transformers' ``…ForSequenceClassification``, adapted or not, and the logits are its own.
     """
 
-    rows: ClassVar = {"a labelled text": _plain}
+    rows = frozenset({"a labelled text"})
     wanted = "labelled texts: text and label"
     label_head = True
 
@@ -37,6 +31,14 @@ class ClassificationObjective(Objective):
     def problems(cls, config: TrainingConfig) -> Iterable[str]:
         if config.from_version is not None:
             yield f"from_version: not with objective: {config.objective}, whose head is made for its labels"
+
+    @staticmethod
+    def encode(
+        conversation: Conversation, tokenizer: ChatTokenizer, max_length: int | None
+    ) -> Sequence[TokenizedRow]:
+        """Not as a chat turn: a text to classify is no question, and plain transformers reads it alike."""
+        assert conversation.text is not None
+        return [tokenizer.encode_plain(conversation.text, max_length)]
 
     @property
     def classifier(self) -> Any:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from app.core.entities.datasets import IGNORED, Conversation, Message, TokenizedRow
 from app.core.errors import DiskFull, Invalid
@@ -27,27 +27,6 @@ KEPT = "reference"  # the folder beside the checkpoints, and its one file
 MESSAGE_SECONDS = 10.0
 
 
-def _pair(conversation: Conversation, tokenizer: ChatTokenizer, max_length: int | None) -> Sequence[TokenizedRow]:
-    """The chosen answer's row with the rejected one's, supervised after the prompt that they share."""
-    assert conversation.rejected is not None
-    prompt = conversation.messages[:-1]
-    length = len(tokenizer.encode_prompt(prompt))
-
-    def after_prompt(answer: Message) -> TokenizedRow:
-        row = tokenizer.encode_training([*prompt, answer], max_length)
-        labels = [IGNORED] * min(length, len(row.labels)) + list(row.labels[length:])
-        return replace(row, row=conversation.row, labels=labels)
-
-    chosen, rejected = after_prompt(conversation.messages[-1]), after_prompt(conversation.rejected)
-    if chosen.supervised and chosen.input_ids == rejected.input_ids:
-        raise Invalid(
-            f"both answers are the same within max_length ({max_length} tokens): shorten the row or raise it",
-            code="same_answer",
-        )
-    truncated, dropped = chosen.truncated + rejected.truncated, chosen.dropped + rejected.dropped
-    return [replace(chosen, rejected=rejected, truncated=truncated, dropped=dropped)]
-
-
 class DpoObjective(Objective):
     """Batch of pairs → their summed −log σ(chosen reward − rejected reward), the paper's equation 7.
 
@@ -56,11 +35,34 @@ class DpoObjective(Objective):
     second model, and one way for every adaptation and for a run that goes on from a version.
     """
 
-    rows: ClassVar = {"a preference pair": _pair}
+    rows = frozenset({"a preference pair"})
     wanted = "preference pairs: prompt, chosen and rejected, or input, preferred_output and non_preferred_output"
     generates = True
     scores_first = True
     reference: Mapping[int, tuple[float, float]] | None = None  # row → log π₀ of (chosen, rejected)
+
+    @staticmethod
+    def encode(
+        conversation: Conversation, tokenizer: ChatTokenizer, max_length: int | None
+    ) -> Sequence[TokenizedRow]:
+        """The chosen answer's row with the rejected one's, supervised after the prompt that they share."""
+        assert conversation.rejected is not None
+        prompt = conversation.messages[:-1]
+        length = len(tokenizer.encode_prompt(prompt))
+
+        def after_prompt(answer: Message) -> TokenizedRow:
+            row = tokenizer.encode_training([*prompt, answer], max_length)
+            labels = [IGNORED] * min(length, len(row.labels)) + list(row.labels[length:])
+            return replace(row, row=conversation.row, labels=labels)
+
+        chosen, rejected = after_prompt(conversation.messages[-1]), after_prompt(conversation.rejected)
+        if chosen.supervised and chosen.input_ids == rejected.input_ids:
+            raise Invalid(
+                f"both answers are the same within max_length ({max_length} tokens): shorten the row or raise it",
+                code="same_answer",
+            )
+        truncated, dropped = chosen.truncated + rejected.truncated, chosen.dropped + rejected.dropped
+        return [replace(chosen, rejected=rejected, truncated=truncated, dropped=dropped)]
 
     @staticmethod
     def weight(row: TokenizedRow) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from app.core.entities.datasets import Conversation, TokenizedRow
 from app.core.interfaces.components import ChatTokenizer
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
     from app.implementations.training.batches import PackedBatch
 
 
-def _answers(
-    conversation: Conversation, tokenizer: ChatTokenizer, max_length: int | None
-) -> Sequence[TokenizedRow]:
-    return [tokenizer.encode_training(conversation.messages, max_length)]
-
-
 class SftObjective(Objective):
     """Batch → the summed loss of its supervised tokens."""
 
-    rows: ClassVar = {"a conversation": _answers}
+    rows = frozenset({"a conversation"})
     wanted = "conversations: messages, or instruction and output, or prompt and completion"
     generates = True
     counts_tokens = True
+
+    @staticmethod
+    def encode(
+        conversation: Conversation, tokenizer: ChatTokenizer, max_length: int | None
+    ) -> Sequence[TokenizedRow]:
+        return [tokenizer.encode_training(conversation.messages, max_length)]
 
     @staticmethod
     def weight(row: TokenizedRow) -> int:

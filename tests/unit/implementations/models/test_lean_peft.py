@@ -18,13 +18,14 @@ import app.implementations.serving.adapters
 import app.implementations.training.kernels.install
 from app.registries import ADAPTATIONS
 from app.core.entities.training_config import TrainingConfig
+from app.implementations.models.loading import loader_for
 from app.implementations.models.random_model import write_random_model
 
 folder = Path(sys.argv[1])
 write_random_model("llama", folder)
 for name in sys.argv[2:]:
     adaptation = ADAPTATIONS.create(name, config=TrainingConfig(adaptation=name, device="cpu", r=4))
-    model = adaptation.prepare(adaptation.load(folder, torch.float32), "tiny")
+    model = adaptation.prepare(adaptation.load(loader_for(adaptation.quantised), folder, torch.float32), "tiny")
     kinds = {type(module).__name__ for module in model.modules()}
     print(name, "bitsandbytes" in sys.modules, "Linear4bit" in kinds)
 """

@@ -42,7 +42,7 @@ def base(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 @pytest.fixture
 def adapter(base: Path, tmp_path: Path) -> Path:
     torch.manual_seed(1)
-    model = ClassifierLoader().load(base, torch.float32, labels=LABELS)
+    model = ClassifierLoader(LABELS).load(base, torch.float32)
     options = LoraConfig(r=4, target_modules="all-linear", task_type="SEQ_CLS", init_lora_weights=False)
     if model.config.model_type == "bert":
         options.modules_to_save = ["pooler"]
@@ -73,7 +73,7 @@ def test_an_adapters_shares_are_those_of_peft(base: Path, adapter: Path, head: L
 
 def test_a_whole_model_with_a_head(base: Path, tmp_path: Path) -> None:
     torch.manual_seed(2)
-    model = ClassifierLoader().load(base, torch.float32, labels=LABELS).eval()
+    model = ClassifierLoader(LABELS).load(base, torch.float32).eval()
     model.save_pretrained(tmp_path / "whole")
     head = load_label_head(tmp_path / "whole", None, head_labels(tmp_path / "whole"), "fp32")
     assert head.shares(TEXT) == pytest.approx(shares(model, TEXT), abs=1e-5)
@@ -83,7 +83,7 @@ def test_the_last_token_is_read_be_it_the_one_that_pads(tmp_path: Path) -> None:
     (tmp_path / "base").mkdir()
     write_random_model("llama", tmp_path / "base")
     torch.manual_seed(3)
-    model = ClassifierLoader().load(tmp_path / "base", torch.float32, labels=LABELS).eval()
+    model = ClassifierLoader(LABELS).load(tmp_path / "base", torch.float32).eval()
     model.save_pretrained(tmp_path / "whole")
     head = load_label_head(tmp_path / "whole", None, LABELS, "fp32")
     pad = model.config.pad_token_id

@@ -20,7 +20,7 @@ from app.core.entities.models import BaseModelSpec
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import Invalid
 from app.core.interfaces.components import TrainerJob, TrainingStopped
-from app.implementations.models.loading import CausalLoader
+from app.implementations.models.loading import CausalLoader, loader_for
 from app.implementations.serving.adapter_files import check_adapter
 from app.implementations.training import packed_attention
 from app.implementations.training.adaptations.lora import count_parameters, trainable
@@ -67,7 +67,9 @@ def run(job: TrainerJob, listener: Any) -> dict[str, Any]:
 def prepared(base: Path, start_from: Path | None = None, **config: Any) -> tuple[Any, nn.Module]:
     settings = TrainingConfig(device="cpu", **{"r": 4, **config})
     adaptation = ADAPTATIONS.create(settings.adaptation, config=settings)
-    model = adaptation.load(base, torch.float32, attn_implementation=packed_attention.NAME)
+    model = adaptation.load(
+        loader_for(adaptation.quantised), base, torch.float32, attn_implementation=packed_attention.NAME
+    )
     torch.manual_seed(0)
     return adaptation, adaptation.prepare(model, "tiny", start_from)
 

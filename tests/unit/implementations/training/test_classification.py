@@ -87,7 +87,7 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def adapted(folder: Path, dtype: torch.dtype = torch.float32, dropout: float = 0.0, **options: Any) -> PeftModel:
     torch.manual_seed(0)
-    model = ClassifierLoader().load(folder, dtype, labels=LABELS, **options)
+    model = ClassifierLoader(LABELS).load(folder, dtype, **options)
     model = LoraAdaptation(TrainingConfig(r=4, lora_dropout=dropout)).prepare(model, "tiny")
     for name, parameter in trainable(model).items():
         if "lora_B" in name:  # zero at first, which would hide A's gradient
@@ -147,8 +147,8 @@ def test_padded_logits_of_an_encoder_equal_those_of_a_row_alone(family: str, tmp
 
 
 def test_only_what_the_base_model_lacks_is_new(bases: dict[str, Path]) -> None:
-    llama = trainable(ClassifierLoader().load(bases["llama"], torch.float32, labels=LABELS))
-    bert = trainable(ClassifierLoader().load(bases["bert"], torch.float32, labels=LABELS))
+    llama = trainable(ClassifierLoader(LABELS).load(bases["llama"], torch.float32))
+    bert = trainable(ClassifierLoader(LABELS).load(bases["bert"], torch.float32))
     assert llama.keys() == {"score.weight"}
     assert llama["score.weight"].shape == (3, 64)
     assert bert.keys() == {

@@ -13,6 +13,7 @@ from app.core.interfaces.components import TrainingStopped
 from app.implementations.models.random_model import write_random_tokenizer
 from app.implementations.training.adaptations.lora import LoraAdaptation, trainable
 from app.implementations.training.batches import pack
+from app.implementations.training.objective_module import ObjectiveModule
 from app.implementations.training.objectives.dpo import DpoObjective
 from app.implementations.training.strategies.single import SingleProcess
 
@@ -34,7 +35,7 @@ def move(model, seed=3):
 
 def prepared(model, rows, folder, report, **config):
     objective = DpoObjective(model, TrainingConfig(**{"dpo_beta": BETA, "batch_size": 4, **config}))
-    objective.prepare(objective, SingleProcess(), rows, CPU, folder, report)
+    objective.prepare(ObjectiveModule(objective), SingleProcess(), rows, CPU, folder, report)
     return objective
 
 
