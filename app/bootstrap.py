@@ -17,13 +17,9 @@ from app.core.entities.evaluation import MeasuredRun
 from app.core.entities.limits import ProjectLimits
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import AppError
-<<<<<<< HEAD
+from app.core.factories import DATA_FORMATS
 from app.core.interfaces.components import BaseModelStore, JobRunner, LanguageModel, TrainingRunner
 from app.core.interfaces.job_kinds import JobKind
-=======
-from app.core.factories import DATA_FORMATS
-from app.core.interfaces.components import BaseModelStore, LanguageModel, TrainingRunner
->>>>>>> h2
 from app.core.interfaces.stores import Stores
 from app.core.services import Services
 from app.registries import (
