@@ -10,7 +10,7 @@ from app.core.entities.jobs import (
     Order,
 )
 from app.core.entities.limits import ProjectLimits
-from app.core.errors import Conflict, Fault, Invalid, NotFound, StaleAttempt, TooMany
+from app.core.errors import Conflict, Fault, Invalid, StaleAttempt, TooMany
 
 LOST_WORKER = JobError("worker_lost", "its worker was not heard of for a lease")
 RETRY_SECONDS = 60  # after which a full queue may have room
@@ -35,10 +35,6 @@ def stale(job_id: str) -> StaleAttempt:
 def unknown_page(after: str) -> Invalid:
     fault = Fault("after", "unknown_job", "must be the id of the last job of the page before")
     return Invalid("no such page of jobs", faults=[fault])
-
-
-def no_project(project_id: str) -> NotFound:
-    return NotFound(f"there is no project {project_id[:80]!r}", code="project_not_found")
 
 
 def check_room(waiting: int, limits: ProjectLimits) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from app.core.entities.identity import DEFAULT_PROJECT_ID
+from app.core.entities.identity import DEFAULT_PROJECT_ID, no_project
 from app.core.entities.jobs import (
     FINAL_STATES,
     TRAINING_STATES,
@@ -33,7 +33,6 @@ from app.repositories.job_rules import (
     check_move,
     check_resume,
     check_room,
-    no_project,
     order_for,
     stale,
     unknown_page,

@@ -20,7 +20,7 @@ from app.implementations.models.random_encoder import write_random_encoder
 from app.implementations.models.random_model import write_random_tokenizer
 from app.registries import DATA_FORMATS
 
-RAW = Path(__file__).parents[4] / "data" / "raw"
+RAW = Path(__file__).parents[5] / "data" / "raw"
 FILES = {
     "sft": "sample_data.json",
     "pretrain": "sample_data.json",
