@@ -6,12 +6,10 @@ hand (``app/implementations/by_hand/tiny_llm.py``).
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
@@ -22,6 +20,7 @@ from app.core.entities.jobs import JobState
 from app.core.errors import AppError, Invalid, NotFound
 from app.lab.service import ANSWER_TOKENS, lab_service
 from app.model.training_service import foreground_app, report, train
+from app.utils.project import ROOT, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from app.core.services import Services
     from app.lab.service import Chat, HeldOut, LabService
 
-ROOT = Path(__file__).resolve().parents[2]
 SAMPLING = SamplingOptions(ANSWER_TOKENS, temperature=0.7, top_k=40, top_p=0.95)
 DATASET = "data/raw/sample_data.json"
 QUESTION = "How long do I have to return an item?"
@@ -73,7 +71,7 @@ def train_here(small: bool, dataset_path: str) -> None:
 def train_from_scratch(app: Flask, preset: Preset, dataset_path: str) -> ModelVersion:
     """Fresh weights, then pretraining, then conversations: what these made in the end."""
     say(f"1. A new model: {preset.name}")
-    print(f"  in {_short(app.extensions['services'].models.pull(preset.name))}")
+    print(f"  in {shown(app.extensions['services'].models.pull(preset.name))}")
     say("2. Pretraining: the next token of every text")
     text = _trained(app, "tiny_pretrain.yaml", dataset_path, preset.name, preset.text_model, preset.pretrain)
     say("3. Fine-tuning: the answers of conversations")
@@ -97,7 +95,7 @@ def _trained(
 def print_next_steps(app: Flask, preset: Preset, version: ModelVersion) -> None:
     say("Next")
     model = f" --model {preset.chat_model}" if preset is SMALL else ""
-    folder = _short(app.extensions["settings"].models_dir / "registry" / version.artifacts)
+    folder = shown(app.extensions["settings"].models_dir / "registry" / version.artifacts)
     print(
         f"""  flask lab eval{model}
   flask lab chat{model}
@@ -192,7 +190,3 @@ def _described(sampling: SamplingOptions) -> str:
 
 def say(title: str) -> None:
     print(f"\n== {title}", flush=True)
-
-
-def _short(path: Path) -> str:
-    return os.path.relpath(path, ROOT) if path.is_relative_to(ROOT) else str(path)

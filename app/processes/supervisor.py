@@ -28,8 +28,8 @@ from app.implementations.queue.process_tree import kill_marked, kill_session
 from app.processes.children import Child, say
 from app.processes.engines import OwnEngineProcesses
 from app.utils.addresses import is_loopback
+from app.utils.project import ROOT, python_path
 
-ROOT = Path(__file__).resolve().parents[2]
 MARK = "RUN_PY_MARK"  # in the environment of every process below this one
 GRACE_SECONDS = 2.0  # beyond what the worker has for its trainers
 LOOK_SECONDS = 0.1
@@ -97,7 +97,7 @@ class Supervisor:
         self._settings = settings
         self._mark = secrets.token_hex(16)
         self._signals = 0
-        environment = {**os.environ, "PYTHONPATH": _python_path(), MARK: self._mark}
+        environment = {**os.environ, "PYTHONPATH": python_path(), MARK: self._mark}
         self._base = _base(listener)
         self._engines = OwnEngineProcesses(settings, environment)
         self._engine = self._engines.always
@@ -197,11 +197,6 @@ def _base(listener: socket.socket) -> str:
     if ip_address(host).is_unspecified:
         host = "::1" if ":" in host else "127.0.0.1"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _python_path() -> str:
-    before = os.environ.get("PYTHONPATH")
-    return f"{ROOT}{os.pathsep}{before}" if before else str(ROOT)
 
 
 if __name__ == "__main__":

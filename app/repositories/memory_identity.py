@@ -13,13 +13,13 @@ from app.core.entities.identity import (
     Role,
     Session,
     User,
+    no_project,
 )
 from app.core.interfaces.identity import KeyRepository, SessionRepository, UserRepository
 from app.repositories.memory import locked
 from app.repositories.user_rules import (
     keep_an_admin,
     keep_an_operator,
-    no_project,
     project_taken,
     subject_taken,
     username_taken,

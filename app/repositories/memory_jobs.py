@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from app.core.entities.identity import DEFAULT_PROJECT_ID
+from app.core.entities.identity import DEFAULT_PROJECT_ID, no_project
 from app.core.entities.jobs import (
     FINAL_STATES,
     LOST_WORKER,
@@ -32,7 +32,7 @@ from app.core.entities.jobs import (
 from app.core.entities.limits import ProjectLimits, ProjectUse
 from app.core.entities.metrics import MetricCurve, MetricPoint, point_of, reduced, surviving, width_for
 from app.core.entities.models import ModelVersion
-from app.core.errors import Conflict, no_project, unknown_page
+from app.core.errors import Conflict, unknown_page
 from app.core.interfaces.storage import NO_LIMITS, JobRepository
 from app.repositories.memory import MemoryDatasetRepository, MemoryModelVersionRepository, locked
 from app.repositories.quota_rules import ONE_VERSION, check_quotas

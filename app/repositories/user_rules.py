@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 
 from app.core.entities.identity import Role, User
-from app.core.errors import Conflict, NotFound
+from app.core.errors import Conflict
 
 
 def username_taken(username: str) -> Conflict:
@@ -22,10 +22,6 @@ def keep_an_operator(user: User, enabled_operators: Collection[str]) -> None:
 
 def project_taken(project_id: str) -> Conflict:
     return Conflict(f"there is a project {project_id} already", code="project_taken")
-
-
-def no_project(project_id: str) -> NotFound:
-    return NotFound(f"there is no project {project_id[:80]}", code="project_not_found")
 
 
 def keep_an_admin(roles: Mapping[str, Role], user_id: str, role: Role | None) -> None:

@@ -7,7 +7,7 @@ from sqlalchemy import Engine, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from app.core.entities.identity import Member, Membership, Project, Role, User
+from app.core.entities.identity import Member, Membership, Project, Role, User, no_project
 from app.core.interfaces.identity import UserRepository
 from app.repositories.database import Database
 from app.repositories.mapping import user_entity, user_row
@@ -15,7 +15,6 @@ from app.repositories.tables import MembershipRow, ProjectRow, UserRow
 from app.repositories.user_rules import (
     keep_an_admin,
     keep_an_operator,
-    no_project,
     project_taken,
     subject_taken,
     username_taken,

@@ -32,6 +32,7 @@ from app.model.training_service import foreground_app, report, train
 from app.scripts.evaluate_model import evaluate, score_table
 from app.scripts.process_data import table
 from app.utils.files import write_whole
+from app.utils.project import ROOT, shown
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from app.core.entities.training_config import TrainingConfig
     from app.core.services import Services
 
-ROOT = Path(__file__).resolve().parents[2]
 MODEL_NAME = "support-assistant"
 USER = "demo"
 QUESTION = "Is there a minimum order value for free parcel shipping?"
@@ -158,7 +158,7 @@ def running_service(log: Path) -> Iterator[str]:
         )
     try:
         if (url := _ready_url(process)) is None:
-            raise DemoFailed(f"the service did not start: {_short(log)} says why")
+            raise DemoFailed(f"the service did not start: {shown(log)} says why")
         yield url
     finally:
         process.send_signal(signal.SIGINT)
@@ -193,7 +193,7 @@ def _post(client: httpx.Client, path: str, body: dict[str, object]) -> dict[str,
 
 def print_next_steps(settings: Settings, version: ModelVersion, seconds: float) -> None:
     say(f"Done in {seconds / 60:.1f} minutes. Next")
-    place = _short(settings.instance_dir / "demo-password")
+    place = shown(settings.instance_dir / "demo-password")
     print(
         f"""  make serve                      the service at http://127.0.0.1:5000, its API page at /docs
   cat {place:<27} the password of the user {USER}, for POST /api/v1/auth/token
@@ -205,10 +205,6 @@ def print_next_steps(settings: Settings, version: ModelVersion, seconds: float) 
   .venv/bin/python -m app.model.training_service --help
                                   train on your own file"""
     )
-
-
-def _short(path: Path) -> str:
-    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
 
 
 if __name__ == "__main__":

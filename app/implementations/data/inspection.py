@@ -22,6 +22,7 @@ from app.core.processors.watching import unwatched, watched
 from app.implementations.data.languages import language_finder
 from app.implementations.data.near_duplicates import find_near_duplicates
 from app.implementations.data.private_data import Finder, personal_data_finder, secret_finder
+from app.utils.percentiles import percentiles
 
 PERCENTILES = (50, 90, 95, 99, 100)
 MAX_LISTED = 100  # warnings of one code; all are counted
@@ -89,18 +90,12 @@ def inspect(
         imbalance_ratio=ratio,
         is_balanced=None if ratio is None else ratio <= options.balanced_ratio,
         unit="characters" if tokens is None else "tokens",
-        lengths=percentiles(lengths),
+        lengths=percentiles(lengths, PERCENTILES),
         languages=languages,
         warning_counts=dict(sorted(found.counts.items())),
         rates=rates,
     )
     return Inspection(report, found.kept, lengths)
-
-
-def percentiles(lengths: Sequence[int]) -> dict[int, int]:
-    """Nearest rank: the smallest that at least so many per cent of all do not exceed."""
-    ordered = sorted(lengths)
-    return {percent: ordered[max(1, -(-len(ordered) * percent // 100)) - 1] for percent in PERCENTILES if ordered}
 
 
 def _warn_of_plain_things(rows: Sequence[Conversation], cleaning: CleaningOptions, warn: Warn) -> None:

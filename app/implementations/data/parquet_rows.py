@@ -14,7 +14,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from app.core.entities.datasets import DataLimits
@@ -23,12 +22,12 @@ from app.implementations.data.json_rows import NumberedRow
 from app.implementations.data.parquet_unpacking import unpack
 from app.implementations.data.raw_file import RawFile, Unreadable
 from app.implementations.data.validation import Faults
+from app.utils.project import ROOT
 
 MEMORY_BYTES = 2 * 1024**3
 CPU_SECONDS = 60  # and one more for each megabyte of the file
-_ROOT = Path(__file__).resolve().parents[3]  # where `python -m app…` finds the package
 _ENVIRONMENT = {
-    "PYTHONPATH": str(_ROOT),
+    "PYTHONPATH": str(ROOT),
     "ARROW_DEFAULT_MEMORY_POOL": "system",  # the others reserve far more than they use, and that counts
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",

@@ -27,6 +27,7 @@ from app.core.errors import Invalid
 from app.implementations.data.chat_template import ChatTemplate, template_hash
 from app.implementations.data.template_tools import CALL, QUESTION, RESULT, TOOL
 from app.utils.files import write_whole
+from app.utils.project import ROOT
 
 TRIED = ".tried-templates.json"  # beside the folders of models: what was found of each template
 MOST_KEPT = 1000
@@ -35,7 +36,6 @@ WALL_SECONDS = 30.0  # a template cannot wait: only a busy machine takes longer 
 MEMORY_BYTES = 512 * 2**20
 MOST_CHARACTERS = 1_000_000
 LOG_BYTES = 500
-ROOT = Path(__file__).resolve().parents[3]  # where `python -m app…` finds the package
 
 log = logging.getLogger(__name__)
 

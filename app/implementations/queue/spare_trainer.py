@@ -12,8 +12,8 @@ from pathlib import Path
 
 from app.implementations.queue.process_tree import kill_session
 from app.implementations.queue.trainer_process import TrainerProcess, start_process
+from app.utils.project import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 LOG_CHARACTERS = 600  # of what one printed, in the worker's log, when it has ended
 
 log = logging.getLogger(__name__)

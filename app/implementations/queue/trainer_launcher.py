@@ -24,6 +24,7 @@ from app.implementations.queue.process_tree import kill_session
 from app.implementations.queue.spare_trainer import SpareTrainers
 from app.implementations.queue.trainer_process import start_process
 from app.utils.files import write_whole
+from app.utils.project import python_path
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 # oneDNN, and torch's layer above it, keep what they prepared for the last 1,024 shapes of a product. Hardly two
@@ -31,7 +32,6 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 SHAPE_CACHES = {"LRU_CACHE_CAPACITY": "64", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "256"}
 LOG_CHARACTERS = 600  # of logs.txt in the worker's log, when a trainer crashes
 OUT_OF_MEMORY = "the system ended the trainer for want of memory; lower batch_size or max_length"
-ROOT = Path(__file__).resolve().parents[3]  # where `python -m app…` finds the package
 
 log = logging.getLogger(__name__)
 
@@ -190,11 +190,10 @@ class ProcessTrainerHandle(TrainerHandle):
 
 def _variables(threads: int, gpus: str | None) -> dict[str, str]:
     """Return what the environment of a trainer has of its own."""
-    before = os.environ.get("PYTHONPATH")
     return {
         **dict.fromkeys(THREAD_VARIABLES, str(threads)),
         **({} if gpus is None else {"CUDA_VISIBLE_DEVICES": gpus}),
-        "PYTHONPATH": f"{ROOT}{os.pathsep}{before}" if before else str(ROOT),
+        "PYTHONPATH": python_path(),
         **SHAPE_CACHES,
         "PYTHONUNBUFFERED": "1",
         "HF_HUB_OFFLINE": "1",

@@ -7,7 +7,10 @@ import time
 import weakref
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from operator import attrgetter
 from typing import Any, NoReturn
+
+from cachetools import TTLCache, cachedmethod
 
 from app.core.entities.engines import EngineName
 from app.core.entities.inference import Adapter, Generation, GenerationRequest, LabelRequest, Piece
@@ -37,16 +40,12 @@ class HttpEngineClient(EngineClient):
         self._timeout = timeout
         self._connections = Connections()
         weakref.finalize(self, self._connections.close)
-        self._health_lock = threading.Lock()
-        self._resident: tuple[float, Sequence[str]] = (float("-inf"), ())
+        self._resident = TTLCache[Any, Sequence[str]](1, HEALTH_KEPT_SECONDS)
+        self._health_asked = threading.Condition()
 
+    @cachedmethod(attrgetter("_resident"), condition=attrgetter("_health_asked"))
     def resident(self) -> Sequence[str]:
-        with self._health_lock:
-            since, bases = self._resident
-            if time.monotonic() - since > HEALTH_KEPT_SECONDS:
-                bases = [base for base, place in self._places.bases().items() if self._answers(place)]
-                self._resident = (time.monotonic(), bases)
-            return bases
+        return [base for base, place in self._places.bases().items() if self._answers(place)]
 
     def generate(self, request: GenerationRequest, is_wanted: Wanted | None = None) -> Generation:
         until = self._until(request.options.deadline_seconds)

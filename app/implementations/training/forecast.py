@@ -82,8 +82,8 @@ def work_of(
         if steps > done:
             turns = -(-len(sizes) // processes)  # every rank takes equally many
             left += sum(sizes) * turns / len(sizes)
-            evaluations += at_edge or _is_due(config.eval_steps, steps)
-            saves += at_edge if config.save_steps == 0 else _is_due(config.save_steps, steps)
+            evaluations += at_edge or is_due(config.eval_steps, steps)
+            saves += at_edge if config.save_steps == 0 else is_due(config.save_steps, steps)
     scored = sum(tokens) + validation if scores_first and not done else 0
     forward = (evaluations * validation + scored) // processes + evaluations * sample_tokens
     return Work(steps, all_tokens, all_trained, largest, steps - done, round(left), forward, saves)
@@ -302,7 +302,8 @@ def _lost(kept: float, steps: int) -> float:
     return min(kept * LOST_SHARE, LOST_BYTES) * (1 - math.exp(-steps / LOST_STEPS))
 
 
-def _is_due(every: int, step: int) -> bool:
+def is_due(every: int, step: int) -> bool:
+    """Tell whether something happens at ``step`` that happens each ``every`` steps; 0: never."""
     return every > 0 and step % every == 0
 
 

@@ -28,7 +28,7 @@ from app.implementations.training.checkpoints import (
     save_checkpoint,
 )
 from app.implementations.training.collective import first
-from app.implementations.training.forecast import Meter, Plan, RunForecast, Work, work_of
+from app.implementations.training.forecast import Meter, Plan, RunForecast, Work, is_due, work_of
 from app.implementations.training.method import Objective, Strategy
 from app.implementations.training.optimizer import Masters, learning_rate
 from app.implementations.training.pins import compare, pins
@@ -121,12 +121,12 @@ class TrainingLoop:
             step += 1
             if self.forecast:
                 self.forecast.stepped(step, self.meter)
-            if at_edge or _is_due(self.config.eval_steps, step):
+            if at_edge or is_due(self.config.eval_steps, step):
                 if self.validation_rows:
                     self._evaluate(step, len(steps), counters)
                 if self.sample:
                     self.sample(step)
-            if at_edge if self.config.save_steps == 0 else _is_due(self.config.save_steps, step):
+            if at_edge if self.config.save_steps == 0 else is_due(self.config.save_steps, step):
                 self._save(step, counters)
         if self._best is not None:
             self.optimizer.load_masters(self._best)
@@ -220,7 +220,7 @@ class TrainingLoop:
         counters.loss_sum += loss
         counters.weight += weight
         counters.seconds += time.perf_counter() - started
-        if _is_due(self.config.logging_steps, step + 1) or step + 1 == total:
+        if is_due(self.config.logging_steps, step + 1) or step + 1 == total:
             self.report.metrics(
                 step + 1,
                 total,
@@ -312,10 +312,6 @@ def evaluate(
 
 def perplexity(loss: float) -> float:
     return math.exp(min(loss, 700.0))
-
-
-def _is_due(every: int, step: int) -> bool:
-    return every > 0 and step % every == 0
 
 
 def _add(sums: dict[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""A kind that a test adds gets what every kind has: queue, events, control, retries, limits, webhooks, one result."""
+"""A kind that a test adds gets what every kind has: queue, events, control, retries, limits, webhooks."""
 
 import json
 import os
@@ -10,13 +10,13 @@ from pathlib import Path
 import psutil
 import pytest
 from sqlalchemy import Engine
+from tests.databases import copy_database
 
 from app.bootstrap import Overrides, Settings, build_services
 from app.core.entities.jobs import FINAL_STATES, FineTuningJob, JobState
 from app.core.errors import Conflict, Invalid, TooMany
 from app.core.services import Services
 from app.core.services.jobs.job_service import Step
-from tests.databases import copy_database
 from tests.integration.jobs.shouting import ShoutKind
 from tests.running_service import Developer, wait_until
 

@@ -1,8 +1,10 @@
 """Who answers to a name."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from threading import Lock
+
+from cachetools import TTLCache
 
 from app.core.entities.engines import EngineKind, needs_own_engine, not_servable
 from app.core.entities.inference import Adapter
@@ -47,8 +49,8 @@ class Targets:
         self._bases = bases
         self._artifacts = artifacts
         self._kind_of = kind_of
-        self._keep_seconds = keep_seconds
-        self._kept: dict[tuple[str, str], tuple[float, Target]] = {}  # until when, by project and name
+        self._kept = TTLCache[tuple[str, str], Target](MOST_KEPT, keep_seconds)  # by project and name
+        self._lock = Lock()
 
     def find(self, project_id: str, model: str, conversation: str | None = None) -> Target:
         """A published version comes before a base model of the same name.
@@ -58,8 +60,9 @@ class Targets:
         without a label head and (not_servable) for one that its engine does not attach, ``Unavailable``
         (artifacts_missing, template_mismatch, base_mismatch) where what it was trained with is not what is here.
         """
-        until, kept = self._kept.get((project_id, model), (0.0, None))
-        if kept is not None and time.monotonic() < until:
+        with self._lock:
+            kept = self._kept.get((project_id, model))
+        if kept is not None:
             return kept
         split: list[ModelAlias] = []
 
@@ -71,13 +74,9 @@ class Targets:
         version = self._resolver.find(project_id, model, draw)
         target = self.base(model) if version is None else self.of(version)
         if not split:
-            self._keep(project_id, model, target)
+            with self._lock:
+                self._kept[project_id, model] = target
         return target
-
-    def _keep(self, project_id: str, model: str, target: Target) -> None:
-        if len(self._kept) >= MOST_KEPT:
-            self._kept.clear()
-        self._kept[project_id, model] = time.monotonic() + self._keep_seconds, target
 
     def base(self, name: str) -> Target:
         tokenizer = self._bases.tokenizer(name)

@@ -7,6 +7,7 @@ from app.core.entities.datasets import SPLITS, Conversation, DatasetCheck, Prepa
 from app.core.errors import Invalid
 from app.core.interfaces.components import BaseModelStore, ByteProgress, DatasetStore
 from app.core.services.data.encoding import encode_by_shape
+from app.utils.percentiles import percentiles
 
 PERCENTILES = (50, 90, 100)
 
@@ -71,18 +72,12 @@ class DatasetService:
 
 
 def _count(rows: Sequence[TokenizedRow]) -> TokenSummary:
-    lengths = sorted(len(part.input_ids) for row in rows for part in (row, row.rejected) if part)
+    lengths = [len(part.input_ids) for row in rows for part in (row, row.rejected) if part]
     supervised = sum(row.supervised for row in rows)
     return TokenSummary(
         supervised=supervised,
         unsupervised=sum(lengths) - supervised,
         truncated_rows=sum(row.truncated > 0 for row in rows),
         truncated=sum(row.truncated for row in rows),
-        row_lengths={percent: _percentile(lengths, percent) for percent in PERCENTILES},
+        row_lengths=percentiles(lengths, PERCENTILES),
     )
-
-
-def _percentile(ordered: Sequence[int], percent: int) -> int:
-    """Nearest rank: the smallest value that at least ``percent`` % of all do not exceed."""
-    rank = -(-len(ordered) * percent // 100)
-    return ordered[max(rank, 1) - 1]

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from app.core.entities.forecasts import Estimate, Forecast
+from app.core.entities.forecasts import Estimate, Forecast, in_gigabytes
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import AppError, DiskFull, Invalid, Unavailable
 from app.core.factories import ADAPTATIONS
@@ -120,8 +120,8 @@ class Forecasts:
         least, available = weight_bytes(base), self._available(config.device)
         if least > available and not ADAPTATIONS.load(config.adaptation).quantised:
             raise Invalid(
-                f"it cannot fit: the weights of {config.base_model} alone take {_gigabytes(least)}, and "
-                f"{_gigabytes(available)} are free: take a smaller base model",
+                f"it cannot fit: the weights of {config.base_model} alone take {in_gigabytes(least)}, and "
+                f"{in_gigabytes(available)} are free: take a smaller base model",
                 code="does_not_fit",
             )
 
@@ -292,15 +292,11 @@ def _resting(adaptation: str) -> float:
 
 def _does_not_fit(judged: Estimate, config: TrainingConfig) -> AppError:
     need = judged.forecast.peak_memory_bytes
-    said = f"it needs about {_gigabytes(need)} of memory"
+    said = f"it needs about {in_gigabytes(need)} of memory"
     said += f" in each of {config.processes} processes" if config.processes > 1 else ""
     if judged.suggestion:
         keys = ", ".join(f"{key}: {json.dumps(value)}" for key, value in judged.suggestion.items())
         advice = f"this would fit: {keys}"
     else:
         advice = "no setting would fit: take a smaller base model"
-    return Invalid(f"{said}, and {_gigabytes(judged.available_bytes)} are free; {advice}", code="does_not_fit")
-
-
-def _gigabytes(count: float) -> str:
-    return f"{count / 1e9:.1f} GB"
+    return Invalid(f"{said}, and {in_gigabytes(judged.available_bytes)} are free; {advice}", code="does_not_fit")

@@ -1,6 +1,8 @@
 """Who was found behind a token or a key, for half a second."""
 
-import time
+from threading import Lock
+
+from cachetools import TLRUCache
 
 from app.core.entities.identity import Principal
 
@@ -15,17 +17,19 @@ class RecentCallers:
     """
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[float, Principal]] = {}
+        self._known = TLRUCache[str, tuple[float, Principal]](MOST, lambda digest, kept, now: kept[0] + SECONDS)
+        self._lock = Lock()
 
     def get(self, digest: str) -> Principal | None:
-        until, principal = self._known.get(digest, (0.0, None))
-        return principal if time.monotonic() < until else None
+        with self._lock:
+            kept = self._known.get(digest)
+        return kept and kept[1]
 
     def keep(self, digest: str, principal: Principal, looked_up_at: float) -> None:
         """``looked_up_at`` is the time before the look: what was revoked since then is not kept longer for it."""
-        if len(self._known) >= MOST:
-            self._known.clear()
-        self._known[digest] = looked_up_at + SECONDS, principal
+        with self._lock:
+            self._known[digest] = looked_up_at, principal
 
     def forget(self) -> None:
-        self._known.clear()
+        with self._lock:
+            self._known.clear()

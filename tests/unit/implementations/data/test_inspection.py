@@ -13,8 +13,9 @@ from PIL import Image
 from app.core.entities.data_pipeline import Inspection, PipelineConfig
 from app.core.entities.datasets import Conversation
 from app.implementations.data.histogram import histogram_png
-from app.implementations.data.inspection import MAX_LISTED, inspect, percentiles
+from app.implementations.data.inspection import MAX_LISTED, PERCENTILES, inspect
 from app.implementations.data.private_data import masked, personal_data_finder, secret_finder
+from app.utils.percentiles import percentiles
 
 ROOT = Path(__file__).parents[4]
 PLAIN = {"near_duplicates": False, "languages": False, "secrets": False, "personal_data": False}
@@ -210,8 +211,8 @@ def test_no_rows() -> None:
 
 
 def test_percentiles_are_lengths_of_rows() -> None:
-    assert percentiles(range(1, 1001)) == {50: 500, 90: 900, 95: 950, 99: 990, 100: 1000}
-    assert percentiles([7]) == {50: 7, 90: 7, 95: 7, 99: 7, 100: 7}
+    assert percentiles(range(1, 1001), PERCENTILES) == {50: 500, 90: 900, 95: 950, 99: 990, 100: 1000}
+    assert percentiles([7], PERCENTILES) == {50: 7, 90: 7, 95: 7, 99: 7, 100: 7}
 
 
 def test_the_sample_data_has_two_languages_and_nothing_private() -> None:
@@ -225,7 +226,7 @@ def test_the_sample_data_has_two_languages_and_nothing_private() -> None:
 
 @pytest.mark.parametrize("lengths", [[], [0], [3, 3, 4], [*range(2000), 100_000]])
 def test_the_histogram_is_a_picture_of_a_readable_size(lengths: list[int]) -> None:
-    picture = Image.open(io.BytesIO(histogram_png(lengths, "tokens", percentiles(lengths))))
+    picture = Image.open(io.BytesIO(histogram_png(lengths, "tokens", percentiles(lengths, PERCENTILES))))
     picture.verify()
     assert picture.format == "PNG"
     assert picture.width >= 1000

@@ -22,7 +22,7 @@ from app.core.entities.inference import (
     TokenLogprob,
 )
 from app.core.errors import AppError, Invalid, TooMany, Unavailable
-from app.implementations.serving.engine_client import HttpEngineClient
+from app.implementations.serving.engine_client import HEALTH_KEPT_SECONDS, HttpEngineClient
 from app.implementations.serving.places import EnginePlaces
 from app.implementations.serving.wire import CompletionBody
 
@@ -443,14 +443,11 @@ def test_a_connection_is_used_again_unless_the_engine_has_closed_it(
     assert engine.connections == 2
 
 
-def test_health_is_asked_once_a_second_at_most(
-    client: HttpEngineClient, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_health_is_asked_once_a_second_at_most(client: HttpEngineClient, engine: FakeEngine) -> None:
     assert [client.resident() for _ in range(3)] == [["tiny"]] * 3
     assert len(engine.asked("/health")) == 1
     engine.reply = lambda path, body: (503, b"", {})
-    now = time.monotonic()
-    monkeypatch.setattr(time, "monotonic", lambda: now + 1.5)
+    client._resident.expire(time.monotonic() + HEALTH_KEPT_SECONDS)
     assert client.resident() == []
 
 

@@ -128,12 +128,8 @@ def test_a_conversation_stays_with_one_version_of_a_split(
     assert set(names(*map(str, range(40)))) == set(names(*[None] * 40)) == {"support:1", "support:2"}
 
 
-def test_what_a_name_stood_for_is_kept_for_a_moment(
-    versions: MemoryModelVersionRepository, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    targets = targets_of(versions, keep_seconds=0.5)
-    now = time.monotonic()
-    monkeypatch.setattr(time, "monotonic", lambda: now)
+def test_what_a_name_stood_for_is_kept_for_a_moment(versions: MemoryModelVersionRepository) -> None:
+    targets = targets_of(versions, keep_seconds=60)
     with pytest.raises(NotFound):
         targets.find("default", "support")
     publish(versions, "one")
@@ -143,7 +139,7 @@ def test_what_a_name_stood_for_is_kept_for_a_moment(
     assert targets.find("default", "support:2").name == "support:2"
     with pytest.raises(NotFound):
         targets.find("theirs", "support")
-    now += 0.6
+    targets._kept.expire(time.monotonic() + 60)
     assert targets.find("default", "support").name == "support:2"
 
 
