@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from app.core.entities.jobs import FineTuningJob, JobState
+from app.core.entities.jobs import FINAL_STATES, FineTuningJob, JobState
 from app.core.entities.models import BaseModelSpec
 from app.core.services.jobs.job_service import Step
 from app.registries import BASE_MODEL_SOURCES
@@ -69,7 +69,7 @@ def requests_of(service: Service) -> Mapping[str, Callable[[], FineTuningJob]]:
 
     return {
         "train": submit("train", {**overrides, "experiment_name": "double-slow"}),
-        "estimate": submit("estimate", {**overrides, "experiment_name": "double-slow"}),
+        "estimate": submit("estimate", {**overrides, "experiment_name": "double-hangs"}),
         "process": submit("process", {"dataset_id": large, "config": near}),
         "inspect": submit("inspect", {"dataset_id": large}),
         "evaluate": submit("evaluate", {"model": BASE, "dataset_id": large, "split": "train"}),
@@ -79,6 +79,7 @@ def requests_of(service: Service) -> Mapping[str, Callable[[], FineTuningJob]]:
 def child_works(service: Service, job_id: str) -> bool:
     """Whether a child process of the job has started."""
     job = service.job(job_id)
+    assert job.state not in FINAL_STATES, (job.state, job.error)
     return job.state is JobState.RUNNING and job.run_folder is not None and bool(trainers_of(service))
 
 
