@@ -24,4 +24,10 @@ class EvaluationSchema(ma.Schema):
     priority = ma.fields.Integer(
         strict=True, load_default=0, validate=ma.validate.Range(PRIORITIES[0], PRIORITIES[-1])
     )
+    after = ma.fields.List(
+        ma.fields.String(validate=ma.validate.Length(1, 64)),
+        load_default=list,
+        validate=ma.validate.Length(0, 10),
+        metadata={"description": "ids of jobs that must succeed before this one runs"},
+    )
     queue = ma.fields.String(load_default=DEFAULT_QUEUE, validate=ma.validate.Length(1, 32))

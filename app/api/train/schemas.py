@@ -71,6 +71,12 @@ class TrainSchema(ma.Schema):
         validate=ma.validate.Length(1, 32),
         metadata={"description": "one of the service's queues: the workers that serve it may take the job"},
     )
+    after = ma.fields.List(
+        ma.fields.String(validate=ma.validate.Length(1, 64)),
+        load_default=list,
+        validate=ma.validate.Length(0, 10),
+        metadata={"description": "ids of jobs that must succeed before this one runs"},
+    )
     config = TrainingConfigField(
         load_default=dict, metadata={"description": "over the service's train_config.yaml"}
     )
