@@ -84,3 +84,13 @@ class DiskFull(AppError):
 
     status = 507
     default_code = "disk_full"
+
+
+def no_project(project_id: str) -> NotFound:
+    return NotFound(f"there is no project {project_id[:80]!r}", code="project_not_found")
+
+
+def unknown_page(what: str, after: str) -> Invalid:
+    """Refuse a page that is asked for by a last ``what`` of the page before that is not there."""
+    fault = Fault("after", f"unknown_{what}", f"must be the id of the last {what} of the page before")
+    return Invalid(f"there is no {what} {after[:80]!r} to go on from", faults=[fault])

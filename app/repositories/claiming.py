@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from app.core.entities.jobs import TRAINING_STATES, WAITING_STATES, JobState
 from app.core.entities.limits import ProjectLimits
-from app.repositories.job_rules import no_project
+from app.core.errors import no_project
 from app.repositories.tables import JobRow, ProjectRow
 
 

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from app.core.entities.jobs import (
     FINAL_STATES,
+    LOST_WORKER,
     WAITING_STATES,
     Claim,
     FineTuningJob,
@@ -18,11 +19,20 @@ from app.core.entities.jobs import (
     Lease,
     Order,
     Progress,
+    after_loss,
+    after_pause,
+    after_stop,
+    check_end,
+    check_move,
+    check_resume,
+    check_room,
+    order_for,
+    stale,
 )
 from app.core.entities.limits import ProjectLimits, ProjectUse
 from app.core.entities.metrics import MetricCurve
 from app.core.entities.models import ModelVersion
-from app.core.errors import Conflict
+from app.core.errors import Conflict, unknown_page
 from app.core.interfaces.storage import NO_LIMITS, JobRepository
 from app.repositories.claiming import (
     count_jobs,
@@ -34,19 +44,6 @@ from app.repositories.claiming import (
 from app.repositories.database import Database
 from app.repositories.dataset_rules import no_dataset
 from app.repositories.job_metrics import add_to_chunks, catch_up, read_curve
-from app.repositories.job_rules import (
-    LOST_WORKER,
-    after_loss,
-    after_pause,
-    after_stop,
-    check_end,
-    check_move,
-    check_resume,
-    check_room,
-    order_for,
-    stale,
-    unknown_page,
-)
 from app.repositories.mapping import error_json, event_entity, event_row, job_entity, job_row, version_row
 from app.repositories.outbox import tell_of_end
 from app.repositories.quota_rules import ONE_VERSION
@@ -92,7 +89,7 @@ class SqlJobRepository(JobRepository):
             if after is not None:
                 last = session.scalar(_of_project(project_id, after))
                 if last is None:
-                    raise unknown_page(after)
+                    raise unknown_page("job", after)
                 query = query.where(place < (last.created_at, last.id))
             rows = session.scalars(query.order_by(JobRow.created_at.desc(), JobRow.id.desc()).limit(limit))
             return [job_entity(row) for row in rows]

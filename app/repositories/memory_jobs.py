@@ -8,6 +8,7 @@ from typing import Any
 from app.core.entities.identity import DEFAULT_PROJECT_ID
 from app.core.entities.jobs import (
     FINAL_STATES,
+    LOST_WORKER,
     TRAINING_STATES,
     WAITING_STATES,
     Claim,
@@ -18,14 +19,6 @@ from app.core.entities.jobs import (
     Lease,
     Order,
     Progress,
-)
-from app.core.entities.limits import ProjectLimits, ProjectUse
-from app.core.entities.metrics import MetricCurve, MetricPoint, point_of, reduced, surviving, width_for
-from app.core.entities.models import ModelVersion
-from app.core.errors import Conflict
-from app.core.interfaces.storage import NO_LIMITS, JobRepository
-from app.repositories.job_rules import (
-    LOST_WORKER,
     after_loss,
     after_pause,
     after_stop,
@@ -33,11 +26,14 @@ from app.repositories.job_rules import (
     check_move,
     check_resume,
     check_room,
-    no_project,
     order_for,
     stale,
-    unknown_page,
 )
+from app.core.entities.limits import ProjectLimits, ProjectUse
+from app.core.entities.metrics import MetricCurve, MetricPoint, point_of, reduced, surviving, width_for
+from app.core.entities.models import ModelVersion
+from app.core.errors import Conflict, no_project, unknown_page
+from app.core.interfaces.storage import NO_LIMITS, JobRepository
 from app.repositories.memory import MemoryDatasetRepository, MemoryModelVersionRepository, locked
 from app.repositories.quota_rules import ONE_VERSION, check_quotas
 
@@ -114,7 +110,7 @@ class MemoryJobRepository(JobRepository):
         if after is not None:
             places = [place for place, job in enumerate(jobs) if job.id == after]
             if not places:
-                raise unknown_page(after)
+                raise unknown_page("job", after)
             jobs = jobs[places[0] + 1 :]
         return [job for job in jobs if state in (None, job.state)][:limit]
 

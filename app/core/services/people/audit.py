@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from app.core.entities.audit import AuditEntry, AuditFilter
 from app.core.entities.identity import Principal, Role
-from app.core.errors import Forbidden, NotFound
+from app.core.errors import Forbidden, no_project
 from app.core.interfaces.storage import AuditRepository
 
 log = logging.getLogger(__name__)
@@ -72,8 +72,8 @@ def _of(principal: Principal, project: str | None, everything: bool) -> str | No
         return None if everything else project or principal.project_id
     if everything:
         raise Forbidden("the log of all projects needs the role operator")
-    if project not in (None, principal.project_id):
-        raise NotFound(f"there is no project {str(project)[:80]}", code="project_not_found")
+    if project is not None and project != principal.project_id:
+        raise no_project(project)
     return principal.project_id
 
 

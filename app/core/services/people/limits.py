@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from app.core.entities.identity import Principal, Role
 from app.core.entities.limits import LimitReport, ProjectLimits
-from app.core.errors import NotFound, Unavailable
+from app.core.errors import Unavailable, no_project
 from app.core.interfaces.storage import JobRepository
 
 SECONDS = 2.0  # that the limits of a project are kept for its requests
@@ -53,5 +53,5 @@ class LimitService:
         is_seen = project_id == principal.project_id or principal.role.covers(Role.OPERATOR)
         own = self._jobs.limits(project_id) if is_seen else None
         if own is None:
-            raise NotFound(f"there is no project {project_id[:80]!r}", code="project_not_found")
+            raise no_project(project_id)
         return own

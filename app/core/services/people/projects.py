@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from app.core.entities.identity import MEMBER_ROLES, Member, Principal, Project, Role, User
-from app.core.errors import Conflict, Fault, Invalid, NotFound
+from app.core.errors import Conflict, Fault, Invalid, NotFound, no_project
 from app.core.interfaces.identity import KeyRepository, UserRepository
 from app.core.services.people.accounts import no_user
 from app.core.services.people.callers import RecentCallers
@@ -93,7 +93,7 @@ class ProjectService:
     def acting_in(self, operator: Principal, project_id: str) -> Principal:
         """The host's operator in that project. ``NotFound`` (project_not_found)."""
         if project_id not in {project.id for project in self._users.projects()}:
-            raise NotFound(f"there is no project {project_id[:80]}", code="project_not_found")
+            raise no_project(project_id)
         return Principal(operator.user_id, operator.username, project_id, operator.role)
 
     def _person(self, username: str) -> User:
