@@ -32,7 +32,7 @@ from app.core.entities.jobs import (
 from app.core.entities.limits import ProjectLimits, ProjectUse
 from app.core.entities.metrics import MetricCurve
 from app.core.entities.models import ModelVersion
-from app.core.errors import Conflict, unknown_page
+from app.core.errors import Conflict, no_dataset, unknown_page
 from app.core.interfaces.storage import NO_LIMITS, JobRepository
 from app.repositories.claiming import (
     count_jobs,
@@ -42,12 +42,10 @@ from app.repositories.claiming import (
     project_limits,
 )
 from app.repositories.database import Database
-from app.repositories.dataset_rules import no_dataset
 from app.repositories.job_metrics import add_to_chunks, catch_up, read_curve
 from app.repositories.mapping import error_json, event_entity, event_row, job_entity, job_row, version_row
 from app.repositories.outbox import tell_of_end
-from app.repositories.quota_rules import ONE_VERSION
-from app.repositories.quotas import keep_quotas, use_of
+from app.repositories.quotas import ONE_VERSION, keep_quotas, use_of
 from app.repositories.tables import DatasetRow, JobEventRow, JobRow, ModelVersionRow, ProjectRow
 
 

@@ -9,13 +9,8 @@ from typing import Any
 from app.core.entities.datasets import Conversation
 from app.core.entities.evaluation import EvaluationReport, ScoredAnswer
 from app.core.errors import Invalid
-from app.core.interfaces.components import (
-    ArtifactStore,
-    BaseModelStore,
-    DatasetStore,
-    TextGenerator,
-)
-from app.core.interfaces.storage import ModelVersionRepository
+from app.core.interfaces.components import TextGenerator
+from app.core.interfaces.stores import Stores
 from app.core.services.models.subjects import Subject, find_subject
 from app.utils.files import write_whole
 
@@ -29,19 +24,13 @@ class EvaluationService:
 
     def __init__(
         self,
-        versions: ModelVersionRepository,
-        bases: BaseModelStore,
-        datasets: DatasetStore,
-        artifacts: ArtifactStore,
+        stores: Stores,
         generators: Callable[..., TextGenerator],
         states_fact: FactMatcher,
         results_dir: Path,
         threads: int,
     ) -> None:
-        self._versions = versions
-        self._bases = bases
-        self._datasets = datasets
-        self._artifacts = artifacts
+        self._stores = stores
         self._generators = generators
         self._states_fact = states_fact
         self._folder = results_dir / "evaluations"
@@ -62,15 +51,16 @@ class EvaluationService:
         Rows need ``keys``: the figures and names that a right answer states. Model and data are immutable, so
         a report that was written once is read again. ``Invalid`` lists the faults of the data.
         """
-        check = self._datasets.check(dataset_path, trusted=True)
+        check = self._stores.datasets.check(dataset_path, trusted=True)
         if check.faults:
             raise Invalid(f"{dataset_path} has faults", code="invalid_data", faults=check.faults)
-        subject = find_subject(self._versions, self._bases, self._artifacts, model)
+        subject = find_subject(self._stores.versions, self._stores.bases, self._stores.artifacts, model)
         place = self._folder / f"{subject.key}-{check.digest[:12]}-{split}.json"
         if place.is_file():
             return _read(place)
-        prepared = self._datasets.prepare(dataset_path, check.digest, subject.seed, trusted=True)
-        rows = [row for row in self._datasets.rows(prepared, split) if row.messages and row.extra.get("keys")]
+        prepared = self._stores.datasets.prepare(dataset_path, check.digest, subject.seed, trusted=True)
+        held_out = self._stores.datasets.rows(prepared, split)
+        rows = [row for row in held_out if row.messages and row.extra.get("keys")]
         if not rows:
             raise Invalid(f"no row of the split {split!r} has keys to be scored by", code="nothing_to_score")
         on_progress(0, len(rows))
@@ -81,7 +71,7 @@ class EvaluationService:
 
     def answers(self, model: str, questions: Sequence[str], *, max_tokens: int) -> Sequence[str]:
         """One answer to each user message, greedily, without a running service."""
-        subject = find_subject(self._versions, self._bases, self._artifacts, model)
+        subject = find_subject(self._stores.versions, self._stores.bases, self._stores.artifacts, model)
         prompts = [subject.tokenizer.encode_prompt([{"role": "user", "content": text}]) for text in questions]
         found = dict(self._generate(subject, prompts, max_tokens))
         return [found[place] for place in range(len(questions))]
@@ -100,7 +90,7 @@ class EvaluationService:
         self, subject: Subject, prompts: Sequence[Sequence[int]], max_tokens: int
     ) -> Iterator[tuple[int, str]]:
         generator = self._generators(
-            base_folder=subject.folder(self._bases),
+            base_folder=subject.folder(self._stores.bases),
             adapter_folder=subject.adapter_folder,
             stop_token_ids=subject.tokenizer.stop_token_ids,
             threads=self._threads,
