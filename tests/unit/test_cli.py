@@ -282,7 +282,7 @@ def test_models(flask, twins):
         created_by=None,
         created_at=datetime.now(UTC),
     )
-    twins.versions.kept.append(version)
+    twins.versions.publish(version)
     _, out, _ = flask("models", "list")
     assert "  support:1  1 version, on tiny-random\n" in out
     assert "not here: flask models pull tiny-random" in out
@@ -290,7 +290,7 @@ def test_models(flask, twins):
     assert code == 0
     assert out.startswith("support:1  on tiny-random")
     assert "  eval_loss: 0.5\n" in out
-    twins.versions.kept.append(replace(version, id="v2", number=2))
+    twins.versions.publish(replace(version, id="v2", number=2))
     assert flask("models", "alias", "support", "champion", "1")[0] == 0
     assert flask("models", "alias", "support", "canary", "1=90", "2=10")[0] == 0
     out = flask("models", "show", "support")[1]

@@ -5,14 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from app.core.errors import NotFound
-
 DEFAULT_PROJECT_ID = "default"
-
-
-def no_project(project_id: str) -> NotFound:
-    """For a project that is not there, or that the caller must not see."""
-    return NotFound(f"there is no project {project_id[:80]!r}", code="project_not_found")
 
 
 class Role(StrEnum):

@@ -1,4 +1,4 @@
-"""Who is claimed next, what may wait, and pauses: the same over memory, SQLite and PostgreSQL."""
+"""Who is claimed next, what may wait, and pauses: the same over SQLite and PostgreSQL."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta

@@ -276,18 +276,18 @@ def test_keeps_events_once_and_numbers_them_over_the_jobs_life(jobs, held):
     assert jobs.get("default", job_id).progress == Progress(step=1)
 
 
-def test_a_jobs_own_texts_and_figures_cannot_break_a_write(sql, make_job):
+def test_a_jobs_own_texts_and_figures_cannot_break_a_write(repositories, make_job):
     job = make_job()
-    sql.jobs.add(job)
-    fence = sql.claim()
+    repositories.jobs.add(job)
+    fence = repositories.claim()
     wild = event(
         1, "NUL \x00, half a pair \ud800, a pair \ud83d\ude00", loss=float("nan"), deep=[{"\x00": -math.inf}]
     )
-    sql.jobs.ingest(job.id, fence, [wild], Progress(step=1, loss=math.inf, eval_loss=math.nan))
-    (kept,) = sql.jobs.events("default", job.id)
+    repositories.jobs.ingest(job.id, fence, [wild], Progress(step=1, loss=math.inf, eval_loss=math.nan))
+    (kept,) = repositories.jobs.events("default", job.id)
     assert kept.message == "NUL \ufffd, half a pair \ufffd, a pair \U0001f600"
     assert kept.data == {"loss": None, "deep": [{"\ufffd": None}]}
-    assert sql.jobs.get("default", job.id).progress == Progress(step=1)
+    assert repositories.jobs.get("default", job.id).progress == Progress(step=1)
 
 
 def test_names_the_run_folder(jobs, held):

@@ -136,14 +136,14 @@ def test_a_deleted_version_is_gone_and_its_number_stays_taken(repositories, publ
     assert publish().number == 3
 
 
-def test_what_an_alias_names_is_not_deleted(sql, make_job, make_version):
+def test_what_an_alias_names_is_not_deleted(repositories, make_job, make_version):
     job = make_job()
-    sql.jobs.add(job)
-    published = sql.jobs.succeed(job.id, sql.claim(job.id), make_version(job), {})
-    sql.versions.set_alias(alias_of({1: 1}))
-    with pytest.raises(IntegrityError), sql.versions._database.write() as session:
+    repositories.jobs.add(job)
+    published = repositories.jobs.succeed(job.id, repositories.claim(job.id), make_version(job), {})
+    repositories.versions.set_alias(alias_of({1: 1}))
+    with pytest.raises(IntegrityError), repositories.versions._database.write() as session:
         session.execute(delete(ModelVersionRow).where(ModelVersionRow.id == published.id))
-    assert sql.versions.find("default", "assistant", 1) == published
+    assert repositories.versions.find("default", "assistant", 1) == published
 
 
 def test_users_and_their_first_membership(repositories):

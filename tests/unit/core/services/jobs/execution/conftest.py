@@ -1,4 +1,4 @@
-"""Jobs without processes: the memory's repositories and components that do as they are told."""
+"""Jobs without processes: a database, and components that do as they are told."""
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Engine
 
 from app.core.entities.datasets import IGNORED, Conversation, DatasetCheck, Message, PreparedDataset, TokenizedRow
 from app.core.entities.jobs import FineTuningJob, JobEvent, JobState
@@ -22,8 +23,8 @@ from app.core.services.jobs.execution import ExecutionService
 from app.core.services.jobs.forecasting import Forecasts
 from app.core.services.models.resolver import ModelResolver
 from app.implementations.data.token_cache import FileTokenCache
-from app.repositories.memory import MemoryModelVersionRepository
-from app.repositories.memory_jobs import MemoryJobRepository
+from app.repositories.jobs import SqlJobRepository
+from tests.databases import Versions
 
 PROJECT = "default"
 LEASE = 2.0
@@ -222,7 +223,7 @@ class House:
 
     results: Path
     datasets: FakeDatasets
-    versions: MemoryModelVersionRepository = field(default_factory=MemoryModelVersionRepository)
+    database: Engine
     bases: FakeBases = field(default_factory=FakeBases)
     artifacts: FakeArtifacts = field(default_factory=FakeArtifacts)
     trainer: FakeTrainer = field(default_factory=FakeTrainer)
@@ -230,12 +231,13 @@ class House:
     available: int = 10**10
 
     def __post_init__(self) -> None:
-        self.jobs = MemoryJobRepository(self.versions)
+        self.jobs = SqlJobRepository(self.database)
+        self.versions = Versions(self.database)
         self.execution = self.worker()
 
     def worker(
         self,
-        jobs: MemoryJobRepository | None = None,
+        jobs: SqlJobRepository | None = None,
         lease_seconds: float = LEASE,
         limits: ProjectLimits = NO_LIMITS,
     ) -> ExecutionService:
@@ -285,8 +287,8 @@ class House:
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> House:
-    return House(tmp_path / "results", FakeDatasets(tmp_path))
+def house(tmp_path: Path, database: Engine) -> House:
+    return House(tmp_path / "results", FakeDatasets(tmp_path), database)
 
 
 @pytest.fixture
