@@ -87,6 +87,7 @@ def make_job() -> Callable[..., FineTuningJob]:
         values: dict[str, Any] = {
             "id": f"job-{tick:03d}",
             "project_id": "default",
+            "kind": "train",
             "name": "support",
             "state": JobState.QUEUED,
             "base_model": "tiny",

@@ -12,6 +12,7 @@ from app.core.entities.jobs import JobEvent, JobState
 from app.core.entities.limits import ProjectLimits
 from app.core.entities.models import ModelAlias
 from app.core.errors import Conflict, NotFound, StaleAttempt, TooMany
+from app.core.interfaces.job_kinds import Finished
 from app.repositories.mapping import job_row
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -77,7 +78,7 @@ def test_many_submissions_at_once_keep_to_the_limit(repositories, make_job, toge
 
     def submit(number):
         try:
-            repositories.jobs.add(new[number], ProjectLimits(queued=3))
+            repositories.jobs.add([new[number]], ProjectLimits(queued=3))
         except TooMany:
             return False
         return True
@@ -90,7 +91,7 @@ def test_two_successes_under_one_name_get_two_numbers(repositories, add_jobs, ma
 
     def succeed(number):
         job, fence = held[number]
-        return repositories.jobs.succeed(job.id, fence, make_version(job), {}).number
+        return repositories.jobs.succeed(job.id, fence, Finished({}, [make_version(job)])).number
 
     assert sorted(together(succeed)) == list(range(1, THREADS + 1))
     published = repositories.versions.versions("default", "assistant")
@@ -179,7 +180,7 @@ def test_a_dataset_is_either_deleted_or_trained_on(repositories, dataset, make_j
         try:
             if number == 0:
                 return repositories.datasets.delete("default", "ds-1") is not None
-            repositories.jobs.add(jobs[number])
+            repositories.jobs.add([jobs[number]])
         except (Conflict, NotFound):
             return False
         return True
@@ -191,7 +192,7 @@ def test_a_dataset_is_either_deleted_or_trained_on(repositories, dataset, make_j
 
 def test_an_alias_that_many_set_at_once_is_wholly_one_of_theirs(repositories, add_jobs, make_version, together):
     for job in add_jobs(THREADS):
-        repositories.jobs.succeed(job.id, repositories.claim(job.id), make_version(job), {})
+        repositories.jobs.succeed(job.id, repositories.claim(job.id), Finished({}, [make_version(job)]))
     wanted = [{number + 1: 2, (number + 1) % THREADS + 1: 3} for number in range(THREADS)]
 
     def set_and_read(number):

@@ -20,6 +20,7 @@ from app.core.entities.jobs import (
 )
 from app.core.entities.limits import ProjectLimits
 from app.core.errors import AppError
+from app.core.interfaces.job_kinds import Finished
 from app.repositories.database import Database
 from app.repositories.jobs import SqlJobRepository
 from app.repositories.tables import JobEventRow, JobMetricChunkRow, JobRow, ModelVersionRow, ProjectRow
@@ -94,7 +95,7 @@ class JobLife(RuleBasedStateMachine):
 
     def add(self, state, **of_job):
         job = self.make_job(state=state, **of_job)
-        self.same(lambda jobs: jobs.add(job, LIMITS))
+        self.same(lambda jobs: jobs.add([job], LIMITS))
         return job
 
     @rule(index=st.sampled_from([None, None, 0, 1]), queues=st.sampled_from([None, None, ["default"], ["large"]]))
@@ -127,7 +128,7 @@ class JobLife(RuleBasedStateMachine):
     def succeed(self, index, behind, name):
         job, fence = self.pick_held(index)
         version = self.make_version(job, name=name)
-        self.same(lambda jobs: jobs.succeed(job.id, fence - behind, version, {"loss": 0.5}))
+        self.same(lambda jobs: jobs.succeed(job.id, fence - behind, Finished({"loss": 0.5}, [version])))
 
     @rule(
         index=indexes,

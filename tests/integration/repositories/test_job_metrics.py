@@ -31,7 +31,7 @@ def jobs(repositories):
 def begin(repositories, make_job):
     def begin_one(**changes):
         job = make_job(**changes)
-        repositories.jobs.add(job)
+        repositories.jobs.add([job])
         return job.id, repositories.claim(job.id)
 
     return begin_one
@@ -177,7 +177,7 @@ def test_any_attempts_are_drawn_as_if_nothing_was_summed_up(repositories, make_j
         run = [step(seq, first + seq * stride, loss=float((seq * claim) % 11)) for seq in range(1, count + 1)]
         pieces += [(claim, run[start : start + size]) for start in range(0, len(run), size)]
     late.shuffle(pieces)
-    jobs.add(job)
+    jobs.add([job])
     for _ in claims[1:]:
         jobs.move(job.id, repositories.claim(job.id), JobState.QUEUED)
     fence = repositories.claim(job.id)
@@ -229,7 +229,7 @@ def from_before(engine, make_job):
     """A running job of the schema before: events, and none of them summed up."""
     jobs = SqlJobRepository(engine)
     job = make_job()
-    jobs.add(job)
+    jobs.add([job])
     fence = jobs.claim("worker", 30, job.id).fence
     jobs.ingest(job.id, fence, losses(1, 1000), None)
     with Database(engine).write() as session:
@@ -265,7 +265,7 @@ def test_a_job_from_before_is_summed_up_at_the_first_look(engine, from_before, m
 def test_few_rows_are_read_of_a_long_run(engine, make_job):
     jobs = SqlJobRepository(engine)
     job = make_job()
-    jobs.add(job)
+    jobs.add([job])
     fence = jobs.claim("worker", 30, job.id).fence
     run = [step(seq, 8 * seq, loss=1.0) for seq in range(1, 10_001)]
     jobs.ingest(job.id, fence, run, None)

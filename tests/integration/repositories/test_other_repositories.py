@@ -10,6 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from app.core.entities.identity import Membership, Role, User
 from app.core.entities.models import ModelAlias, ModelSummary
 from app.core.errors import Conflict, NotFound
+from app.core.interfaces.job_kinds import Finished
 from app.repositories.tables import ModelVersionRow
 
 NOW = datetime(2026, 3, 3, tzinfo=UTC)
@@ -19,9 +20,9 @@ NOW = datetime(2026, 3, 3, tzinfo=UTC)
 def publish(repositories, make_job, make_version):
     def publish_one(name="assistant", project="default", **changes):
         job = make_job(project_id=project)
-        repositories.jobs.add(job)
+        repositories.jobs.add([job])
         version = make_version(job, name=name, **changes)
-        return repositories.jobs.succeed(job.id, repositories.claim(job.id), version, {})
+        return repositories.jobs.succeed(job.id, repositories.claim(job.id), Finished({}, [version]))
 
     return publish_one
 
@@ -138,8 +139,8 @@ def test_a_deleted_version_is_gone_and_its_number_stays_taken(repositories, publ
 
 def test_what_an_alias_names_is_not_deleted(repositories, make_job, make_version):
     job = make_job()
-    repositories.jobs.add(job)
-    published = repositories.jobs.succeed(job.id, repositories.claim(job.id), make_version(job), {})
+    repositories.jobs.add([job])
+    published = repositories.jobs.succeed(job.id, repositories.claim(job.id), Finished({}, [make_version(job)]))
     repositories.versions.set_alias(alias_of({1: 1}))
     with pytest.raises(IntegrityError), repositories.versions._database.write() as session:
         session.execute(delete(ModelVersionRow).where(ModelVersionRow.id == published.id))

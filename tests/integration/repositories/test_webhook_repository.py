@@ -174,7 +174,7 @@ def outbox(repositories, make_job):
 
 def test_the_end_of_a_job_is_told_to_who_asked(repositories, make_job, outbox):
     job = make_job(state=JobState.QUEUED)
-    repositories.jobs.add(job)
+    repositories.jobs.add([job])
     fence = repositories.jobs.claim("worker", 30).fence
     assert not any(outbox().values())
     repositories.jobs.move(job.id, fence, JobState.FAILED, JobError("nan_loss", "NaN"))
@@ -189,7 +189,7 @@ def test_the_end_of_a_job_is_told_to_who_asked(repositories, make_job, outbox):
 
 def test_a_job_that_is_cancelled_while_it_waits(repositories, make_job, outbox):
     job = make_job(state=JobState.QUEUED)
-    repositories.jobs.add(job)
+    repositories.jobs.add([job])
     for _ in range(2):
         repositories.jobs.request_cancel("default", job.id)
     assert outbox()["wh-all"] == [("fine_tuning.job.cancelled", job.id)]
@@ -197,7 +197,7 @@ def test_a_job_that_is_cancelled_while_it_waits(repositories, make_job, outbox):
 
 def test_a_job_of_a_lost_worker_is_told_by_whoever_finds_it(repositories, make_job, outbox):
     job = make_job(state=JobState.QUEUED)
-    repositories.jobs.add(job)
+    repositories.jobs.add([job])
     repositories.jobs.claim("worker", 30)
     (lease,) = repositories.jobs.leases()
     repositories.jobs.release_lost(lease, 1)
@@ -207,7 +207,7 @@ def test_a_job_of_a_lost_worker_is_told_by_whoever_finds_it(repositories, make_j
 
 def test_an_end_without_its_event_is_no_end(repositories, make_job, outbox, monkeypatch):
     job = make_job(state=JobState.QUEUED)
-    repositories.jobs.add(job)
+    repositories.jobs.add([job])
     fence = repositories.jobs.claim("worker", 30).fence
     monkeypatch.setattr("app.repositories.outbox.delivery_row", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):

@@ -11,6 +11,7 @@ from app.core.entities.identity import Role
 from app.core.entities.jobs import JobError, JobEvent, JobState
 from app.core.entities.models import ModelVersion
 from app.core.errors import Fault
+from app.core.interfaces.job_kinds import Finished
 from app.repositories.tables import JobRow
 
 BASE = "tiny-random"
@@ -62,7 +63,7 @@ def finish(twins, job_id, published=True):
         *(job.dataset_digest, job.config, {}, None, NOW),
     )
     if published:
-        twins.jobs.succeed(job_id, claim.fence, version, {"trained_tokens": 77})
+        twins.jobs.succeed(job_id, claim.fence, Finished({"trained_tokens": 77}, [version]))
     return claim
 
 

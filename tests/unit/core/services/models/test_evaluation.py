@@ -14,6 +14,7 @@ from app.core.errors import Invalid, NotFound, Unavailable
 from app.core.interfaces.components import TextGenerator
 from app.core.interfaces.stores import Stores
 from app.core.services.models.evaluation import EvaluationService
+from app.core.services.models.resolver import ModelResolver
 from app.implementations.data.store import FileDatasetStore
 from app.implementations.data.token_cache import FileTokenCache
 from app.implementations.evaluation.facts import states_fact

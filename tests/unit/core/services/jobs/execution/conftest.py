@@ -266,17 +266,19 @@ class House:
         whole = TrainingConfig(experiment_name="support", **config)
         job_id = f"job-{len(self.jobs.list(PROJECT)) + 1}"
         self.jobs.add(
-            FineTuningJob(
-                id=job_id,
-                project_id=PROJECT,
-                name=whole.experiment_name,
-                state=state,
-                base_model=whole.base_model,
-                config=whole.model_dump(mode="json"),
-                dataset_digest="digest",
-                created_by=created_by,
-                created_at=datetime.now(UTC),
-            )
+            [
+                FineTuningJob(
+                    id=job_id,
+                    project_id=PROJECT,
+                    name=whole.experiment_name,
+                    state=state,
+                    base_model=whole.base_model,
+                    config=whole.model_dump(mode="json"),
+                    dataset_digest="digest",
+                    created_by=created_by,
+                    created_at=datetime.now(UTC),
+                )
+            ]
         )
         return job_id
 
