@@ -31,6 +31,8 @@ def held(repositories, make_job):
 
 
 def test_a_job_comes_back_as_it_went_in(jobs, make_job):
+    first = make_job()
+    jobs.add([first])
     in_new_york = datetime(2026, 2, 3, 4, 5, 6, 789, tzinfo=timezone(timedelta(hours=-5)))
     job = make_job(
         state=JobState.FAILED,
@@ -44,7 +46,7 @@ def test_a_job_comes_back_as_it_went_in(jobs, make_job):
         cancel_requested=True,
         attempts=2,
         result={"train_loss": 1 / 3},
-        after=("job-000",),
+        after=(first.id,),
         made=("assistant:1",),
     )
     jobs.add([job])

@@ -61,6 +61,7 @@ class JobService:
         principal: Principal | None,
         kind: str,
         request: Mapping[str, Any],
+        /,
         *,
         priority: int = 0,
         queue: str = DEFAULT_QUEUE,
