@@ -5,6 +5,7 @@ from typing import Any
 
 import marshmallow as ma
 
+from app.api.schemas import page_size
 from app.core.entities.audit import Outcome
 
 
@@ -40,9 +41,7 @@ class AuditQuerySchema(ma.Schema):
     everything = ma.fields.Boolean(
         data_key="all", load_default=False, metadata={"description": "of every project and of none: for operators"}
     )
-    limit = ma.fields.Integer(
-        load_default=20, validate=ma.validate.Range(1, 100), metadata={"description": "at most, on a page"}
-    )
+    limit = page_size()
     after = ma.fields.Integer(
         load_default=None,
         validate=ma.validate.Range(1, 2**63 - 1),

@@ -2,13 +2,11 @@
 
 import marshmallow as ma
 
+from app.api.schemas import Body
 from app.core.services.people.accounts import PASSWORD_LENGTHS
 
 
-class CredentialsSchema(ma.Schema):
-    class Meta:
-        unknown = ma.RAISE
-
+class CredentialsSchema(Body):
     username = ma.fields.String(required=True, validate=ma.validate.Length(1, 64), metadata={"example": "admin"})
     password = ma.fields.String(
         required=True, validate=ma.validate.Length(1, 1024), metadata={"format": "password"}
@@ -20,10 +18,7 @@ class CredentialsSchema(ma.Schema):
     )
 
 
-class RefreshSchema(ma.Schema):
-    class Meta:
-        unknown = ma.RAISE
-
+class RefreshSchema(Body):
     refresh_token = ma.fields.String(required=True, validate=ma.validate.Length(1, 100))
 
 
@@ -34,10 +29,7 @@ class TokenSchema(ma.Schema):
     refresh_token = ma.fields.String(metadata={"description": "for the next access token; good once"})
 
 
-class PasswordChangeSchema(ma.Schema):
-    class Meta:
-        unknown = ma.RAISE
-
+class PasswordChangeSchema(Body):
     old_password = ma.fields.String(
         required=True, validate=ma.validate.Length(1, 1024), metadata={"format": "password"}
     )

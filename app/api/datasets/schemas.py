@@ -7,6 +7,8 @@ from typing import Any
 import marshmallow as ma
 from flask_smorest.fields import Upload
 
+from app.api.schemas import Body, page_after, page_size
+
 _COLUMNS = {"description": "names that differ, theirs to ours", "example": '{"frage": "prompt"}'}
 
 
@@ -65,10 +67,8 @@ class DatasetSchema(ma.Schema):
 
 
 class DatasetQuerySchema(ma.Schema):
-    limit = ma.fields.Integer(
-        load_default=20, validate=ma.validate.Range(1, 100), metadata={"description": "at most, on a page"}
-    )
-    after = ma.fields.String(load_default=None, metadata={"description": "`next` of the page before"})
+    limit = page_size()
+    after = page_after()
 
 
 class DatasetListSchema(ma.Schema):
@@ -167,10 +167,7 @@ class PreviewSchema(ma.Schema):
     label = ma.fields.String(allow_none=True)
 
 
-class RestoreSchema(ma.Schema):
-    class Meta:
-        unknown = ma.RAISE
-
+class RestoreSchema(Body):
     version = ma.fields.Integer(required=True, validate=ma.validate.Range(1, 2**31 - 1))
 
 

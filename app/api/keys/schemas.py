@@ -2,16 +2,14 @@
 
 import marshmallow as ma
 
+from app.api.schemas import Body, integer
 from app.core.entities.identity import Scope
 from app.core.services.people.api_keys import MOST_DAYS, NAME_LENGTHS
 
 SCOPES = [scope.value for scope in Scope]
 
 
-class NewKeySchema(ma.Schema):
-    class Meta:
-        unknown = ma.RAISE
-
+class NewKeySchema(Body):
     name = ma.fields.String(
         required=True,
         validate=ma.validate.Length(NAME_LENGTHS.start, NAME_LENGTHS.stop - 1),
@@ -28,13 +26,7 @@ class NewKeySchema(ma.Schema):
         validate=ma.validate.Length(max=len(SCOPES)),
         metadata={"description": "the parts of the service that it opens; empty: all that the role may"},
     )
-    expires_in_days = ma.fields.Integer(
-        load_default=None,
-        allow_none=True,
-        strict=True,
-        validate=ma.validate.Range(1, MOST_DAYS),
-        metadata={"description": "null: it is good until it is revoked"},
-    )
+    expires_in_days = integer(1, MOST_DAYS, "null: it is good until it is revoked", default=None)
 
 
 class KeySchema(ma.Schema):

@@ -6,7 +6,7 @@ from typing import Any
 
 import marshmallow as ma
 
-from app.api.infer.schemas import MOST_CHARACTERS, MOST_MESSAGES, Yes, option, top_logprobs
+from app.api.infer.schemas import MOST_CHARACTERS, MOST_MESSAGES, option, top_logprobs
 from app.api.openai.options import (
     NullIsNothing,
     OpenAIOptionsSchema,
@@ -24,6 +24,7 @@ from app.api.openai.tool_schemas import (
     check_results,
     check_tools,
 )
+from app.api.schemas import Body, Yes
 
 OLDER = "the older form of tools and tool_choice: send those instead"
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
@@ -43,9 +44,6 @@ class ContentField(ma.fields.Field[str]):
 
 class ChatMessageSchema(NullIsNothing):
     """An answer of this service, sent again as it is, is one."""
-
-    class Meta:
-        unknown = ma.RAISE
 
     role = ma.fields.String(
         required=True,
@@ -92,20 +90,14 @@ class ChatMessageSchema(NullIsNothing):
         return message | {key: data[key] for key in ("tool_calls", "tool_call_id") if data.get(key)}
 
 
-class JsonSchemaSchema(ma.Schema):
-    class Meta:
-        unknown = ma.RAISE
-
+class JsonSchemaSchema(Body):
     name = ma.fields.String(required=True, validate=ma.validate.Length(1, 64))
     description = ma.fields.String()
     schema = ma.fields.Dict(keys=ma.fields.String(), load_default=dict)
     strict = Yes(allow_none=True, metadata={"description": "it always is"})
 
 
-class ResponseFormatSchema(ma.Schema):
-    class Meta:
-        unknown = ma.RAISE
-
+class ResponseFormatSchema(Body):
     type = ma.fields.String(required=True, validate=ma.validate.OneOf(FORMATS))
     json_schema = ma.fields.Nested(JsonSchemaSchema)
 

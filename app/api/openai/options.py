@@ -5,7 +5,8 @@ from typing import Any
 
 import marshmallow as ma
 
-from app.api.infer.schemas import MOST_ANSWERS, OptionsSchema, Yes, integer, option
+from app.api.infer.schemas import MOST_ANSWERS, OptionsSchema, option
+from app.api.schemas import Body, Yes, integer
 from app.core.entities.inference import LONGEST_STOP, MOST_STOPS
 
 TEMPERATURE = 1.0  # OpenAI's; /api/v1 has 0
@@ -23,7 +24,7 @@ def without_nulls(data: Any) -> Any:
     return {key: value for key, value in data.items() if value is not None} if isinstance(data, dict) else data
 
 
-class NullIsNothing(ma.Schema):
+class NullIsNothing(Body):
     """A field that is null is as good as left out, as OpenAI has it."""
 
     def on_bind_field(self, field_name: str, field_obj: ma.fields.Field[Any]) -> None:
@@ -35,10 +36,7 @@ class NullIsNothing(ma.Schema):
         return without_nulls(data)
 
 
-class StreamOptionsSchema(ma.Schema):
-    class Meta:
-        unknown = ma.RAISE
-
+class StreamOptionsSchema(Body):
     include_usage = Yes(load_default=False, metadata={"description": "a last chunk has the counts"})
     include_obfuscation = Yes(load_default=False, metadata={"description": "taken, and without effect here"})
 

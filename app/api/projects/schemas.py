@@ -2,6 +2,7 @@
 
 import marshmallow as ma
 
+from app.api.schemas import Body, integer
 from app.core.entities.identity import MEMBER_ROLES
 
 ROLES = [role.value for role in MEMBER_ROLES]
@@ -16,10 +17,7 @@ class ProjectListSchema(ma.Schema):
     data = ma.fields.List(ma.fields.Nested(ProjectSchema))
 
 
-class NewProjectSchema(ma.Schema):
-    class Meta:
-        unknown = ma.RAISE
-
+class NewProjectSchema(Body):
     id = ma.fields.String(
         required=True,
         validate=ma.validate.Length(1, 63),
@@ -33,19 +31,10 @@ class NewProjectSchema(ma.Schema):
 
 
 def _limit(description: str) -> ma.fields.Integer:
-    return ma.fields.Integer(
-        strict=True,
-        allow_none=True,
-        load_default=None,
-        validate=ma.validate.Range(1, 2**53),
-        metadata={"description": description},
-    )
+    return integer(1, 2**53, description, default=None)
 
 
-class ProjectLimitsSchema(ma.Schema):
-    class Meta:
-        unknown = ma.RAISE
-
+class ProjectLimitsSchema(Body):
     running = _limit("jobs that train at once")
     queued = _limit("jobs that wait")
     requests = _limit("requests in a minute")
@@ -80,10 +69,7 @@ class MemberListSchema(ma.Schema):
     data = ma.fields.List(ma.fields.Nested(MemberSchema))
 
 
-class RoleSchema(ma.Schema):
-    class Meta:
-        unknown = ma.RAISE
-
+class RoleSchema(Body):
     role = ma.fields.String(required=True, validate=ma.validate.OneOf(ROLES))
 
 

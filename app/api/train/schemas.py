@@ -5,6 +5,7 @@ from typing import Any
 
 import marshmallow as ma
 
+from app.api.schemas import Body, integer, page_after, page_size
 from app.core.entities.jobs import DEFAULT_QUEUE, PRIORITIES, JobState
 from app.core.entities.training_config import TrainingConfig, training_config
 from app.core.errors import Invalid
@@ -45,10 +46,7 @@ def document_training_config(api: Api) -> None:
     api.ma_plugin.converter.add_attribute_function(reference)
 
 
-class TrainSchema(ma.Schema):
-    class Meta:
-        unknown = ma.RAISE
-
+class TrainSchema(Body):
     dataset_id = ma.fields.String(
         allow_none=True,
         validate=ma.validate.Length(1, 100),
@@ -64,11 +62,8 @@ class TrainSchema(ma.Schema):
         validate=ma.validate.Length(1, 64),
         metadata={"description": "a base model's name; without it, the service's default"},
     )
-    priority = ma.fields.Integer(
-        strict=True,
-        load_default=0,
-        validate=ma.validate.Range(PRIORITIES[0], PRIORITIES[-1]),
-        metadata={"description": "among the project's jobs: the higher, the sooner"},
+    priority = integer(
+        PRIORITIES[0], PRIORITIES[-1], "among the project's jobs: the higher, the sooner", default=0
     )
     queue = ma.fields.String(
         load_default=DEFAULT_QUEUE,
@@ -181,10 +176,8 @@ class JobQuerySchema(ma.Schema):
         load_default=None,
         metadata={"description": "only jobs in this state; without it, all"},
     )
-    limit = ma.fields.Integer(
-        load_default=20, validate=ma.validate.Range(1, 100), metadata={"description": "at most, on a page"}
-    )
-    after = ma.fields.String(load_default=None, metadata={"description": "`next` of the page before"})
+    limit = page_size()
+    after = page_after()
 
 
 class JobListSchema(ma.Schema):

@@ -5,6 +5,8 @@ from typing import Any
 
 import marshmallow as ma
 
+from app.api.schemas import page_after, page_size
+
 
 class UsageQuerySchema(ma.Schema):
     by = ma.fields.String(
@@ -25,10 +27,8 @@ class UsageQuerySchema(ma.Schema):
         validate=ma.validate.Length(1, 80),
         metadata={"description": "only this version, or base model", "example": "support-assistant:1"},
     )
-    limit = ma.fields.Integer(
-        load_default=20, validate=ma.validate.Range(1, 100), metadata={"description": "at most, on a page"}
-    )
-    after = ma.fields.String(load_default=None, metadata={"description": "`next` of the page before"})
+    limit = page_size()
+    after = page_after()
 
     @ma.validates_schema
     def _in_order(self, data: Mapping[str, Any], **_kwargs: Any) -> None:

@@ -2,14 +2,12 @@
 
 import marshmallow as ma
 
+from app.api.schemas import Body
 from app.core.entities.identity import DEFAULT_PROJECT_ID, Role
 from app.core.services.people.accounts import PASSWORD_LENGTHS
 
 
-class NewUserSchema(ma.Schema):
-    class Meta:
-        unknown = ma.RAISE
-
+class NewUserSchema(Body):
     username = ma.fields.String(required=True, validate=ma.validate.Length(1, 64), metadata={"example": "alice"})
     password = ma.fields.String(
         load_default=None,
@@ -29,10 +27,7 @@ class NewUserSchema(ma.Schema):
     project = ma.fields.String(load_default=DEFAULT_PROJECT_ID, validate=ma.validate.Length(1, 63))
 
 
-class NewPasswordSchema(ma.Schema):
-    class Meta:
-        unknown = ma.RAISE
-
+class NewPasswordSchema(Body):
     password = ma.fields.String(
         required=True,
         validate=ma.validate.Length(PASSWORD_LENGTHS.start, PASSWORD_LENGTHS.stop - 1),
@@ -40,10 +35,7 @@ class NewPasswordSchema(ma.Schema):
     )
 
 
-class SubjectSchema(ma.Schema):
-    class Meta:
-        unknown = ma.RAISE
-
+class SubjectSchema(Body):
     subject = ma.fields.String(
         required=True,
         allow_none=True,
