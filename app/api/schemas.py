@@ -41,6 +41,12 @@ def integer(least: int, most: int, about: str, default: Any = ma.missing) -> ma.
     )
 
 
+def text(most: int, about: str, example: str | None = None, **options: Any) -> ma.fields.String:
+    """Make a field for a text of 1 to ``most`` characters."""
+    metadata = {"description": about} | ({"example": example} if example else {})
+    return ma.fields.String(validate=ma.validate.Length(1, most), metadata=metadata, **options)
+
+
 def page_size() -> ma.fields.Integer:
     """Make the field ``limit`` of a query for a page."""
     return ma.fields.Integer(

@@ -2,7 +2,7 @@
 
 import marshmallow as ma
 
-from app.api.schemas import Body
+from app.api.schemas import Body, text
 from app.core.services.people.accounts import PASSWORD_LENGTHS
 
 
@@ -11,11 +11,7 @@ class CredentialsSchema(Body):
     password = ma.fields.String(
         required=True, validate=ma.validate.Length(1, 1024), metadata={"format": "password"}
     )
-    project = ma.fields.String(
-        load_default=None,
-        validate=ma.validate.Length(1, 63),
-        metadata={"description": "the project that the token is for; without it, your first"},
-    )
+    project = text(63, "the project that the token is for; without it, your first", load_default=None)
 
 
 class RefreshSchema(Body):

@@ -7,7 +7,7 @@ from typing import Any
 import marshmallow as ma
 from flask_smorest.fields import Upload
 
-from app.api.schemas import Body, page_after, page_size
+from app.api.schemas import Body, page_after, page_size, text
 
 _COLUMNS = {"description": "names that differ, theirs to ours", "example": '{"frage": "prompt"}'}
 
@@ -31,9 +31,7 @@ class UploadSchema(ma.Schema):
 
 
 class UploadQuerySchema(ma.Schema):
-    name = ma.fields.String(
-        required=True, validate=ma.validate.Length(1, 64), metadata={"description": "new in the project"}
-    )
+    name = text(64, "new in the project", required=True)
     columns = ColumnsField(load_default=None, metadata=_COLUMNS)
 
 
@@ -84,11 +82,7 @@ class InspectQuerySchema(ma.Schema):
     version = ma.fields.Integer(
         load_default=None, validate=ma.validate.Range(1, 2**31 - 1), metadata={"description": "else the newest"}
     )
-    base_model = ma.fields.String(
-        load_default=None,
-        validate=ma.validate.Length(1, 64),
-        metadata={"description": "lengths in its tokens; without it in characters"},
-    )
+    base_model = text(64, "lengths in its tokens; without it in characters", load_default=None)
     max_length = ma.fields.Integer(
         load_default=1024,
         validate=ma.validate.Range(16, 131_072),
@@ -122,11 +116,7 @@ class ValidationSchema(ma.Schema):
 
 
 class PreviewQuerySchema(ma.Schema):
-    base_model = ma.fields.String(
-        required=True,
-        validate=ma.validate.Length(1, 64),
-        metadata={"description": "whose template and tokenizer read it", "example": "smollm2-135m-instruct"},
-    )
+    base_model = text(64, "whose template and tokenizer read it", example="smollm2-135m-instruct", required=True)
     row = ma.fields.Integer(
         required=True,
         validate=ma.validate.Range(1, 2**31 - 1),

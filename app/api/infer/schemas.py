@@ -6,7 +6,7 @@ from typing import Any
 
 import marshmallow as ma
 
-from app.api.schemas import Body, Number, Yes, integer
+from app.api.schemas import Body, Number, Yes, integer, text
 from app.core.entities.datasets import Message
 from app.core.entities.inference import (
     LONGEST_STOP,
@@ -42,13 +42,11 @@ def top_logprobs() -> ma.fields.Integer:
 class OptionsSchema(Body):
     """How an answer is drawn and where it ends."""
 
-    model = ma.fields.String(
+    model = text(
+        200,
+        "`name` (its newest version) or `name:3`; without it the resident base model answers",
         load_default=None,
         allow_none=True,
-        validate=ma.validate.Length(1, 200),
-        metadata={
-            "description": "`name` (its newest version) or `name:3`; without it the resident base model answers"
-        },
     )
     temperature = option("temperature")
     top_p = option("top_p")
@@ -126,11 +124,11 @@ class ChatSchema(OptionsSchema):
     logprobs = Yes(load_default=False, metadata={"description": "of each token of the answer"})
     top_logprobs = top_logprobs()
     stream = Yes(load_default=False, metadata={"description": "as server-sent events, while it is made"})
-    conversation = ma.fields.String(
+    conversation = text(
+        128,
+        "your own id for it: the same version goes on with it, where a name has several",
         load_default=None,
         allow_none=True,
-        validate=ma.validate.Length(1, 128),
-        metadata={"description": "your own id for it: the same version goes on with it, where a name has several"},
     )
 
     @ma.validates_schema(skip_on_field_errors=False)

@@ -2,7 +2,7 @@
 
 import marshmallow as ma
 
-from app.api.schemas import Body, integer
+from app.api.schemas import Body, integer, text
 from app.core.entities.identity import Scope
 from app.core.services.people.api_keys import MOST_DAYS, NAME_LENGTHS
 
@@ -15,11 +15,7 @@ class NewKeySchema(Body):
         validate=ma.validate.Length(NAME_LENGTHS.start, NAME_LENGTHS.stop - 1),
         metadata={"description": "to know it by", "example": "laptop"},
     )
-    owner = ma.fields.String(
-        load_default=None,
-        validate=ma.validate.Length(1, 130),
-        metadata={"description": "a service account's username; without it, you", "example": "ci@support"},
-    )
+    owner = text(130, "a service account's username; without it, you", example="ci@support", load_default=None)
     scopes = ma.fields.List(
         ma.fields.String(validate=ma.validate.OneOf(SCOPES)),
         load_default=[],

@@ -24,7 +24,7 @@ from app.api.openai.tool_schemas import (
     check_results,
     check_tools,
 )
-from app.api.schemas import Body, Yes
+from app.api.schemas import Body, Yes, text
 
 OLDER = "the older form of tools and tool_choice: send those instead"
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
@@ -61,10 +61,7 @@ class ChatMessageSchema(NullIsNothing):
         validate=ma.validate.Length(max=MOST_TOOLS),
         metadata={"description": "of the assistant: what it called, as it came"},
     )
-    tool_call_id = ma.fields.String(
-        validate=ma.validate.Length(1, 128),
-        metadata={"description": "of a `tool`: which call this is the result of"},
-    )
+    tool_call_id = text(128, "of a `tool`: which call this is the result of")
 
     @ma.validates_schema(pass_original=True, skip_on_field_errors=False)
     def _fits_its_role(self, data: Mapping[str, Any], sent: Any, **_kwargs: Any) -> None:
@@ -137,10 +134,8 @@ class ChatCompletionBodySchema(OpenAIOptionsSchema):
         load_default=None,
         metadata={"description": "`json_object`, or `json_schema`: the answer keeps to it"},
     )
-    conversation = ma.fields.String(
-        load_default=None,
-        validate=ma.validate.Length(1, 128),
-        metadata={"description": "your own id for it: the same version goes on with it, where a name has several"},
+    conversation = text(
+        128, "your own id for it: the same version goes on with it, where a name has several", load_default=None
     )
     metadata = without_effect()
     store = without_effect(": nothing is stored")

@@ -6,7 +6,7 @@ from typing import Any
 import marshmallow as ma
 
 from app.api.openai.options import NullIsNothing, not_here
-from app.api.schemas import Number, page_size
+from app.api.schemas import Number, page_size, text
 from app.core.entities.jobs import DEFAULT_QUEUE, PRIORITIES, JobState
 from app.core.entities.models import NAME
 from app.core.entities.training_config import TrainingConfig, training_config
@@ -97,18 +97,9 @@ class JobBodySchema(NullIsNothing):
     class Meta:
         unknown = ma.INCLUDE
 
-    model = ma.fields.String(
-        required=True,
-        validate=ma.validate.Length(1, 200),
-        metadata={"description": "a base model, or a version (`ft:…`, `name:3`) to train on from"},
-    )
-    training_file = ma.fields.String(
-        required=True, validate=ma.validate.Length(1, 100), metadata={"description": "of `POST /v1/files`"}
-    )
-    validation_file = ma.fields.String(
-        validate=ma.validate.Length(1, 100),
-        metadata={"description": "without it some rows of the training file validate"},
-    )
+    model = text(200, "a base model, or a version (`ft:…`, `name:3`) to train on from", required=True)
+    training_file = text(100, "of `POST /v1/files`", required=True)
+    validation_file = text(100, "without it some rows of the training file validate")
     suffix = ma.fields.String(
         validate=ma.validate.Regexp(
             rf"{NAME.pattern}\Z", error="Must be a name: 1 to 64 letters, digits, dots, dashes, underscores."

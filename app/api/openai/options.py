@@ -6,7 +6,7 @@ from typing import Any
 import marshmallow as ma
 
 from app.api.infer.schemas import MOST_ANSWERS, OptionsSchema, option
-from app.api.schemas import Body, Yes, integer
+from app.api.schemas import Body, Yes, integer, text
 from app.core.entities.inference import LONGEST_STOP, MOST_STOPS
 
 TEMPERATURE = 1.0  # OpenAI's; /api/v1 has 0
@@ -62,11 +62,7 @@ class OpenAIOptionsSchema(NullIsNothing, OptionsSchema):
         unknown = ma.RAISE
         exclude = ("json_schema",)
 
-    model = ma.fields.String(
-        required=True,
-        validate=ma.validate.Length(1, 200),
-        metadata={"description": "of `GET /v1/models`; `name`, `name:3` and `name@alias` as well"},
-    )
+    model = text(200, "of `GET /v1/models`; `name`, `name:3` and `name@alias` as well", required=True)
     temperature = option("temperature", default=TEMPERATURE)
     max_tokens = option("max_tokens")
     n = integer(1, MOST_ANSWERS, "answers to each prompt", 1)

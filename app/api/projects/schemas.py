@@ -2,7 +2,7 @@
 
 import marshmallow as ma
 
-from app.api.schemas import Body, integer
+from app.api.schemas import Body, integer, text
 from app.core.entities.identity import MEMBER_ROLES
 
 ROLES = [role.value for role in MEMBER_ROLES]
@@ -18,16 +18,8 @@ class ProjectListSchema(ma.Schema):
 
 
 class NewProjectSchema(Body):
-    id = ma.fields.String(
-        required=True,
-        validate=ma.validate.Length(1, 63),
-        metadata={"description": "small letters, digits and dashes; it stays", "example": "support"},
-    )
-    admin = ma.fields.String(
-        required=True,
-        validate=ma.validate.Length(1, 64),
-        metadata={"description": "a user's name, who becomes its first admin", "example": "alice"},
-    )
+    id = text(63, "small letters, digits and dashes; it stays", example="support", required=True)
+    admin = text(64, "a user's name, who becomes its first admin", example="alice", required=True)
 
 
 def _limit(description: str) -> ma.fields.Integer:
@@ -74,8 +66,4 @@ class RoleSchema(Body):
 
 
 class ServiceAccountSchema(RoleSchema):
-    name = ma.fields.String(
-        required=True,
-        validate=ma.validate.Length(1, 63),
-        metadata={"description": "small letters, digits, dots, dashes and underscores", "example": "ci"},
-    )
+    name = text(63, "small letters, digits, dots, dashes and underscores", example="ci", required=True)

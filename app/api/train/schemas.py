@@ -5,7 +5,7 @@ from typing import Any
 
 import marshmallow as ma
 
-from app.api.schemas import Body, integer, page_after, page_size
+from app.api.schemas import Body, integer, page_after, page_size, text
 from app.core.entities.jobs import DEFAULT_QUEUE, PRIORITIES, JobState
 from app.core.entities.training_config import TrainingConfig, training_config
 from app.core.errors import Invalid
@@ -47,28 +47,14 @@ def document_training_config(api: Api) -> None:
 
 
 class TrainSchema(Body):
-    dataset_id = ma.fields.String(
-        allow_none=True,
-        validate=ma.validate.Length(1, 100),
-        metadata={"description": "`ds-…` (its newest version), `ds-…:3` or `ds-…@tag`"},
-    )
-    dataset_path = ma.fields.String(
-        allow_none=True,
-        validate=ma.validate.Length(1, 1024),
-        metadata={"description": "or a file under data/raw", "example": "data/raw/sample_data.json"},
-    )
-    base_model = ma.fields.String(
-        allow_none=True,
-        validate=ma.validate.Length(1, 64),
-        metadata={"description": "a base model's name; without it, the service's default"},
-    )
+    dataset_id = text(100, "`ds-…` (its newest version), `ds-…:3` or `ds-…@tag`", allow_none=True)
+    dataset_path = text(1024, "or a file under data/raw", example="data/raw/sample_data.json", allow_none=True)
+    base_model = text(64, "a base model's name; without it, the service's default", allow_none=True)
     priority = integer(
         PRIORITIES[0], PRIORITIES[-1], "among the project's jobs: the higher, the sooner", default=0
     )
-    queue = ma.fields.String(
-        load_default=DEFAULT_QUEUE,
-        validate=ma.validate.Length(1, 32),
-        metadata={"description": "one of the service's queues: the workers that serve it may take the job"},
+    queue = text(
+        32, "one of the service's queues: the workers that serve it may take the job", load_default=DEFAULT_QUEUE
     )
     config = TrainingConfigField(
         load_default=dict, metadata={"description": "over the service's train_config.yaml"}

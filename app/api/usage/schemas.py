@@ -5,7 +5,7 @@ from typing import Any
 
 import marshmallow as ma
 
-from app.api.schemas import page_after, page_size
+from app.api.schemas import page_after, page_size, text
 
 
 class UsageQuerySchema(ma.Schema):
@@ -22,11 +22,7 @@ class UsageQuerySchema(ma.Schema):
     last = ma.fields.Date(
         data_key="to", load_default=None, metadata={"description": "last day, included; without it, today"}
     )
-    model = ma.fields.String(
-        load_default=None,
-        validate=ma.validate.Length(1, 80),
-        metadata={"description": "only this version, or base model", "example": "support-assistant:1"},
-    )
+    model = text(80, "only this version, or base model", example="support-assistant:1", load_default=None)
     limit = page_size()
     after = page_after()
 

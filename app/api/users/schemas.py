@@ -2,7 +2,7 @@
 
 import marshmallow as ma
 
-from app.api.schemas import Body
+from app.api.schemas import Body, text
 from app.core.entities.identity import DEFAULT_PROJECT_ID, Role
 from app.core.services.people.accounts import PASSWORD_LENGTHS
 
@@ -14,11 +14,7 @@ class NewUserSchema(Body):
         validate=ma.validate.Length(1, 1024),
         metadata={"format": "password", "description": "or a subject"},
     )
-    subject = ma.fields.String(
-        load_default=None,
-        validate=ma.validate.Length(1, 255),
-        metadata={"description": "what the external issuer's tokens call them (`sub`)"},
-    )
+    subject = text(255, "what the external issuer's tokens call them (`sub`)", load_default=None)
     role = ma.fields.String(
         required=True,
         validate=ma.validate.OneOf([role.value for role in Role]),
@@ -36,13 +32,11 @@ class NewPasswordSchema(Body):
 
 
 class SubjectSchema(Body):
-    subject = ma.fields.String(
+    subject = text(
+        255,
+        "what the external issuer's tokens call them (`sub`); null: nobody there is them",
         required=True,
         allow_none=True,
-        validate=ma.validate.Length(1, 255),
-        metadata={
-            "description": "what the external issuer's tokens call them (`sub`); null: nobody there is them"
-        },
     )
 
 
