@@ -1,6 +1,6 @@
 """What the repositories of datasets refuse, over SQL and in memory alike."""
 
-from app.core.errors import Conflict, Fault, Invalid, NotFound
+from app.core.errors import Conflict, Fault, Invalid
 
 
 def name_taken(name: str) -> Conflict:
@@ -8,10 +8,6 @@ def name_taken(name: str) -> Conflict:
         f"a dataset named {name!r} is there already: upload to it as a new version, or choose another name",
         code="dataset_name_taken",
     )
-
-
-def no_dataset(dataset_id: str) -> NotFound:
-    return NotFound(f"no dataset {dataset_id[:80]!r} in this project", code="dataset_not_found")
 
 
 def in_use(dataset_id: str) -> Conflict:

@@ -7,11 +7,11 @@ from sqlalchemy import Engine, delete, func, select, tuple_
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from app.core.entities.dataset_versions import Dataset, DatasetSummary, DatasetVersion
+from app.core.entities.dataset_versions import Dataset, DatasetSummary, DatasetVersion, no_dataset
 from app.core.entities.limits import ProjectLimits, ProjectUse
 from app.core.interfaces.storage import NO_LIMITS, DatasetRepository
 from app.repositories.database import Database
-from app.repositories.dataset_rules import in_use, name_taken, no_dataset, unknown_page
+from app.repositories.dataset_rules import in_use, name_taken, unknown_page
 from app.repositories.mapping import dataset_entity, dataset_row, dataset_version_entity, dataset_version_row
 from app.repositories.quotas import keep_quotas, new_bytes
 from app.repositories.tables import DatasetRow, DatasetTagRow, DatasetVersionRow, JobRow

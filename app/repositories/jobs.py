@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from sqlalchemy import Engine, Select, func, select, tuple_
 from sqlalchemy.orm import Session
 
+from app.core.entities.dataset_versions import no_dataset
 from app.core.entities.jobs import (
     FINAL_STATES,
     WAITING_STATES,
@@ -32,7 +33,6 @@ from app.repositories.claiming import (
     project_limits,
 )
 from app.repositories.database import Database
-from app.repositories.dataset_rules import no_dataset
 from app.repositories.job_metrics import add_to_chunks, catch_up, read_curve
 from app.repositories.job_rules import (
     LOST_WORKER,

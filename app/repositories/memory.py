@@ -9,7 +9,7 @@ from threading import RLock
 from typing import Any, Literal, TypeVar, cast
 
 from app.core.entities.audit import AuditEntry, AuditFilter
-from app.core.entities.dataset_versions import Dataset, DatasetSummary, DatasetVersion
+from app.core.entities.dataset_versions import Dataset, DatasetSummary, DatasetVersion, no_dataset
 from app.core.entities.limits import ProjectLimits, ProjectUse
 from app.core.entities.models import ModelAlias, ModelSummary, ModelVersion
 from app.core.entities.usage import Usage, UsageSum
@@ -138,7 +138,7 @@ class MemoryDatasetRepository(DatasetRepository):
         self._check_quota(version, limits)
         kept = self._of_project(version.project_id, version.dataset_id)
         if kept is None:
-            raise dataset_rules.no_dataset(version.dataset_id)
+            raise no_dataset(version.dataset_id)
         kept.versions.append(replace(version, number=len(kept.versions) + 1))
         return kept.versions[-1]
 
@@ -204,7 +204,7 @@ class MemoryDatasetRepository(DatasetRepository):
     def refer(self, project_id: str, dataset_id: str) -> None:
         """A job does, from now on."""
         if self._of_project(project_id, dataset_id) is None:
-            raise dataset_rules.no_dataset(dataset_id)
+            raise no_dataset(dataset_id)
         self._in_use.add(dataset_id)
 
     @locked

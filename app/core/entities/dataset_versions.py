@@ -6,12 +6,17 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from app.core.errors import Invalid
+from app.core.errors import Invalid, NotFound
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _REFERENCE = re.compile(
     r"(?P<id>ds-[0-9a-f]{24})(?::(?P<number>[1-9][0-9]{0,8})|@(?P<tag>[A-Za-z0-9][A-Za-z0-9._-]{0,63}))?"
 )
+
+
+def no_dataset(name: str) -> NotFound:
+    """For an id or a reference of none of the project's datasets."""
+    return NotFound(f"no dataset {name[:80]!r} in this project", code="dataset_not_found")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from app.core.entities.dataset_versions import (
     DatasetReference,
     DatasetSummary,
     DatasetVersion,
+    no_dataset,
 )
 from app.core.entities.datasets import Conversation, Split, row_key
 from app.core.entities.identity import DEFAULT_PROJECT_ID, Principal
@@ -116,7 +117,7 @@ class DatasetVersionService:
         parsed = DatasetReference.parse(reference)
         found = self._repository.version(_project(principal), parsed.id, parsed.number, parsed.tag)
         if found is None:
-            raise NotFound(f"no dataset {reference[:80]!r} in this project", code="dataset_not_found")
+            raise no_dataset(reference)
         return found
 
     def rows(self, principal: Principal | None, reference: str) -> Sequence[Conversation]:
@@ -198,14 +199,14 @@ class DatasetVersionService:
         """With all of its versions. ``Conflict`` (dataset_in_use) while a job or a model version refers to it."""
         digests = self._repository.delete(_project(principal), dataset_id)
         if digests is None:
-            raise _no_dataset(dataset_id)
+            raise no_dataset(dataset_id)
         for digest in digests:
             self._library.forget(digest, unless=self._repository.is_kept)
 
     def _existing(self, project: str, dataset_id: str) -> DatasetSummary:
         found = self._repository.get(project, dataset_id)
         if found is None:
-            raise _no_dataset(dataset_id)
+            raise no_dataset(dataset_id)
         return found
 
     @staticmethod
@@ -281,7 +282,3 @@ def _check_name(name: str | None) -> None:
 def _bad_name(where: str, name: str) -> Invalid:
     rule = "must be 1 to 64 letters, digits, dots, dashes and underscores, the first a letter or digit"
     return Invalid(f"{where} {rule}, not {name[:80]!r}", faults=[Fault(where, "bad_name", rule)])
-
-
-def _no_dataset(dataset_id: str) -> NotFound:
-    return NotFound(f"no dataset {dataset_id[:80]!r} in this project", code="dataset_not_found")
