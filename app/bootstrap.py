@@ -307,6 +307,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
     records = JobRecords(repository("jobs"))
     jobs = JobService(repository("jobs"), records, by_name, queue, settings.queues, limits)
     training = TrainingService(requests, jobs, repository("jobs"))
+    published = ModelManagementService(versions, resolver, bases, artifacts, engine_admin)
     return Services(
         identity=IdentityService(
             users=repository("users"),
@@ -334,6 +335,7 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
         api_keys=ApiKeyService(repository("api_keys"), repository("users"), callers, tokens),
         datasets=files,
         dataset_versions=dataset_versions,
+        dataset_changes=dataset_versions,
         data_preparation=DataPreparationService(
             versions=dataset_versions,
             files=files,
@@ -355,7 +357,8 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
             queues=settings.worker_queues,
             limits=limits,
         ),
-        models=ModelManagementService(versions, resolver, bases, artifacts, engine_admin),
+        models=published,
+        model_aliases=published,
         served_models=ServedModelService(versions, engines, resolver),
         inference=InferenceService(
             targets, engines, COMPONENTS.create("usage_log", repository=repository("usage")), rates

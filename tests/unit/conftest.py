@@ -15,6 +15,7 @@ from flask.testing import FlaskClient
 from app import create_app
 from app.bootstrap import Settings, load_settings, load_training_config
 from app.cli import init_cli
+from app.core.entities.answer_stream import AnswerStream
 from app.core.entities.data_pipeline import PipelineConfig
 from app.core.entities.datasets import DataLimits
 from app.core.entities.engines import EngineKind, EngineState, LoadedAdapter
@@ -38,7 +39,6 @@ from app.core.interfaces.components import ArtifactStore, ChatTokenizer
 from app.core.interfaces.operations import EngineAdmin, ExternalIssuer, JobQueue, Wanted
 from app.core.interfaces.storage import NO_LIMITS, DatabaseHealth
 from app.core.services import Services
-from app.core.services.answers.answer_stream import AnswerStream
 from app.core.services.answers.engines import EngineService
 from app.core.services.answers.targets import Targets
 from app.core.services.answers.usage import UsageService

@@ -2,7 +2,7 @@
 
 import marshmallow as ma
 
-from app.core.services.people.accounts import PASSWORD_LENGTHS
+from app.core.entities.identity import PASSWORD_LENGTHS
 
 
 class CredentialsSchema(ma.Schema):

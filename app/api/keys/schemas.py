@@ -2,8 +2,8 @@
 
 import marshmallow as ma
 
+from app.core.entities.api_keys import MOST_DAYS, NAME_LENGTHS
 from app.core.entities.identity import Scope
-from app.core.services.people.api_keys import MOST_DAYS, NAME_LENGTHS
 
 SCOPES = [scope.value for scope in Scope]
 

@@ -8,6 +8,7 @@ from enum import StrEnum
 from app.core.errors import NotFound
 
 DEFAULT_PROJECT_ID = "default"
+PASSWORD_LENGTHS = range(12, 1025)
 
 
 def no_project(project_id: str) -> NotFound:
