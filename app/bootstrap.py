@@ -335,6 +335,7 @@ def build_services(
     records = JobRecords(jobs)
     job_service = JobService(jobs, records, by_name, queue, settings.queues, limits)
     training = TrainingService(requests, job_service, jobs)
+    published = ModelManagementService(stores, resolver, engine_admin)
     return Services(
         identity=IdentityService(
             people,
@@ -352,6 +353,7 @@ def build_services(
         api_keys=ApiKeyService(people.keys, people.users, callers, tokens),
         datasets=files,
         dataset_versions=dataset_versions,
+        dataset_changes=dataset_versions,
         data_preparation=DataPreparationService(
             versions=dataset_versions,
             files=files,
@@ -373,7 +375,8 @@ def build_services(
             queues=settings.worker_queues,
             limits=limits,
         ),
-        models=ModelManagementService(stores, resolver, engine_admin),
+        models=published,
+        model_aliases=published,
         served_models=ServedModelService(versions, engines, resolver),
         inference=InferenceService(targets, engines, BatchedUsageLog(usage), rates),
         engines=EngineService(versions, resolver, targets, engine_admin),

@@ -3,7 +3,7 @@
 import marshmallow as ma
 
 from app.api.schemas import Body, text
-from app.core.services.people.accounts import PASSWORD_LENGTHS
+from app.core.entities.identity import PASSWORD_LENGTHS
 
 
 class CredentialsSchema(Body):

@@ -3,8 +3,8 @@
 import marshmallow as ma
 
 from app.api.schemas import Body, integer, text
+from app.core.entities.api_keys import MOST_DAYS, NAME_LENGTHS
 from app.core.entities.identity import Scope
-from app.core.services.people.api_keys import MOST_DAYS, NAME_LENGTHS
 
 SCOPES = [scope.value for scope in Scope]
 

@@ -3,8 +3,7 @@
 import marshmallow as ma
 
 from app.api.schemas import Body, text
-from app.core.entities.identity import DEFAULT_PROJECT_ID, Role
-from app.core.services.people.accounts import PASSWORD_LENGTHS
+from app.core.entities.identity import DEFAULT_PROJECT_ID, PASSWORD_LENGTHS, Role
 
 
 class NewUserSchema(Body):

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from app.core.entities.identity import Principal, Role
@@ -225,3 +226,31 @@ def after_loss(
             message = f"lost in each of {job.lost} attempts, and not tried again; the last: {error.message}"
             return JobState.FAILED, JobError("poisoned", message)
     return after_stop(job), None
+
+
+@dataclass(frozen=True, slots=True)
+class JobPage:
+    """``next`` is the ``after`` of the page that follows, None on the last."""
+
+    jobs: Sequence[FineTuningJob]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One job of a chain. A value ``$name`` in its request stands for what the step of that name makes."""
+
+    name: str
+    kind: str
+    request: Mapping[str, Any]
+    after: Sequence[str] = ()  # names of steps before it, beside those that its request names
+
+
+@dataclass(frozen=True, slots=True)
+class UnfinishedRun:
+    """``checkpoints`` is the folder of the job that wrote the run's newest whole checkpoint."""
+
+    folder: Path
+    checkpoints: Path
+    job_id: str
+    has_artifacts: bool  # of that job: it came to its end, if not to its publishing

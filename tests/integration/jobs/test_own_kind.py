@@ -12,10 +12,9 @@ import pytest
 from sqlalchemy import Engine
 
 from app.bootstrap import Overrides, Settings, build_services
-from app.core.entities.jobs import FINAL_STATES, FineTuningJob, JobState
+from app.core.entities.jobs import FINAL_STATES, FineTuningJob, JobState, Step
 from app.core.errors import Conflict, Invalid, TooMany
 from app.core.services import Services
-from app.core.services.jobs.job_service import Step
 from tests.databases import copy_database
 from tests.integration.jobs.shouting import ShoutKind
 from tests.running_service import Developer, wait_until

@@ -1,35 +1,38 @@
 """Carries jobs of any kind to their end. The row is the truth; whoever claims it holds it for a lease."""
 
 import logging
+import os
+import socket
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from app.core.entities.jobs import Claim, FineTuningJob, JobError, JobEvent, JobState, Order
+from app.core.entities.jobs import FINAL_STATES, Claim, FineTuningJob, JobError, JobEvent, JobState, Order
 from app.core.entities.limits import ProjectLimits
 from app.core.errors import AppError, Conflict, StaleAttempt
 from app.core.interfaces.job_kinds import Finished, JobKind, Watch
 from app.core.interfaces.operations import TrainerLauncher
+from app.core.interfaces.services.jobs import Execution, OnEvent
 from app.core.interfaces.storage import JobRepository
 from app.core.services.jobs.attempt import Attempt, Pace
 from app.core.services.jobs.heartbeat import Heartbeat, Reaper
+from app.core.services.jobs.job_records import no_job
 from app.utils.clock import boottime
 
 log = logging.getLogger(__name__)
 LONGEST_WAIT = 0.5  # seconds between two looks at whether to stop
+LOST_SECONDS = 0.5  # between two looks at a job that another process holds
 FORGET_SECONDS = 60.0  # between two looks for rows that are kept no longer
 
-OnEvent = Callable[[JobEvent], None]
 
-
-class ExecutionService:
+class ExecutionService(Execution):
     """``threads`` is what each child may use, ``queues`` those whose jobs it takes (None: all), ``limits`` hold
-    for projects that have none of their own. Safe to call from many threads.
+    for projects that have none of their own.
     """
 
     def __init__(
@@ -66,13 +69,6 @@ class ExecutionService:
         *,
         is_light: bool = False,
     ) -> bool:
-        """Claim a job that waits and carry it as far as it goes; False if there is none, or when draining.
-
-        One that was to be validated is queued or failed, and waits to be claimed again; one that was queued runs
-        in a child process, on the ``gpus`` of this slot (``0,1``; empty: on none; None: on whatever there is).
-        ``is_light`` is a slot for light kinds alone. ``on_event`` hears what the child says. ``Unavailable`` if
-        the database does not answer.
-        """
         if self._draining.is_set():
             return False
         read_before = boottime()
@@ -89,23 +85,32 @@ class ExecutionService:
         return True
 
     def prepare(self, gpus: str | None = None) -> None:
-        """Have a spare child for the next job of this thread. To be called each poll interval without one."""
         if not self._draining.is_set():
             self._launcher.prepare(self._threads, gpus)
 
     def dismiss(self) -> None:
-        """Leave no spare child of this thread."""
         self._launcher.dismiss()
 
     def watch_leases(self) -> None:
-        """Let go of jobs whose owner is lost; forget what is kept no longer. To be called each poll interval."""
         self._reaper.scan()
         if time.monotonic() >= self._forget_at:
             self._forget_at = time.monotonic() + FORGET_SECONDS
             self._forget()
 
+    def carry(self, job: FineTuningJob, on_event: OnEvent | None = None) -> FineTuningJob:
+        owner = f"{socket.gethostname()}:{os.getpid()}:foreground"
+        while job.state not in FINAL_STATES:
+            if not self.run_next(owner, job.id, on_event=on_event):
+                # A worker has it; or the claim was lost, and there may be no worker to find that out.
+                time.sleep(LOST_SECONDS)
+                self.watch_leases()
+            found = self._jobs.get(job.project_id, job.id)
+            if found is None:
+                raise no_job(job.id)
+            job = found
+        return job
+
     def drain(self) -> None:
-        """Claim no more, stop children and give their jobs back. Returns at once; ``run_next`` does it."""
         self._draining.set()
 
     def _forget(self) -> None:
