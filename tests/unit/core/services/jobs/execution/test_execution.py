@@ -192,7 +192,8 @@ def test_what_a_run_leaves(house: House) -> None:
     assert version is not None
     assert (version.id, version.number, version.job_id) == (job.model_version_id, 1, job_id)
     assert house.artifacts.kept == {version.artifacts}
-    assert job.metrics == {"train_loss": 0.5}
+    assert job.result == {"train_loss": 0.5}
+    assert job.made == ["assistant:1"]
 
 
 def test_two_runs_never_share_a_folder(house: House) -> None:
