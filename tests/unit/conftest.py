@@ -277,6 +277,25 @@ def services(
     return replace(built, inference=cast("Any", twins.inference))
 
 
+@pytest.fixture
+def light_worker(services: Services) -> Iterator[None]:
+    """Carries the light jobs as they come."""
+    ended = threading.Event()
+
+    def work() -> None:
+        while not ended.is_set():
+            if not services.execution.run_next("light worker", is_light=True):
+                ended.wait(0.02)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    yield
+    services.execution.drain()
+    ended.set()
+    thread.join(30)
+    assert not thread.is_alive()
+
+
 @pytest.fixture(scope="session")
 def shared_app(tmp_path_factory: pytest.TempPathFactory) -> Flask:
     """One for all tests: to document its routes costs a tenth of a second."""
