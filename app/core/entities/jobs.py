@@ -117,10 +117,10 @@ class FineTuningJob:
     is_retry: bool = False  # of a request that its client had sent before
 
     @property
-    def asker(self) -> Principal | None:
-        """Who submitted it, as services ask for one; None: a command in the foreground."""
+    def asker(self) -> Principal:
+        """Return who submitted it, as services ask for one: the host for a command in the foreground."""
         if self.created_by is None:
-            return None
+            return Principal.host(self.project_id)
         return Principal(self.created_by, "", self.project_id, Role.DEVELOPER)
 
 
