@@ -1,10 +1,14 @@
-"""The composition root: the only place where settings meet what implements the interfaces (app.registries)."""
+"""The composition root: the only place where settings meet the classes that implement the interfaces.
+
+A class is imported in the function that builds it, so that a process loads only what it uses: the web process
+never loads torch. Names that users choose stand in app.registries.
+"""
 
 from __future__ import annotations
 
 import logging.config
-from collections.abc import Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,37 +17,42 @@ import yaml
 
 from app.config_files import load_pipeline_config, load_training_config, read_strategy_options
 from app.core.entities.datasets import DataLimits
-from app.core.entities.evaluation import MeasuredRun
 from app.core.entities.limits import ProjectLimits
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import AppError
 from app.core.factories import DATA_FORMATS
-from app.core.interfaces.components import BaseModelStore, JobRunner, LanguageModel, TrainingRunner
+from app.core.interfaces.components import BaseModelStore, JobRunner, TextGenerator, TrainingRunner
 from app.core.interfaces.job_kinds import JobKind
-from app.core.interfaces.stores import Stores
+from app.core.interfaces.stores import People, Stores
 from app.core.services import Services
-from app.registries import (
-    BASE_MODEL_SOURCES,
-    COMPONENTS,
-    QUEUES,
-    REPOSITORIES,
-    RUNNERS,
-)
+from app.registries import BASE_MODEL_SOURCES, RUNNERS
 from config.config import CONFIG_DIR, Settings, SettingsError, read_settings
 
 if TYPE_CHECKING:
+    from celery import Celery
     from flask import Flask
+    from pydantic import SecretStr
     from sqlalchemy.engine import Engine
 
+    from app.core.interfaces.components import ArtifactStore, DataFormat
+    from app.core.interfaces.operations import (
+        EngineAdmin,
+        EngineClient,
+        ExternalIssuer,
+        JobQueue,
+        TokenIssuer,
+        TrainerLauncher,
+    )
+    from app.core.interfaces.storage import DatabaseHealth
     from app.core.services.people.limits import LimitService
     from app.core.services.people.rates import RateService
 
 __all__ = [
+    "Overrides",
     "Settings",
     "SettingsError",
     "build_base_models",
     "build_celery",
-    "build_language_model",
     "build_services",
     "build_stores",
     "configure_logging",
@@ -53,7 +62,6 @@ __all__ = [
     "one_line",
     "prepare_instance",
     "write_histogram",
-    "write_quantization_report",
 ]
 
 
@@ -91,6 +99,7 @@ def prepare_instance(app: Flask) -> str | None:
     from sqlalchemy.exc import OperationalError
 
     from app.extensions import db
+    from app.repositories.database import migrate_empty
 
     settings: Settings = app.extensions["settings"]
     services: Services = app.extensions["services"]
@@ -98,7 +107,7 @@ def prepare_instance(app: Flask) -> str | None:
     settings.instance_dir.chmod(0o700)
     with app.app_context():
         with suppress(OperationalError):  # out of reach: the next line says so
-            COMPONENTS.load("migrate_empty")(db.engine)
+            migrate_empty(db.engine)
         if problem := services.monitoring.database_problem():
             raise SettingsError(problem)
         password = settings.admin_password
@@ -107,55 +116,65 @@ def prepare_instance(app: Flask) -> str | None:
 
 def write_histogram(target: Path, lengths: Sequence[int], unit: str, percentiles: Mapping[int, int]) -> None:
     """A PNG of how long rows are."""
+    from app.implementations.data.histogram import histogram_png
     from app.utils.files import write_whole
 
-    write_whole(target, COMPONENTS.load("lengths_png")(lengths, unit, percentiles))
+    write_whole(target, histogram_png(lengths, unit, percentiles))
+
+
+@dataclass(frozen=True, slots=True)
+class Overrides:
+    """Parts that a test puts in the place of those that the settings name."""
+
+    queue: JobQueue | None = None
+    engines: EngineClient | None = None
+    engine_admin: EngineAdmin | None = None
+    artifacts: ArtifactStore | None = None
+    external: ExternalIssuer | None = None
+    launcher: TrainerLauncher | None = None
+    database: DatabaseHealth | None = None
+    available_bytes: Callable[[str], int] | None = None
+    kinds: Sequence[JobKind] = ()  # beside the service's own
 
 
 def build_base_models(settings: Settings) -> BaseModelStore:
-    bases: BaseModelStore = COMPONENTS.create(
-        "base_models",
-        catalogue=settings.base_models_file,
-        folder=settings.models_dir / "base",
-        sources=BASE_MODEL_SOURCES,
+    from app.implementations.models.base_models import FolderBaseModelStore
+
+    return FolderBaseModelStore(
+        catalogue=settings.base_models_file, folder=settings.models_dir / "base", sources=BASE_MODEL_SOURCES
     )
-    return bases
 
 
-def build_stores(settings: Settings, engine: Engine) -> Stores:
+def build_stores(settings: Settings, engine: Engine, artifacts: ArtifactStore | None = None) -> Stores:
     """Build what most services share: the versions' rows, and the folders of this host."""
+    from app.implementations.data.store import FileDatasetStore
+    from app.implementations.data.token_cache import FileTokenCache
+    from app.implementations.registry.artifacts import FolderArtifactStore
+    from app.repositories.model_versions import SqlModelVersionRepository
+
     return Stores(
-        versions=REPOSITORIES.create("versions", engine=engine),
+        versions=SqlModelVersionRepository(engine),
         bases=build_base_models(settings),
-        datasets=COMPONENTS.create(
-            "dataset_store",
-            data_dir=settings.data_dir,
-            max_bytes=settings.max_body_bytes,
-            **_reading(settings),
+        datasets=FileDatasetStore(
+            settings.data_dir, _formats(), max_bytes=settings.max_body_bytes, limits=_data_limits(settings)
         ),
-        artifacts=COMPONENTS.create("artifacts", folder=settings.models_dir / "registry"),
-        tokens=COMPONENTS.create("token_cache"),
+        artifacts=artifacts or FolderArtifactStore(settings.models_dir / "registry"),
+        tokens=FileTokenCache(),
     )
 
 
-def _reading(settings: Settings) -> dict[str, Any]:
-    """What reads files of rows is told: the formats that it may meet, and how much it may take."""
-    return {
-        "formats": [DATA_FORMATS.create(name) for name in DATA_FORMATS.names()],
-        "limits": DataLimits(
-            rows=settings.data_max_rows,
-            bytes=settings.data_max_bytes,
-            row_bytes=settings.data_max_row_bytes,
-            turns=settings.data_max_turns,
-            depth=settings.data_max_depth,
-        ),
-    }
+def _formats() -> Sequence[DataFormat]:
+    return [DATA_FORMATS.create(name) for name in DATA_FORMATS.names()]
 
 
-def build_language_model(**arguments: Any) -> LanguageModel:
-    """Load a model into this process, for the classroom: that is when torch is loaded."""
-    model: LanguageModel = COMPONENTS.create("model_by_hand", **arguments)
-    return model
+def _data_limits(settings: Settings) -> DataLimits:
+    return DataLimits(
+        rows=settings.data_max_rows,
+        bytes=settings.data_max_bytes,
+        row_bytes=settings.data_max_row_bytes,
+        turns=settings.data_max_turns,
+        depth=settings.data_max_depth,
+    )
 
 
 def build_runner(name: str) -> JobRunner:
@@ -192,20 +211,16 @@ def load_strategy_options(config: TrainingConfig) -> Mapping[str, Any]:
     return read_strategy_options(CONFIG_DIR, config)
 
 
-def write_quantization_report(folder: Path, runs: Sequence[MeasuredRun], about: str) -> Path:
-    """``report.md`` in ``folder``, with its plots."""
-    target: Path = COMPONENTS.load("quantization_report")(folder, runs, about)
-    return target
-
-
-def build_celery(settings: Settings) -> Any:
+def build_celery(settings: Settings) -> Celery:
     """The Celery app that workers consume with: the one that the queue sends with."""
-    queues = settings.worker_queues or settings.queues
-    where = {"redis_url": settings.redis_url, "instance_dir": settings.instance_dir}
-    return COMPONENTS.create("celery_app", **where, queues=queues)
+    from app.implementations.queue.broker import celery_app
+
+    return celery_app(settings.redis_url, settings.instance_dir, settings.worker_queues or settings.queues)
 
 
-def build_services(settings: Settings, engine: Engine, *, inline: bool = False) -> Services:
+def build_services(
+    settings: Settings, engine: Engine, *, inline: bool = False, overrides: Overrides | None = None
+) -> Services:
     """Wire everything. ``inline`` is the foreground: jobs wait for no worker."""
     from app.core.services.answers.engines import EngineService
     from app.core.services.answers.inference import InferenceService
@@ -237,63 +252,75 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
     from app.core.services.people.identity import IdentityService
     from app.core.services.people.limits import LimitService
     from app.core.services.people.projects import ProjectService
+    from app.implementations.data.inspection import inspect
+    from app.implementations.data.library import FolderDatasetLibrary
+    from app.implementations.evaluation.facts import states_fact
+    from app.implementations.identity.passwords import Argon2Hasher
     from app.implementations.kinds.cuts import JobCuts
     from app.implementations.kinds.estimate import EstimateKind
     from app.implementations.kinds.evaluate import EvaluateKind
     from app.implementations.kinds.inspect import InspectKind
     from app.implementations.kinds.process import ProcessKind
     from app.implementations.kinds.train import TrainKind
+    from app.implementations.models.host_memory import available_bytes
+    from app.implementations.monitoring.usage_log import BatchedUsageLog
+    from app.implementations.queue.trainer_launcher import ProcessTrainerLauncher
+    from app.implementations.serving.engine_admin import HttpEngineAdmin
+    from app.implementations.serving.engine_client import HttpEngineClient
+    from app.implementations.serving.places import EnginePlaces
+    from app.implementations.webhooks.secret_box import FernetBox
+    from app.implementations.webhooks.sender import HttpWebhookSender
+    from app.repositories.api_keys import SqlKeyRepository
+    from app.repositories.audit import SqlAuditRepository
+    from app.repositories.database import SqlDatabaseHealth
+    from app.repositories.datasets import SqlDatasetRepository
+    from app.repositories.idempotency import SqlIdempotencyRepository
+    from app.repositories.jobs import SqlJobRepository
+    from app.repositories.sessions import SqlSessionRepository
+    from app.repositories.usage import SqlUsageRepository
+    from app.repositories.users import SqlUserRepository
+    from app.repositories.webhooks import SqlWebhookRepository
 
-    @cache
-    def repository(name: str) -> Any:
-        return REPOSITORIES.create(name, engine=engine)
-
-    stores = build_stores(settings, engine)
+    given = overrides or Overrides()
+    stores = build_stores(settings, engine, given.artifacts)
     versions, bases, datasets, artifacts = stores.versions, stores.bases, stores.datasets, stores.artifacts
-    library = COMPONENTS.create("dataset_library", data_dir=settings.data_dir, **_reading(settings))
-    places = COMPONENTS.create(
-        "engine_places",
-        given=settings.engines,
-        secret=settings.engine_secret.get_secret_value() if settings.engine_secret else None,
-        instance_dir=settings.instance_dir,
-    )
-    engine_access: dict[str, Any] = {"places": places, "timeout": settings.engine_timeout}
-    engines = COMPONENTS.create("engine_client", **engine_access)
-    engine_admin = COMPONENTS.create("engine_admin", **engine_access)
+    jobs, kept_datasets = SqlJobRepository(engine), SqlDatasetRepository(engine)
+    webhooks, usage = SqlWebhookRepository(engine), SqlUsageRepository(engine)
+    people = People(SqlUserRepository(engine), SqlKeyRepository(engine), SqlSessionRepository(engine))
+
+    places = EnginePlaces(settings.engines, _secret(settings.engine_secret), settings.instance_dir)
+    engines = given.engines or HttpEngineClient(places, settings.engine_timeout)
+    engine_admin = given.engine_admin or HttpEngineAdmin(places, settings.engine_timeout)
     resolver = ModelResolver(versions, bases, artifacts, settings.model_redirects)
     targets = Targets(resolver, bases, artifacts, engine_admin.kind, keep_seconds=0.5)
-    queue = QUEUES.create("inline") if inline else _celery_queue(settings)
+
+    limits = _project_limits(settings)
+    limit_service = LimitService(jobs, limits)
+    rates = _rates(settings, limit_service)
+    tokens, passwords, callers = _token_issuer(settings), Argon2Hasher(), RecentCallers()
+    box = FernetBox(_secret(settings.encryption_key), settings.instance_dir / "encryption_key")
+    sender = HttpWebhookSender(settings.webhook_allowed_networks)
+
+    library = FolderDatasetLibrary(settings.data_dir, _formats(), _data_limits(settings))
+    files = DatasetService(datasets=datasets, bases=bases)
+    dataset_versions = DatasetVersionService(kept_datasets, library, limits, settings.max_body_bytes)
+
+    queue = given.queue or _queue(settings, inline)
     defaults = load_training_config(settings.train_config_file)
     if settings.default_base_model:
         defaults = defaults.with_changes(base_model=settings.default_base_model)
-
     trainer_threads = settings.cores if inline else settings.trainer_threads
-    tokens = COMPONENTS.create("tokens", keys=_signing_keys(settings))
-    callers, passwords = RecentCallers(), COMPONENTS.create("passwords")
-    box = COMPONENTS.create(
-        "secret_box",
-        key=settings.encryption_key.get_secret_value() if settings.encryption_key else None,
-        key_file=settings.instance_dir / "encryption_key",
-    )
-    sender = COMPONENTS.create("webhook_sender", networks=settings.webhook_allowed_networks)
-    limits = _project_limits(settings)
-    limit_service = LimitService(repository("jobs"), limits)
-    rates = _rates(settings, limit_service)
-    files = DatasetService(datasets=datasets, bases=bases)
-    dataset_versions = DatasetVersionService(repository("datasets"), library, limits, settings.max_body_bytes)
+    launcher = given.launcher or ProcessTrainerLauncher(settings.trainer if settings.spare_trainers else None)
     pipeline_defaults = load_pipeline_config(CONFIG_DIR / "data_pipeline.yaml")
-    launcher = COMPONENTS.create(
-        "trainer_launcher", spares_for=settings.trainer if settings.spare_trainers else None
-    )
     forecasts = Forecasts(
         launcher=launcher,
         runner=f"{settings.trainer}-forecast",
         folder=settings.instance_dir / "forecasts",
-        available=COMPONENTS.load("available_bytes"),
+        available=given.available_bytes or available_bytes,
         threads=trainer_threads,
     )
     work = settings.instance_dir / "jobs"
-    requests = TrainingRequests(stores, resolver, repository("datasets"), defaults)
+    requests = TrainingRequests(stores, resolver, kept_datasets, defaults)
     cuts = JobCuts(datasets, library, launcher, work)
     # A new kind of job is one file, and one line here.
     kinds: Sequence[JobKind] = [
@@ -302,37 +329,28 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
         ProcessKind(dataset_versions, library, pipeline_defaults, work),
         InspectKind(dataset_versions, library, bases, pipeline_defaults, work),
         EvaluateKind(resolver, dataset_versions, datasets, work, settings.results_dir / "evaluations"),
+        *given.kinds,
     ]
     by_name = {kind.name: kind for kind in kinds}
-    records = JobRecords(repository("jobs"))
-    jobs = JobService(repository("jobs"), records, by_name, queue, settings.queues, limits)
-    training = TrainingService(requests, jobs, repository("jobs"))
-    published = ModelManagementService(versions, resolver, bases, artifacts, engine_admin)
+    records = JobRecords(jobs)
+    job_service = JobService(jobs, records, by_name, queue, settings.queues, limits)
+    training = TrainingService(requests, job_service, jobs)
+    published = ModelManagementService(stores, resolver, engine_admin)
     return Services(
         identity=IdentityService(
-            users=repository("users"),
-            keys=repository("api_keys"),
-            sessions=repository("sessions"),
-            passwords=passwords,
-            tokens=tokens,
-            callers=callers,
-            rates=rates,
-            token_seconds=settings.token_seconds,
-            session_seconds=settings.session_seconds,
-            external=_external_issuer(settings),
-            project_claim=settings.oidc_project_claim,
-        ),
-        accounts=AccountService(
-            repository("users"),
-            repository("sessions"),
-            repository("api_keys"),
+            people,
             passwords,
+            tokens,
             callers,
             rates,
-            settings.oidc_issuer,
+            token_seconds=settings.token_seconds,
+            session_seconds=settings.session_seconds,
+            external=given.external or _external_issuer(settings),
+            project_claim=settings.oidc_project_claim,
         ),
-        projects=ProjectService(repository("users"), repository("api_keys"), callers),
-        api_keys=ApiKeyService(repository("api_keys"), repository("users"), callers, tokens),
+        accounts=AccountService(people, passwords, callers, rates, settings.oidc_issuer),
+        projects=ProjectService(people.users, people.keys, callers),
+        api_keys=ApiKeyService(people.keys, people.users, callers, tokens),
         datasets=files,
         dataset_versions=dataset_versions,
         dataset_changes=dataset_versions,
@@ -340,15 +358,15 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
             versions=dataset_versions,
             files=files,
             bases=bases,
-            inspect=lambda *arguments, **options: COMPONENTS.load("inspect_rows")(*arguments, **options),
+            inspect=inspect,
             defaults=pipeline_defaults,
         ),
         training=training,
-        jobs=jobs,
+        jobs=job_service,
         job_records=records,
         tuning=TuningService(training, records, dataset_versions, resolver, versions, settings.results_dir),
         execution=ExecutionService(
-            jobs=repository("jobs"),
+            jobs=jobs,
             kinds=by_name,
             launcher=launcher,
             lease_seconds=settings.lease_seconds,
@@ -360,34 +378,40 @@ def build_services(settings: Settings, engine: Engine, *, inline: bool = False) 
         models=published,
         model_aliases=published,
         served_models=ServedModelService(versions, engines, resolver),
-        inference=InferenceService(
-            targets, engines, COMPONENTS.create("usage_log", repository=repository("usage")), rates
-        ),
+        inference=InferenceService(targets, engines, BatchedUsageLog(usage), rates),
         engines=EngineService(versions, resolver, targets, engine_admin),
-        usage=UsageService(repository("usage")),
-        webhooks=WebhookService(repository("webhooks"), sender, box, list(by_name)),
-        webhook_delivery=WebhookDeliveryService(repository("webhooks"), sender, box),
+        usage=UsageService(usage),
+        webhooks=WebhookService(webhooks, sender, box, list(by_name)),
+        webhook_delivery=WebhookDeliveryService(webhooks, sender, box),
         limits=limit_service,
         rates=rates,
-        idempotency=IdempotencyService(repository("kept_requests"), settings.idempotency_seconds),
-        audit=AuditService(repository("audit")),
+        idempotency=IdempotencyService(SqlIdempotencyRepository(engine), settings.idempotency_seconds),
+        audit=AuditService(SqlAuditRepository(engine)),
         evaluation=EvaluationService(
-            resolver=resolver,
-            datasets=datasets,
-            generators=lambda **arguments: COMPONENTS.create("text_generator", **arguments),
-            states_fact=COMPONENTS.load("facts_matcher"),
-            results_dir=settings.results_dir,
-            threads=settings.cores,
+            resolver, stores, _text_generator, states_fact, settings.results_dir, settings.cores
         ),
-        monitoring=MonitoringService(
-            database=repository("health"), queue=queue, engines=engines, jobs=repository("jobs")
-        ),
+        monitoring=MonitoringService(given.database or SqlDatabaseHealth(engine), queue, engines, jobs),
     )
 
 
-def _celery_queue(settings: Settings) -> Any:
-    where = {"redis_url": settings.redis_url, "instance_dir": settings.instance_dir}
-    return QUEUES.create("celery", **where, queues=settings.queues)
+def _secret(value: SecretStr | None) -> str | None:
+    return value.get_secret_value() if value else None
+
+
+def _text_generator(**arguments: Any) -> TextGenerator:
+    from app.implementations.evaluation.generation import BatchGenerator
+
+    return BatchGenerator(**arguments)
+
+
+def _queue(settings: Settings, inline: bool) -> JobQueue:
+    if inline:
+        from app.implementations.queue.inline import InlineQueue
+
+        return InlineQueue()
+    from app.implementations.queue.celery_queue import CeleryQueue
+
+    return CeleryQueue(settings.redis_url, settings.instance_dir, settings.queues)
 
 
 def _project_limits(settings: Settings) -> ProjectLimits:
@@ -404,35 +428,35 @@ def _project_limits(settings: Settings) -> ProjectLimits:
 
 def _rates(settings: Settings, limits: LimitService) -> RateService:
     from app.core.services.people.rates import RateService, ServiceRates
+    from app.implementations.limits.counter import WindowCounter, read_rates
 
-    read = COMPONENTS.load("read_rates")
     rates = ServiceRates(
-        requests=read(settings.rate_limit, "requests"),
-        tokens=read(settings.token_rate_limit, "tokens"),
-        log_ins=read(settings.login_rate_limit, "login"),
-        attempts=read(settings.login_account_rate_limit, "account"),
+        requests=read_rates(settings.rate_limit, "requests"),
+        tokens=read_rates(settings.token_rate_limit, "tokens"),
+        log_ins=read_rates(settings.login_rate_limit, "login"),
+        attempts=read_rates(settings.login_account_rate_limit, "account"),
     )
-    return RateService(COMPONENTS.create("rate_counter", redis_url=settings.redis_url), limits, rates)
+    return RateService(WindowCounter(settings.redis_url), limits, rates)
 
 
-def _external_issuer(settings: Settings) -> Any:
-    if settings.oidc_issuer is None:
+def _external_issuer(settings: Settings) -> ExternalIssuer | None:
+    if settings.oidc_issuer is None or settings.oidc_audience is None:  # settings have both, or neither
         return None
-    return COMPONENTS.create("external_issuer", url=settings.oidc_issuer, audience=settings.oidc_audience)
+    from app.implementations.identity.external_issuer import OidcIssuer
+
+    return OidcIssuer(settings.oidc_issuer, settings.oidc_audience)
 
 
-def _signing_keys(settings: Settings) -> Any:
-    """Of access tokens."""
+def _token_issuer(settings: Settings) -> TokenIssuer:
+    from app.implementations.identity.tokens import JwtIssuer
+
     if settings.signing_key_file is not None:
-        return COMPONENTS.create(
-            "pem_keys",
-            algorithm=settings.signing_algorithm,
-            key_file=settings.signing_key_file,
-            old_public_key_files=settings.old_public_key_files,
+        from app.implementations.identity.pem_keys import PemKeys
+
+        return JwtIssuer(
+            PemKeys(settings.signing_algorithm, settings.signing_key_file, settings.old_public_key_files)
         )
-    return COMPONENTS.create(
-        "secret_keys",
-        secret_key=settings.secret_key.get_secret_value() if settings.secret_key else None,
-        key_file=settings.instance_dir / "secret_key",
-        old_secret_keys=[key.get_secret_value() for key in settings.old_secret_keys],
-    )
+    from app.implementations.identity.secret_keys import SecretKeys
+
+    old_keys = [key.get_secret_value() for key in settings.old_secret_keys]
+    return JwtIssuer(SecretKeys(_secret(settings.secret_key), settings.instance_dir / "secret_key", old_keys))

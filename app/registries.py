@@ -1,4 +1,4 @@
-"""What implements what: by registry, the names that configs and the composition root use, each with its class.
+"""The names that users choose in configs and commands, each with the class that implements it.
 
 Classes are named as ``"module:Class"`` strings and imported when first built, so that a process loads only what it
 uses; the web process never loads torch. The tables of parts, filled here, are those of ``app/core/factories.py``,
@@ -102,62 +102,6 @@ MODEL_LOADERS.add(
         "by_hand": "app.implementations.by_hand.language_model:ByHandLoader",
     }
 )
-QUEUES = ComponentFactory[Any](
-    "queue",
-    {
-        "celery": "app.implementations.queue.celery_queue:CeleryQueue",
-        "inline": "app.implementations.queue.inline:InlineQueue",
-    },
-)
-REPOSITORIES = ComponentFactory[Any](
-    "repository",
-    {
-        "jobs": "app.repositories.jobs:SqlJobRepository",
-        "versions": "app.repositories.model_versions:SqlModelVersionRepository",
-        "users": "app.repositories.users:SqlUserRepository",
-        "api_keys": "app.repositories.api_keys:SqlKeyRepository",
-        "sessions": "app.repositories.sessions:SqlSessionRepository",
-        "datasets": "app.repositories.datasets:SqlDatasetRepository",
-        "usage": "app.repositories.usage:SqlUsageRepository",
-        "webhooks": "app.repositories.webhooks:SqlWebhookRepository",
-        "kept_requests": "app.repositories.idempotency:SqlIdempotencyRepository",
-        "audit": "app.repositories.audit:SqlAuditRepository",
-        "health": "app.repositories.database:SqlDatabaseHealth",
-    },
-)
-COMPONENTS = ComponentFactory[Any](
-    "component",
-    {
-        "dataset_store": "app.implementations.data.store:FileDatasetStore",
-        "token_cache": "app.implementations.data.token_cache:FileTokenCache",
-        "inspect_rows": "app.implementations.data.inspection:inspect",
-        "lengths_png": "app.implementations.data.histogram:histogram_png",
-        "dataset_library": "app.implementations.data.library:FolderDatasetLibrary",
-        "base_models": "app.implementations.models.base_models:FolderBaseModelStore",
-        "artifacts": "app.implementations.registry.artifacts:FolderArtifactStore",
-        "celery_app": "app.implementations.queue.broker:celery_app",
-        "available_bytes": "app.implementations.models.host_memory:available_bytes",
-        "trainer_launcher": "app.implementations.queue.trainer_launcher:ProcessTrainerLauncher",
-        "passwords": "app.implementations.identity.passwords:Argon2Hasher",
-        "tokens": "app.implementations.identity.tokens:JwtIssuer",
-        "secret_keys": "app.implementations.identity.secret_keys:SecretKeys",
-        "external_issuer": "app.implementations.identity.external_issuer:OidcIssuer",
-        "pem_keys": "app.implementations.identity.pem_keys:PemKeys",
-        "secret_box": "app.implementations.webhooks.secret_box:FernetBox",
-        "webhook_sender": "app.implementations.webhooks.sender:HttpWebhookSender",
-        "engine_places": "app.implementations.serving.places:EnginePlaces",
-        "rate_counter": "app.implementations.limits.counter:WindowCounter",
-        "read_rates": "app.implementations.limits.counter:read_rates",
-        "usage_log": "app.implementations.monitoring.usage_log:BatchedUsageLog",
-        "engine_client": "app.implementations.serving.engine_client:HttpEngineClient",
-        "engine_admin": "app.implementations.serving.engine_admin:HttpEngineAdmin",
-        "model_by_hand": "app.implementations.by_hand.language_model:ModelByHand",
-        "quantization_report": "app.implementations.evaluation.quantization_report:write_report",
-        "text_generator": "app.implementations.evaluation.generation:BatchGenerator",
-        "migrate_empty": "app.repositories.database:migrate_empty",
-        "facts_matcher": "app.implementations.evaluation.facts:states_fact",
-    },
-)
 FACTORIES = (
     DATA_FORMATS,
     BASE_MODEL_SOURCES,
@@ -168,7 +112,4 @@ FACTORIES = (
     TRACKERS,
     DATA_PROCESSORS,
     MODEL_LOADERS,
-    QUEUES,
-    REPOSITORIES,
-    COMPONENTS,
 )

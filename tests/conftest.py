@@ -13,8 +13,10 @@ from pathlib import Path
 import hypothesis
 import psycopg
 import pytest
+from sqlalchemy import Engine, create_engine, event
 
 from app.bootstrap import Settings, load_settings
+from tests.databases import copy_database, fill_empty
 from tests.servers import PostgresServer, RedisServer, missing
 
 MARKED_FIXTURES = {
@@ -61,6 +63,41 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture(scope="session")
+def database_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite file to copy, with the projects ``default`` and ``other``."""
+    file = tmp_path_factory.mktemp("template") / "app.db"
+    engine = create_engine(f"sqlite:///{file}")
+    fill_empty(engine)
+    engine.dispose()
+    return file
+
+
+@pytest.fixture(scope="session")
+def moving_engine(database_template: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Engine, list[Path]]:
+    """An engine, and the file that it opens: one for all tests, as each engine compiles its statements anew."""
+    place = [tmp_path_factory.mktemp("unused") / "app.db"]
+    engine = copy_database(database_template, place[0])
+
+    def connect(_dialect: object, _record: object, arguments: list[str], _options: object) -> None:
+        arguments[0] = str(place[0])
+
+    event.listen(engine, "do_connect", connect)
+    return engine, place
+
+
+@pytest.fixture
+def database(
+    moving_engine: tuple[Engine, list[Path]], database_template: Path, tmp_path: Path
+) -> Iterator[Engine]:
+    """A SQLite database of the test's own, with the projects ``default`` and ``other``."""
+    engine, place = moving_engine
+    place[0] = tmp_path / "copied.db"
+    shutil.copyfile(database_template, place[0])
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """A real Redis without persistence, shared by the session: a test that wants it empty flushes it."""
     with RedisServer(tmp_path_factory.mktemp("redis")) as server:
@@ -89,20 +126,21 @@ def postgres_url(postgres_server: PostgresServer) -> str:
 
 
 @pytest.fixture(scope="session")
-def new_postgres_database(postgres_server: PostgresServer) -> Callable[[], str]:
-    """Each call makes an empty database and answers its URL."""
+def new_postgres_database(postgres_server: PostgresServer) -> Callable[..., str]:
+    """Each call makes a database and answers its URL: an empty one, or a copy of another that nobody has open."""
 
-    def make() -> str:
+    def make(template: str | None = None) -> str:
         name = f"test_{uuid.uuid4().hex}"
+        copied = "" if template is None else f" TEMPLATE {template.rpartition('/')[2]}"
         with psycopg.connect(postgres_server.url.replace("+psycopg", ""), autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}")
+            connection.execute(f"CREATE DATABASE {name}{copied}")
         return postgres_server.database(name)
 
     return make
 
 
 @pytest.fixture
-def postgres_database(new_postgres_database: Callable[[], str]) -> str:
+def postgres_database(new_postgres_database: Callable[..., str]) -> str:
     return new_postgres_database()
 
 

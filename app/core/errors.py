@@ -86,6 +86,14 @@ class DiskFull(AppError):
     default_code = "disk_full"
 
 
+def no_project(project_id: str) -> NotFound:
+    return NotFound(f"there is no project {project_id[:80]!r}", code="project_not_found")
+
+
+def no_dataset(dataset_id: str) -> NotFound:
+    return NotFound(f"no dataset {dataset_id[:80]!r} in this project", code="dataset_not_found")
+
+
 def unknown_page(what: str, after: str) -> Invalid:
     """Refuse a page that is asked for by a last ``what`` of the page before that is not there."""
     fault = Fault("after", f"unknown_{what}", f"must be the id of the last {what} of the page before")

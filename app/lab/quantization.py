@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.bootstrap import load_training_config, write_quantization_report
+from app.bootstrap import load_training_config
 from app.core.entities.evaluation import MeasuredRun
 from app.core.entities.identity import Principal
 from app.core.entities.jobs import JobState
@@ -32,6 +32,8 @@ def compare(**changes: Any) -> Path:
 
     ``AppError`` if a run does not succeed.
     """
+    from app.implementations.evaluation.quantization_report import write_report
+
     app = foreground_app()
     settings, services = app.extensions["settings"], app.extensions["services"]
     if settings.default_base_model:
@@ -56,7 +58,7 @@ def compare(**changes: Any) -> Path:
         f"rank {config.lora.r}, seed {config.seed}, "
         f"on {runs[0].metrics['device']} ({platform.machine()}, {runs[0].metrics['threads']} threads)."
     )
-    return write_quantization_report(folder, runs, about)
+    return write_report(folder, runs, about)
 
 
 def _measured(services: Services, job: FineTuningJob, name: str) -> MeasuredRun:

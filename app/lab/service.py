@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from app.core.entities.datasets import Conversation, Message
 from app.core.entities.identity import DEFAULT_PROJECT_ID
@@ -161,13 +161,19 @@ class LabService:
 
 def lab_service(app: Flask) -> LabService:
     """Build the service over the stores of ``app``."""
-    from app.bootstrap import build_language_model, build_stores
+    from app.bootstrap import build_stores
     from app.extensions import db
 
     settings = app.extensions["settings"]
     with app.app_context():
         stores = build_stores(settings, db.engine)
-    return LabService(stores, build_language_model, settings.cores)
+    return LabService(stores, _model_by_hand, settings.cores)
+
+
+def _model_by_hand(**arguments: Any) -> LanguageModel:
+    from app.implementations.by_hand.language_model import ModelByHand
+
+    return ModelByHand(**arguments)
 
 
 def _ask(model: LanguageModel, tokenizer: ChatTokenizer, row: Conversation) -> Answer:

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from sqlalchemy import ColumnElement, Select, and_, case, func, select
 from sqlalchemy.orm import Session
 
-from app.core.entities.identity import no_project
 from app.core.entities.jobs import RUNNING_STATES, WAITING_STATES, JobState
 from app.core.entities.limits import ProjectLimits
+from app.core.errors import no_project
 from app.repositories.tables import JobRow, ProjectRow
 
 

@@ -10,9 +10,9 @@ from sqlalchemy.orm import Session
 from app.core.entities.dataset_versions import Dataset, DatasetSummary, DatasetVersion
 from app.core.entities.jobs import FINAL_STATES
 from app.core.entities.limits import ProjectLimits, ProjectUse
+from app.core.errors import Conflict, no_dataset, unknown_page
 from app.core.interfaces.storage import NO_LIMITS, DatasetRepository
 from app.repositories.database import Database
-from app.repositories.dataset_rules import in_use, name_taken, no_dataset, unknown_page
 from app.repositories.mapping import dataset_entity, dataset_row, dataset_version_entity, dataset_version_row
 from app.repositories.quotas import keep_quotas, new_bytes
 from app.repositories.tables import DatasetRow, DatasetTagRow, DatasetVersionRow, JobRow
@@ -33,7 +33,11 @@ class SqlDatasetRepository(DatasetRepository):
                 session.flush()
                 session.add(dataset_version_row(first))
         except IntegrityError:
-            raise name_taken(dataset.name) from None
+            raise Conflict(
+                f"a dataset named {dataset.name!r} is there already: upload to it as a new version, "
+                "or choose another name",
+                code="dataset_name_taken",
+            ) from None
         return first
 
     def add_version(self, version: DatasetVersion, limits: ProjectLimits = NO_LIMITS) -> DatasetVersion:
@@ -56,7 +60,7 @@ class SqlDatasetRepository(DatasetRepository):
             if after is not None:
                 last = session.scalar(query.where(DatasetRow.id == after))
                 if last is None:
-                    raise unknown_page(after)
+                    raise unknown_page("dataset", after)
                 there = (last.created_at, last.id)
                 query = query.where(place > there if oldest_first else place < there)
             ordered = columns if oldest_first else [column.desc() for column in columns]
@@ -106,12 +110,11 @@ class SqlDatasetRepository(DatasetRepository):
             if row is None:
                 return None
             # What trained on it refers to it for good, another job until it has ended.
-            refers = (
-                JobRow.dataset_id == dataset_id,
-                or_(JobRow.kind == "train", JobRow.state.not_in(FINAL_STATES)),
-            )
-            if session.scalar(select(JobRow.id).where(*refers).limit(1)) is not None:
-                raise in_use(dataset_id)
+            needs_it = or_(JobRow.kind == "train", JobRow.state.not_in(FINAL_STATES))
+            refers = select(JobRow.id).where(JobRow.dataset_id == dataset_id, needs_it).limit(1)
+            if session.scalar(refers) is not None:
+                message = f"{dataset_id} is what a job trains on, or trained a model version on: it stays"
+                raise Conflict(message, code="dataset_in_use")
             of_it = DatasetVersionRow.dataset_id == dataset_id
             digests = session.scalars(select(DatasetVersionRow.digest).where(of_it).distinct()).all()
             for table in (DatasetTagRow, DatasetVersionRow):

@@ -33,7 +33,7 @@ from app.core.entities.jobs import (
 from app.core.entities.limits import NOTHING, ProjectLimits, ProjectUse
 from app.core.entities.metrics import MetricCurve
 from app.core.entities.models import ModelVersion
-from app.core.errors import Conflict, NotFound, unknown_page
+from app.core.errors import Conflict, NotFound, no_dataset, unknown_page
 from app.core.interfaces.job_kinds import Finished
 from app.core.interfaces.storage import NO_LIMITS, JobRepository
 from app.repositories.claiming import (
@@ -44,7 +44,6 @@ from app.repositories.claiming import (
     project_limits,
 )
 from app.repositories.database import Database
-from app.repositories.dataset_rules import no_dataset
 from app.repositories.datasets import add_dataset_version
 from app.repositories.job_metrics import add_to_chunks, catch_up, read_curve
 from app.repositories.mapping import error_json, event_entity, event_row, job_entity, job_row, version_row

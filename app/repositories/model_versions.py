@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 from sqlalchemy import ColumnElement, Engine, delete, func, select, update
 
 from app.core.entities.models import ModelAlias, ModelSummary, ModelVersion
+from app.core.errors import Conflict, Fault, NotFound
 from app.core.interfaces.storage import ModelVersionRepository
 from app.repositories.claiming import locked_project
 from app.repositories.database import Database
 from app.repositories.mapping import alias_entity, alias_rows, version_entity
 from app.repositories.tables import ModelAliasRow, ModelVersionRow
-from app.repositories.version_rules import has_alias, no_versions
 
 
 class SqlModelVersionRepository(ModelVersionRepository):
@@ -47,8 +47,11 @@ class SqlModelVersionRepository(ModelVersionRepository):
                 return False
             of_model = (ModelAliasRow.project_id == project_id, ModelAliasRow.model == row.name)
             carrying = select(ModelAliasRow.alias).where(*of_model, ModelAliasRow.number == row.number)
-            if aliases := session.scalars(carrying).all():
-                raise has_alias(f"{row.name}:{row.number}", aliases)
+            if aliases := ", ".join(sorted(session.scalars(carrying))):
+                raise Conflict(
+                    f"{row.name}:{row.number} stays while an alias carries it: move or remove {aliases} first",
+                    code="version_has_alias",
+                )
             row.deleted_at = datetime.now(UTC)
             return True
 
@@ -69,7 +72,7 @@ class SqlModelVersionRepository(ModelVersionRepository):
         with self._database.write() as session:
             locked_project(session, alias.project_id)  # of two at once, one after the other
             if missing := set(alias.weights) - set(session.scalars(known)):
-                raise no_versions(alias.model, missing)
+                raise _no_versions(alias.model, sorted(missing))
             session.execute(delete(ModelAliasRow).where(*_rows_of(alias.project_id, alias.model, alias.alias)))
             session.add_all(alias_rows(alias))
 
@@ -105,6 +108,12 @@ class SqlModelVersionRepository(ModelVersionRepository):
         query = select(ModelVersionRow).where(*_published(project_id), ModelVersionRow.name == name)
         with self._database.read() as session:
             return [version_entity(row) for row in session.scalars(query.order_by(ModelVersionRow.number.desc()))]
+
+
+def _no_versions(model: str, numbers: Sequence[int]) -> NotFound:
+    faults = [Fault(f"{model}:{number}", "model_not_found", "there is no such version") for number in numbers]
+    named = ", ".join(fault.where for fault in faults)
+    return NotFound(f"not in this project: {named}", code="model_not_found", faults=faults)
 
 
 def _published(project_id: str) -> tuple[ColumnElement[bool], ...]:

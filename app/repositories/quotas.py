@@ -5,8 +5,8 @@ from sqlalchemy.orm import Session
 
 from app.core.entities.jobs import RUNNING_STATES, WAITING_STATES
 from app.core.entities.limits import ProjectLimits, ProjectUse
+from app.core.errors import Forbidden
 from app.repositories.claiming import count_jobs, locked_project, project_limits
-from app.repositories.quota_rules import check_quotas
 from app.repositories.tables import DatasetVersionRow, ModelVersionRow, ProjectRow
 
 
@@ -27,13 +27,26 @@ def keep_quotas(session: Session, project_id: str, otherwise: ProjectLimits, mor
     if limits.storage_bytes is None and limits.versions is None:
         return
     limits = project_limits(locked_project(session, project_id)).or_else(otherwise)
-    check_quotas(use_of(session, project_id), limits, more)
+    _check(use_of(session, project_id), limits, more)
 
 
 def new_bytes(session: Session, project_id: str, digest: str, size: int) -> int:
     """Of a dataset's version: what the project has already is there once."""
     of_it = (DatasetVersionRow.project_id == project_id, DatasetVersionRow.digest == digest)
     return 0 if session.scalar(select(DatasetVersionRow.number).where(*of_it).limit(1)) else size
+
+
+def _check(use: ProjectUse, limits: ProjectLimits, more: ProjectUse) -> None:
+    for what, used, needed, allowed in (
+        ("bytes of datasets and published versions", use.storage_bytes, more.storage_bytes, limits.storage_bytes),
+        ("published versions", use.versions, more.versions, limits.versions),
+    ):
+        if allowed is not None and needed and used + needed > allowed:
+            message = (
+                f"this project has {used:,} of the {allowed:,} {what} that it may have, and this needs {needed:,} "
+                "more: an operator of this service can raise that"
+            )
+            raise Forbidden(message, code="quota_exceeded")
 
 
 def _dataset_bytes(session: Session, project_id: str) -> int:

@@ -7,18 +7,12 @@ from sqlalchemy import Engine, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from app.core.entities.identity import Member, Membership, Project, Role, User, no_project
+from app.core.entities.identity import Member, Membership, Project, Role, User
+from app.core.errors import Conflict, no_project
 from app.core.interfaces.identity import UserRepository
 from app.repositories.database import Database
 from app.repositories.mapping import user_entity, user_row
 from app.repositories.tables import MembershipRow, ProjectRow, UserRow
-from app.repositories.user_rules import (
-    keep_an_admin,
-    keep_an_operator,
-    project_taken,
-    subject_taken,
-    username_taken,
-)
 
 
 class SqlUserRepository(UserRepository):
@@ -33,9 +27,9 @@ class SqlUserRepository(UserRepository):
             try:
                 session.flush()
             except IntegrityError as error:
-                raise (
-                    subject_taken() if "external_id" in str(error.orig) else username_taken(user.username)
-                ) from None
+                if "external_id" in str(error.orig):
+                    raise _subject_taken() from None
+                raise Conflict(f"the username {user.username} is taken", code="username_taken") from None
             session.add(_membership(user.id, project_id, role))
 
     def by_username(self, username: str) -> User | None:
@@ -57,7 +51,7 @@ class SqlUserRepository(UserRepository):
             try:
                 session.execute(update(UserRow).where(UserRow.id == user_id).values(external_id=external_id))
             except IntegrityError:
-                raise subject_taken() from None
+                raise _subject_taken() from None
 
     def set_disabled(self, user_id: str, at: datetime | None) -> None:
         operators = select(UserRow).where(UserRow.is_operator, UserRow.disabled_at.is_(None))
@@ -65,8 +59,8 @@ class SqlUserRepository(UserRepository):
             # Locked in one order: of two operators who disable each other at once, one stays.
             enabled = {row.id for row in session.scalars(operators.order_by(UserRow.id).with_for_update())}
             row = session.get_one(UserRow, user_id, with_for_update=True)
-            if at is not None:
-                keep_an_operator(user_entity(row), enabled)
+            if at is not None and enabled == {user_id}:
+                raise Conflict("this is the only operator: make another one first", code="last_operator")
             row.disabled_at = at
 
     def memberships(self, user_id: str) -> Sequence[Membership]:
@@ -106,7 +100,7 @@ class SqlUserRepository(UserRepository):
     def set_role(self, user_id: str, project_id: str, role: Role) -> None:
         with self._database.write() as session:
             rows = _locked(session, project_id)
-            keep_an_admin(_roles(rows), user_id, role)
+            _keep_an_admin(rows, user_id, role)
             if user_id in rows:
                 rows[user_id].role = role.value
             else:
@@ -115,7 +109,7 @@ class SqlUserRepository(UserRepository):
     def remove_member(self, user_id: str, project_id: str) -> bool:
         with self._database.write() as session:
             rows = _locked(session, project_id)
-            keep_an_admin(_roles(rows), user_id, None)
+            _keep_an_admin(rows, user_id, None)
             if user_id in rows:
                 session.delete(rows[user_id])
             return user_id in rows
@@ -126,7 +120,7 @@ class SqlUserRepository(UserRepository):
             try:
                 session.flush()
             except IntegrityError:
-                raise project_taken(project.id) from None
+                raise Conflict(f"there is a project {project.id} already", code="project_taken") from None
 
     def projects(self) -> Sequence[Project]:
         with self._database.read() as session:
@@ -143,8 +137,16 @@ def _locked(session: Session, project_id: str) -> dict[str, MembershipRow]:
     return {row.user_id: row for row in rows}
 
 
-def _roles(rows: dict[str, MembershipRow]) -> dict[str, Role]:
-    return {user_id: Role(row.role) for user_id, row in rows.items()}
+def _keep_an_admin(rows: dict[str, MembershipRow], user_id: str, role: Role | None) -> None:
+    """Refuse to leave a project without one; None: the user leaves it."""
+    admins = {member for member, row in rows.items() if row.role == Role.ADMIN}
+    if admins == {user_id} and role is not Role.ADMIN:
+        message = "this is the project's only admin: make another member one first"
+        raise Conflict(message, code="last_admin")
+
+
+def _subject_taken() -> Conflict:
+    return Conflict("another user is linked to that subject already", code="subject_taken")
 
 
 def _membership(user_id: str, project_id: str, role: Role) -> MembershipRow:

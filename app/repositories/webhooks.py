@@ -6,12 +6,12 @@ from datetime import datetime
 from sqlalchemy import Engine, Select, delete, func, select, tuple_
 
 from app.core.entities.webhooks import DELAYS, KEPT_FOR, Delivery, Outcome, Webhook
+from app.core.errors import Conflict, unknown_page
 from app.core.interfaces.webhooks import WebhookRepository
 from app.repositories.claiming import locked_project
 from app.repositories.database import Database
 from app.repositories.mapping import delivery_entity, delivery_row, webhook_entity, webhook_row
 from app.repositories.tables import WebhookDeliveryRow, WebhookRow
-from app.repositories.webhook_rules import after_attempt, check_room, unknown_page
 
 
 class SqlWebhookRepository(WebhookRepository):
@@ -22,7 +22,9 @@ class SqlWebhookRepository(WebhookRepository):
         count = select(func.count()).select_from(WebhookRow).where(WebhookRow.project_id == webhook.project_id)
         with self._database.write() as session:
             locked_project(session, webhook.project_id)
-            check_room(session.scalar(count) or 0, most)
+            if (session.scalar(count) or 0) >= most:
+                message = f"a project has at most {most} webhooks: remove one first"
+                raise Conflict(message, code="too_many_webhooks")
             session.add(webhook_row(webhook))
 
     def get(self, project_id: str, webhook_id: str) -> Webhook | None:
@@ -70,7 +72,7 @@ class SqlWebhookRepository(WebhookRepository):
             if after is not None:
                 last = session.scalar(query.where(row.event_id == after))
                 if last is None:
-                    raise unknown_page(after)
+                    raise unknown_page("event", after)
                 query = query.where(tuple_(row.created_at, row.event_id) < (last.created_at, last.event_id))
             rows = session.scalars(query.order_by(row.created_at.desc(), row.event_id.desc()).limit(limit))
             return [delivery_entity(one) for one in rows]
@@ -108,8 +110,11 @@ class SqlWebhookRepository(WebhookRepository):
             key = (delivery.webhook_id, delivery.event_id)
             found = session.get(row, key, with_for_update=True)
             if found is not None and found.attempts == delivery.attempts:
-                for name, value in after_attempt(delivery, outcome, at).items():
-                    setattr(found, name, value)
+                found.status, found.error = outcome.status, outcome.error
+                if outcome.arrived:
+                    found.delivered_at = at
+                if outcome.arrived or delivery.attempts > len(DELAYS):  # else it is due when its claim has said
+                    found.next_attempt_at = None
             session.execute(delete(row).where(*is_over, row.created_at < at - KEPT_FOR))
 
 

@@ -1,8 +1,8 @@
-"""The web application over in-memory twins, and callers of each role."""
+"""The web application over a database of its own and twins of what is outside, and callers of each role."""
 
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -11,13 +11,12 @@ from typing import Any, cast
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from sqlalchemy import Engine
 
 from app import create_app
-from app.bootstrap import Settings, load_settings, load_training_config
+from app.bootstrap import Overrides, Settings, build_services, load_settings
 from app.cli import init_cli
 from app.core.entities.answer_stream import AnswerStream
-from app.core.entities.data_pipeline import PipelineConfig
-from app.core.entities.datasets import DataLimits
 from app.core.entities.engines import EngineKind, EngineState, LoadedAdapter
 from app.core.entities.identity import DEFAULT_PROJECT_ID, MEMBER_ROLES, Principal, Role, Session, User
 from app.core.entities.inference import (
@@ -31,65 +30,31 @@ from app.core.entities.inference import (
     TokenCounts,
     TokenLogprob,
 )
-from app.core.entities.limits import ProjectLimits
 from app.core.entities.models import ModelVersion
 from app.core.entities.tool_calls import TOOL_FORMATS, ToolCallStream, split_tool_calls
 from app.core.errors import Unavailable
 from app.core.interfaces.components import ArtifactStore, ChatTokenizer
 from app.core.interfaces.operations import EngineAdmin, ExternalIssuer, JobQueue, Wanted
-from app.core.interfaces.storage import NO_LIMITS, DatabaseHealth
+from app.core.interfaces.storage import DatabaseHealth
 from app.core.services import Services
-from app.core.services.answers.engines import EngineService
-from app.core.services.answers.targets import Targets
-from app.core.services.answers.usage import UsageService
-from app.core.services.data.data_preparation import DataPreparationService
-from app.core.services.data.dataset_versions import DatasetVersionService
-from app.core.services.data.datasets import DatasetService
-from app.core.services.jobs.forecasting import Forecasts
-from app.core.services.jobs.training import TrainingService
-from app.core.services.jobs.tuning import TuningService
-from app.core.services.models.model_management import ModelManagementService
-from app.core.services.models.resolver import ModelResolver
-from app.core.services.models.served_models import ServedModelService
-from app.core.services.operations.monitoring import MonitoringService
-from app.core.services.operations.webhook_delivery import WebhookDeliveryService
-from app.core.services.operations.webhooks import WebhookService
-from app.core.services.people.accounts import AccountService
-from app.core.services.people.api_keys import ApiKeyService
-from app.core.services.people.audit import AuditService
-from app.core.services.people.callers import RecentCallers
-from app.core.services.people.idempotency import IdempotencyService
-from app.core.services.people.identity import IdentityService
-from app.core.services.people.limits import LimitService
-from app.core.services.people.projects import ProjectService
-from app.implementations.data.inspection import inspect
-from app.implementations.data.library import FolderDatasetLibrary
-from app.implementations.data.store import FileDatasetStore
-from app.implementations.data.token_cache import FileTokenCache
-from app.implementations.identity.passwords import Argon2Hasher
 from app.implementations.identity.secret_keys import SecretKeys
 from app.implementations.identity.tokens import JwtIssuer
-from app.implementations.models.base_models import FolderBaseModelStore
-from app.implementations.queue.trainer_launcher import ProcessTrainerLauncher
-from app.implementations.webhooks.secret_box import FernetBox
-from app.implementations.webhooks.sender import HttpWebhookSender
 from app.lab.commands import lab
-from app.registries import BASE_MODEL_SOURCES, DATA_FORMATS
-from app.repositories.memory import (
-    MemoryAuditRepository,
-    MemoryDatasetRepository,
-    MemoryModelVersionRepository,
-    MemoryUsageRepository,
-)
-from app.repositories.memory_idempotency import MemoryIdempotencyRepository
-from app.repositories.memory_identity import MemoryKeyRepository, MemorySessionRepository, MemoryUserRepository
-from app.repositories.memory_jobs import MemoryJobRepository
-from app.repositories.memory_webhooks import MemoryWebhookRepository
-from tests.rates import a_minute
+from tests.databases import Repositories
 
 QUIET = "version: 1\ndisable_existing_loggers: false\n"
-OTHER_PROJECT = "other"
 OIDC_ISSUER = "https://login.example.com"
+OF_TWINS = {
+    "default_base_model": "tiny-random",
+    "trainer": "double",
+    "model_redirects": {"gpt-4o-mini": "support", "acme/old": "smollm2-135m-instruct"},
+    "oidc_issuer": OIDC_ISSUER,
+    "oidc_audience": "llm-finetuning",
+    # Out of the way, but for the one that a test is about.
+    **dict.fromkeys(
+        ("rate_limit", "token_rate_limit", "login_rate_limit", "login_account_rate_limit"), "1000000 per minute"
+    ),
+}
 SOUND_ROWS = """[
   {"messages": [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Good day."}]},
   {"messages": [{"role": "user", "content": "Open?"}, {"role": "assistant", "content": "From nine to five."}]}
@@ -257,36 +222,20 @@ class TwinInference:
             self.stream_ended.set()
 
 
-@dataclass
-class Twins:
+class Twins(Repositories):
     """What stands behind the services, for tests to fill and to look into."""
 
-    users: MemoryUserRepository = field(
-        default_factory=lambda: MemoryUserRepository([DEFAULT_PROJECT_ID, OTHER_PROJECT])
-    )
-    keys: MemoryKeyRepository = field(default_factory=MemoryKeyRepository)
-    sessions: MemorySessionRepository = field(default_factory=MemorySessionRepository)
-    versions: MemoryModelVersionRepository = field(default_factory=MemoryModelVersionRepository)
-    datasets: MemoryDatasetRepository = field(default_factory=MemoryDatasetRepository)
-    kept_requests: MemoryIdempotencyRepository = field(default_factory=MemoryIdempotencyRepository)
-    usage: MemoryUsageRepository = field(default_factory=MemoryUsageRepository)
-    webhooks: MemoryWebhookRepository = field(default_factory=MemoryWebhookRepository)
-    audit: MemoryAuditRepository = field(default_factory=MemoryAuditRepository)
-    database: TwinDatabase = field(default_factory=TwinDatabase)
-    queue: TwinQueue = field(default_factory=TwinQueue)
-    engines: TwinEngineAdmin = field(default_factory=TwinEngineAdmin)
-    inference: TwinInference = field(default_factory=TwinInference)
-
-    def __post_init__(self) -> None:
-        self.jobs = MemoryJobRepository(self.versions, self.datasets, [DEFAULT_PROJECT_ID, OTHER_PROJECT])
-
-    def job_count(self) -> int:
-        return sum(self.jobs.count_by_state().values())
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine)
+        self.database = TwinDatabase()
+        self.queue = TwinQueue()
+        self.engines = TwinEngineAdmin()
+        self.inference = TwinInference()
 
 
 @pytest.fixture
-def twins() -> Twins:
-    return Twins()
+def twins(database: Engine) -> Twins:
+    return Twins(database)
 
 
 @pytest.fixture
@@ -302,7 +251,7 @@ def quiet_settings(settings: Settings, tmp_path: Path) -> Settings:
     raw = settings.data_dir / "raw"
     raw.mkdir()
     (raw / "sound.json").write_text(SOUND_ROWS)
-    return settings.model_copy(update={"logging_file": quiet})
+    return settings.model_copy(update={"logging_file": quiet, **OF_TWINS})
 
 
 @pytest.fixture
@@ -312,81 +261,39 @@ def external() -> ExternalIssuer | None:
 
 @pytest.fixture
 def services(
-    quiet_settings: Settings, twins: Twins, tokens: JwtIssuer, external: ExternalIssuer | None
+    quiet_settings: Settings, database: Engine, twins: Twins, external: ExternalIssuer | None
 ) -> Services:
-    """Everything that HTTP and the command line reach, with the real stores of files."""
-    settings = quiet_settings
-    bases = FolderBaseModelStore(settings.base_models_file, settings.models_dir / "base", BASE_MODEL_SOURCES)
-    formats = [DATA_FORMATS.create(name) for name in DATA_FORMATS.names()]
-    datasets = FileDatasetStore(settings.data_dir, formats, settings.max_body_bytes)
-    defaults = load_training_config(settings.train_config_file, base_model="tiny-random")
-    unused = cast("Any", None)
-    forecasts = Forecasts(
-        ProcessTrainerLauncher("double-forecast"), settings.instance_dir / "forecasts", lambda device: 10**9, 1
+    """Everything that HTTP and the command line reach, with the real database and the real stores of files."""
+    overrides = Overrides(
+        queue=twins.queue,
+        engines=cast("Any", TwinEngines()),
+        engine_admin=twins.engines,
+        artifacts=TwinArtifacts(),
+        external=external,
+        database=twins.database,
+        available_bytes=lambda device: 10**9,
     )
-    files = DatasetService(datasets, bases)
-    box = FernetBox(None, settings.instance_dir / "encryption_key")
-    sender = HttpWebhookSender(settings.webhook_allowed_networks)
-    callers, passwords = RecentCallers(), Argon2Hasher()
-    limits = LimitService(twins.jobs, ProjectLimits(None, settings.project_max_queued))
-    rates = a_minute(limits=limits)
-    dataset_versions = DatasetVersionService(
-        twins.datasets,
-        FolderDatasetLibrary(settings.data_dir, formats, DataLimits()),
-        NO_LIMITS,
-        settings.max_body_bytes,
-    )
-    redirects = {"gpt-4o-mini": "support", "acme/old": "smollm2-135m-instruct"}
-    resolver = ModelResolver(twins.versions, bases, TwinArtifacts(), redirects)
-    training = TrainingService(
-        twins.jobs,
-        resolver,
-        datasets,
-        bases,
-        FileTokenCache(),
-        twins.queue,
-        defaults,
-        forecasts,
-        twins.datasets,
-        settings.queues,
-        ProjectLimits(None, settings.project_max_queued),
-    )
-    return Services(
-        identity=IdentityService(
-            twins.users,
-            twins.keys,
-            twins.sessions,
-            passwords,
-            tokens,
-            callers,
-            rates,
-            settings.token_seconds,
-            settings.session_seconds,
-            external,
-        ),
-        accounts=AccountService(twins.users, twins.sessions, twins.keys, passwords, callers, rates, OIDC_ISSUER),
-        projects=ProjectService(twins.users, twins.keys, callers),
-        api_keys=ApiKeyService(twins.keys, twins.users, callers, tokens),
-        datasets=files,
-        training=training,
-        tuning=TuningService(training, dataset_versions, resolver, twins.versions, settings.results_dir),
-        dataset_versions=dataset_versions,
-        data_preparation=DataPreparationService(dataset_versions, files, bases, inspect, PipelineConfig()),
-        execution=unused,
-        models=ModelManagementService(twins.versions, resolver, bases, TwinArtifacts(), twins.engines),
-        served_models=ServedModelService(twins.versions, cast("Any", TwinEngines()), resolver),
-        inference=cast("Any", twins.inference),
-        engines=EngineService(twins.versions, resolver, Targets(resolver, bases, TwinArtifacts()), twins.engines),
-        usage=UsageService(twins.usage),
-        webhooks=WebhookService(twins.webhooks, sender, box),
-        webhook_delivery=WebhookDeliveryService(twins.webhooks, sender, box),
-        limits=limits,
-        rates=rates,
-        idempotency=IdempotencyService(twins.kept_requests, settings.idempotency_seconds),
-        audit=AuditService(twins.audit),
-        evaluation=unused,
-        monitoring=MonitoringService(twins.database, twins.queue, cast("Any", TwinEngines()), twins.jobs),
-    )
+    built = build_services(quiet_settings, database, overrides=overrides)
+    return replace(built, inference=cast("Any", twins.inference))
+
+
+@pytest.fixture
+def light_worker(services: Services) -> Iterator[None]:
+    """Carries the light jobs as they come."""
+    ended = threading.Event()
+
+    def work() -> None:
+        while not ended.is_set():
+            if not services.execution.run_next("light worker", is_light=True):
+                ended.wait(0.02)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    yield
+    services.execution.drain()
+    ended.set()
+    thread.join(30)
+    assert not thread.is_alive()
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from dotenv import dotenv_values
 
 from app.core.entities.identity import DEFAULT_PROJECT_ID, Role
 from app.core.entities.inference import AnswerOptions
@@ -282,7 +283,7 @@ def test_models(flask, twins):
         created_by=None,
         created_at=datetime.now(UTC),
     )
-    twins.versions.kept.append(version)
+    twins.versions.publish(version)
     _, out, _ = flask("models", "list")
     assert "  support:1  1 version, on tiny-random\n" in out
     assert "not here: flask models pull tiny-random" in out
@@ -290,7 +291,7 @@ def test_models(flask, twins):
     assert code == 0
     assert out.startswith("support:1  on tiny-random")
     assert "  eval_loss: 0.5\n" in out
-    twins.versions.kept.append(replace(version, id="v2", number=2))
+    twins.versions.publish(replace(version, id="v2", number=2))
     assert flask("models", "alias", "support", "champion", "1")[0] == 0
     assert flask("models", "alias", "support", "canary", "1=90", "2=10")[0] == 0
     out = flask("models", "show", "support")[1]
@@ -322,7 +323,8 @@ def test_without_a_database_one_line_says_what_to_do(flask, twins):
 
 def test_plain_flask_finds_the_application(tmp_path):
     """From the repository's folder, with nothing set: .flaskenv names it."""
-    environment = {**os.environ, "INSTANCE_DIR": str(tmp_path), "DOTENV_PATH": os.devnull, "LOG_LEVEL": "ERROR"}
+    named = dotenv_values(ROOT / ".flaskenv")  # which flask itself reads, together with a developer's .env
+    environment = {**os.environ, **named, "INSTANCE_DIR": str(tmp_path), "LOG_LEVEL": "ERROR"}
 
     def run(*words, **variables):
         return subprocess.run(

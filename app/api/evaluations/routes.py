@@ -43,5 +43,5 @@ def submit(body: dict[str, Any]) -> FineTuningJob:
     right answer states, and counts the answers that state them. `GET /api/v1/jobs/{job_id}` shows the scores in
     `result` once it has succeeded, over all and by group and category, and the first thousand answers.
     """
-    where = {"priority": body.pop("priority"), "queue": body.pop("queue")}
+    where = {name: body.pop(name) for name in ("priority", "queue", "after")}
     return current_services().jobs.submit(current_principal(), "evaluate", body, **where)

@@ -22,7 +22,7 @@ from app.api.openai.jobs import checkpoint_shape, event_id, event_shape, job_sha
 from app.core.entities.identity import Role
 from app.core.entities.jobs import FineTuningJob
 from app.core.entities.tuning import TuningRequest
-from app.core.errors import Fault, Invalid
+from app.core.errors import unknown_page
 from app.extensions import current_services
 from app.gateway.authentication import current_principal, require
 from app.gateway.idempotency import creates
@@ -194,7 +194,7 @@ def list_events(query: dict[str, Any], job_id: str) -> dict[str, Any]:
     if query["after"] is not None:
         number = re.fullmatch(r".*-([0-9]{1,9})", query["after"])
         if number is None or event_id(job_id, int(number[1])) != query["after"]:
-            raise _no_page()
+            raise unknown_page("event", query["after"])
         before = int(number[1])
     events = records.latest_events(principal, job_id, before=before, limit=limit + 1)
     shown = [event_shape(job_id, event) for event in events[:limit]]
@@ -218,7 +218,7 @@ def list_checkpoints(query: dict[str, Any], job_id: str) -> dict[str, Any]:
     if query["after"] is not None:
         places = [place for place, one in enumerate(found) if one["id"] == query["after"]]
         if not places:
-            raise _no_page()
+            raise unknown_page("checkpoint", query["after"])
         found = found[places[0] + 1 :]
     shown = found[: query["limit"]]
     ends = {"first_id": shown[0]["id"] if shown else None, "last_id": shown[-1]["id"] if shown else None}
@@ -228,8 +228,3 @@ def list_checkpoints(query: dict[str, Any], job_id: str) -> dict[str, Any]:
 def _shape(job: FineTuningJob) -> dict[str, Any]:
     tuning = current_services().tuning
     return job_shape(job, tuning.fine_tuned_model(job), tuning.multiplier(job))
-
-
-def _no_page() -> Invalid:
-    fault = Fault("after", "unknown_page", "must be the last id of the page before")
-    return Invalid("no such page", faults=[fault])

@@ -115,10 +115,8 @@ def submit(body: dict[str, Any]) -> FineTuningJob:
     well, and LoRA's at the top. `output_dir` cannot be set here. A request with faults starts nothing, and the
     answer lists all of them. 429 `too_many_jobs`: as many jobs of the project wait as may.
     """
-    priority, queue = body["priority"], body["queue"]
-    return current_services().training.submit(
-        current_principal(), _overrides(body), priority=priority, queue=queue
-    )
+    where = {name: body[name] for name in ("priority", "queue", "after")}
+    return current_services().training.submit(current_principal(), _overrides(body), **where)
 
 
 @blueprint.post("/estimate")

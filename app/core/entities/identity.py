@@ -6,15 +6,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Self
 
-from app.core.errors import NotFound
-
 DEFAULT_PROJECT_ID = "default"
 PASSWORD_LENGTHS = range(12, 1025)
-
-
-def no_project(project_id: str) -> NotFound:
-    """For a project that is not there, or that the caller must not see."""
-    return NotFound(f"there is no project {project_id[:80]!r}", code="project_not_found")
 
 
 class Role(StrEnum):

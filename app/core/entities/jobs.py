@@ -96,7 +96,7 @@ class FineTuningJob:
     dataset_id: str | None = None  # with ``dataset_number`` the version that it reads; None: a file, or nothing
     dataset_number: int | None = None
     is_light: bool = False  # claimed by the light slots of workers, and not counted with the others
-    after: Sequence[str] = ()  # ids of the jobs that must succeed before this one may be claimed
+    after: Sequence[str] = field(default_factory=list)  # ids of the jobs that must succeed before this one may be claimed
     inputs: Mapping[str, str] = field(default_factory=dict)  # key of its request → id of the job that makes it
     started_at: datetime | None = None
     finished_at: datetime | None = None
@@ -111,7 +111,7 @@ class FineTuningJob:
     queue: str = DEFAULT_QUEUE  # the workers that serve it may take it
     retry_of: str | None = None
     result: Mapping[str, Any] = field(default_factory=dict)  # what the kind says of a job that has succeeded
-    made: Sequence[str] = ()  # references of what it published: support:3, ds-…:2
+    made: Sequence[str] = field(default_factory=list)  # references of what it published: support:3, ds-…:2
     request: Mapping[str, Any] = field(default_factory=dict)  # what OpenAI's dialect shows again: files, metadata
     request_key: str | None = None  # the same for the same request of the same caller
     is_retry: bool = False  # of a request that its client had sent before

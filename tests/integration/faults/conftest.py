@@ -81,7 +81,7 @@ def attempts_of(service: Service, job_id: str) -> list[str]:
 
 def steps_of(service: Service, job_id: str) -> list[int]:
     """That its events tell of, in their order."""
-    events = service.services.training.events(Developer, job_id, limit=1000)
+    events = service.services.job_records.events(Developer, job_id, limit=1000)
     return [event.data["step"] for event in events if event.type == "metrics"]
 
 
@@ -95,7 +95,7 @@ def check_taken_up_once(service: Service, ids: list[str], model_name: str) -> No
         assert marks[-1] == "end"
         assert marks.count("start") <= job.attempts
         assert job.attempts > 1 or marks == ["start", "end"]
-        numbers = [event.seq for event in service.services.training.events(Developer, job.id, limit=1000)]
+        numbers = [event.seq for event in service.services.job_records.events(Developer, job.id, limit=1000)]
         assert numbers == list(range(1, len(numbers) + 1))
     versions = service.services.models.versions(Developer, model_name)
     assert sorted(version.job_id or "" for version in versions) == sorted(ids)
@@ -119,6 +119,6 @@ def trainers_of(service: Service) -> list[psutil.Process]:
 
 def refusals(service: Service, job_id: str) -> list[int]:
     """The claims whose writes the log says were refused, as another holds the job."""
-    by = r" WARNING app\.core\.services\.execution \[-\]"
+    by = r" WARNING app\.core\.services\.jobs\.execution \[-\]"
     said = rf"{by} job {job_id}: claim (\d+) walks away: this attempt no longer holds job"
     return [int(fence) for fence in re.findall(said, service.whole_log())]

@@ -29,7 +29,7 @@ def test_a_wall_clock_that_is_set_changes_nothing(stack: Stack, tmp_path: Path) 
     assert (job.state, job.attempts, job.lost) == (JobState.SUCCEEDED, 1, 0)
     check_taken_up_once(service, [job_id], MODEL)
     assert steps_of(service, job_id) == list(range(1, STEPS + 1))
-    events = service.services.training.events(Developer, job_id, limit=1000)
+    events = service.services.job_records.events(Developer, job_id, limit=1000)
     said_at = [event.created_at.timestamp() for event in events]
     assert max(said_at) - min(said_at) > 1.9 * HOUR  # the trainer's clock did move, both ways
     assert [worker.poll() for worker in workers] == [None, None]

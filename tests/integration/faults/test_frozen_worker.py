@@ -32,7 +32,7 @@ def test_late_writes_of_a_frozen_worker_are_refused(stack: Stack) -> None:
     assert refusals(service, job_id) == [2]  # claim 1 was for its validation
     held = service.job(job_id)
     assert (held.state, held.attempts) == (JobState.RUNNING, 2)
-    service.services.training.cancel(Developer, job_id)
+    service.services.jobs.cancel(Developer, job_id)
     assert service.wait_for(job_id).state is JobState.CANCELLED
     assert attempts_of(service, job_id) == ["start", "start", "end"]
 

@@ -4,17 +4,16 @@ import io
 import json
 import os
 import signal
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from app.core.entities.jobs import FINAL_STATES, FineTuningJob, JobState, Step
 from app.core.entities.models import BaseModelSpec
 from app.registries import BASE_MODEL_SOURCES
-from tests.integration.faults.conftest import trainers_of
 from tests.running_service import BASE, Developer, MakeService, Service, wait_until
 
 SECONDS = 300.0  # far beyond what it takes: child processes import libraries on a machine that may be busy
@@ -79,11 +78,17 @@ def child_works(service: Service, job_id: str) -> bool:
     """Whether a child process of the job has started."""
     job = service.job(job_id)
     assert job.state not in FINAL_STATES, (job.state, job.error)
-    return job.state is JobState.RUNNING and job.run_folder is not None and bool(trainers_of(service))
+    return job.state is JobState.RUNNING and job.run_folder is not None and bool(children_of(service, job))
 
 
 def folder_of(service: Service, job: FineTuningJob) -> Path:
     return service.settings.results_dir / (job.run_folder or "")
+
+
+def children_of(service: Service, job: FineTuningJob) -> list[psutil.Process]:
+    """Processes with the job's folder in their command."""
+    folder = str(folder_of(service, job))
+    return [one for one in psutil.process_iter(["cmdline"]) if folder in " ".join(one.info["cmdline"] or [])]
 
 
 def test_each_kind_comes_to_its_end(service: Service) -> None:
@@ -102,8 +107,8 @@ def test_each_kind_comes_to_its_end(service: Service) -> None:
     assert {kind: job.state for kind, job in ended.items()} == dict.fromkeys(ended, JobState.SUCCEEDED), [
         job.error for job in ended.values()
     ]
-    assert ended["train"].made == ["made:1"]
-    assert ended["process"].made == [f"{small}:2"]
+    assert ended["train"].made == ("made:1",)
+    assert ended["process"].made == (f"{small}:2",)
     assert ended["process"].result["rows"] == 60
     assert ended["estimate"].result["fits"] is True
     assert ended["inspect"].result["report"]["total_samples"] == 60
@@ -143,7 +148,7 @@ def test_each_kind_is_cancelled_while_it_works(service: Service) -> None:
         service.services.jobs.cancel(Developer, job.id)
         ended = service.wait_for(job.id, seconds=SECONDS)
         assert (kind, ended.state) == (kind, JobState.CANCELLED)
-        wait_until(lambda: not trainers_of(service), service.log, SECONDS)
+        wait_until(lambda ended=ended: not children_of(service, ended), service.log, SECONDS)
     assert [one.newest.number for one in service.services.dataset_versions.list(Developer).datasets] == [1]
 
 
@@ -170,12 +175,10 @@ def test_a_worker_killed_in_the_middle_loses_and_doubles_nothing(
     wait_until(lambda: child_works(made, job.id), made.log, SECONDS)
     os.kill(worker.pid, signal.SIGKILL)
     worker.wait()
-    began = time.monotonic()
     made.worker()
     ended = made.wait_for(job.id, seconds=SECONDS)
     assert ended.state is JobState.SUCCEEDED, (ended.error, made.log())
     assert (ended.attempts, ended.lost) == (2, 1)
-    assert time.monotonic() - began > 0
     versions = made.services.dataset_versions.versions(Developer, small)
     assert len(versions) == (2 if kind == "process" else 1)
     published = made.services.models.models(Developer)

@@ -10,12 +10,12 @@ from pathlib import Path
 import psutil
 import pytest
 from sqlalchemy import Engine
-from tests.databases import copy_database
 
 from app.bootstrap import Overrides, Settings, build_services
 from app.core.entities.jobs import FINAL_STATES, FineTuningJob, JobState, Step
 from app.core.errors import Conflict, Invalid, TooMany
 from app.core.services import Services
+from tests.databases import copy_database
 from tests.integration.jobs.shouting import ShoutKind
 from tests.running_service import Developer, wait_until
 
@@ -74,7 +74,7 @@ def test_it_runs_and_its_result_is_taken_up_once(services: Services, kind: Shout
     assert (job.id.split("-")[0], job.state, job.name) == ("shout", JobState.QUEUED, "fire")
     assert services.execution.run_next("worker")
     done = job_of(services, job.id)
-    assert (done.state, done.result, done.made) == (JobState.SUCCEEDED, {"shouted": "FIRE", "file": "fire"}, [])
+    assert (done.state, done.result, done.made) == (JobState.SUCCEEDED, {"shouted": "FIRE", "file": "fire"}, ())
     assert (done.progress.step, done.progress.total_steps) == (3, 3)
     said = services.job_records.events(Developer, job.id)
     assert [event.data["step"] for event in said if event.type == "metrics"] == [1, 2, 3]

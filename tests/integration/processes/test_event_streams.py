@@ -124,7 +124,7 @@ def test_every_event_once_and_in_order_however_often_one_reconnects(
         seen, streams = follow_with_breaks(web, job_id, random.Random(7))
         curve = web.curve(job_id)
     *events, end = seen
-    kept = service.services.training.events(Developer, job_id, limit=1000)
+    kept = service.services.job_records.events(Developer, job_id, limit=1000)
     assert [int(frame["id"]) for frame in events] == [event.seq for event in kept]
     assert [json.loads(frame["data"])["message"] for frame in events] == [event.message for event in kept]
     assert [int(frame["id"]) for frame in events] == list(
@@ -163,6 +163,6 @@ def test_streams_leave_room_for_everything_else(make_service: MakeService, liste
             with web.stream(job_id) as again:
                 return again.status == 200
 
-        service.services.training.cancel(Developer, job_id)  # the two streams have an event to send, and no reader
+        service.services.jobs.cancel(Developer, job_id)  # the two streams have an event to send, and no reader
         assert service.job(job_id).state is JobState.CANCELLED
         wait_until(is_free, service.log)

@@ -64,7 +64,7 @@ def test_foreground_and_worker_leave_the_same(make_service: MakeService) -> None
     assert [file["attempt"] for file in job_files] == [2, 2]
 
     def events(principal: Principal | None, job: FineTuningJob) -> list[tuple[Any, ...]]:
-        heard = service.services.training.events(principal, job.id, limit=1000)
+        heard = service.services.job_records.events(principal, job.id, limit=1000)
         return [(e.seq, e.type, e.level, e.message, json.dumps(e.data, sort_keys=True)) for e in heard]
 
     assert events(None, here) == events(Developer, there)

@@ -17,7 +17,7 @@ def lines(file: Path) -> int:
 
 
 def kept(service: Service, job_id: str) -> list[int]:
-    return [event.seq for event in service.services.training.events(Developer, job_id, limit=1000)]
+    return [event.seq for event in service.services.job_records.events(Developer, job_id, limit=1000)]
 
 
 def test_a_locked_database_stops_no_training_and_loses_no_event(make_service: MakeService) -> None:
@@ -41,4 +41,4 @@ def test_a_locked_database_stops_no_training_and_loses_no_event(make_service: Ma
     assert [word for word, _ in service.marks(job_id)] == ["start", "end"]
     assert kept(service, job_id) == list(range(1, STEPS + 3))  # with the ledger, and the trainer's first word
     said = [json.loads(line)["message"] for line in file.read_text().splitlines()]
-    assert [e.message for e in service.services.training.events(Developer, job_id, limit=1000)][1:] == said
+    assert [e.message for e in service.services.job_records.events(Developer, job_id, limit=1000)][1:] == said

@@ -36,7 +36,7 @@ def run(service: Service, rows: str, **config: Any) -> tuple[Any, list[dict[str,
     assert (job.state, job.error) == (JobState.SUCCEEDED, None), service.log()
     (version,) = service.services.models.versions(Developer, "made")
     assert version.id == job.model_version_id
-    events = service.services.training.events(Developer, job.id)
+    events = service.services.job_records.events(Developer, job.id)
     return version.metrics, [dict(event.data) for event in events if event.type == "metrics"]
 
 

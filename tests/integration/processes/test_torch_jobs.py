@@ -49,7 +49,7 @@ def adapter(service: Service, job: FineTuningJob) -> bytes:
 
 
 def steps(service: Service, job_id: str) -> list[int]:
-    events = service.services.training.events(Developer, job_id, limit=1000)
+    events = service.services.job_records.events(Developer, job_id, limit=1000)
     return [event.data["step"] for event in events if event.type == "metrics" and "loss" in event.data]
 
 
@@ -62,14 +62,14 @@ def wait_for_step(service: Service, job_id: str, step: int) -> None:
 
 
 def paused_and_resumed(service: Service, worker: Any, job_id: str) -> None:
-    service.services.training.pause(Developer, job_id)
+    service.services.jobs.pause(Developer, job_id)
     paused = service.wait_for(job_id, JobState.PAUSED, seconds=SECONDS)
     assert 0 < (paused.progress.step or 0) < STEPS
     assert not trainers_of(service)
     worker.send_signal(signal.SIGTERM)
     worker.wait(60)
     service.worker()
-    service.services.training.resume(Developer, job_id)
+    service.services.jobs.resume(Developer, job_id)
 
 
 def drained(service: Service, worker: Any, job_id: str) -> None:

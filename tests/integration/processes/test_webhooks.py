@@ -48,7 +48,7 @@ def test_who_is_killed_while_sending_loses_nothing(make_service: MakeService) ->
     with Receiver() as receiver:
         webhook, _ = found.webhooks.create(Developer, f"http://127.0.0.1:{receiver.port}/", ALL)
         job_id = service.submit("double-ok")
-        found.training.cancel(Developer, job_id)  # nobody holds it: it has ended, and nobody runs who could tell
+        found.jobs.cancel(Developer, job_id)  # nobody holds it: it has ended, and nobody runs who could tell
         held: list[int] = []
 
         def kill_the_sender(handler: object) -> None:

@@ -23,7 +23,7 @@ def test_a_job_runs_to_its_end(make_service: MakeService, request: pytest.Fixtur
     assert [word for word, _ in service.marks(job.id)] == ["start", "end"]
     versions = service.services.models.versions(Developer, "helper")
     assert [(version.id, version.number) for version in versions] == [(job.model_version_id, 1)]
-    checked, *of_trainer = service.services.training.events(Developer, job.id)
+    checked, *of_trainer = service.services.job_records.events(Developer, job.id)
     assert checked.data["token_ledger"]["all"]["trained"] > 0
     assert len(of_trainer) == 4
 

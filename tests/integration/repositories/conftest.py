@@ -1,9 +1,9 @@
-"""The repositories over memory, SQLite and PostgreSQL, and what goes into them."""
+"""The repositories over SQLite and PostgreSQL, and what goes into them."""
 
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,61 +14,11 @@ from sqlalchemy import Engine, create_engine
 from app.core.entities.jobs import FineTuningJob, JobState
 from app.core.entities.metrics import MetricCurve, MetricPoint
 from app.core.entities.models import ModelVersion
-from app.core.interfaces.idempotency import IdempotencyRepository
-from app.core.interfaces.identity import KeyRepository, SessionRepository, UserRepository
-from app.core.interfaces.storage import (
-    AuditRepository,
-    DatasetRepository,
-    JobRepository,
-    ModelVersionRepository,
-    UsageRepository,
-)
-from app.core.interfaces.webhooks import WebhookRepository
-from app.repositories.api_keys import SqlKeyRepository
-from app.repositories.audit import SqlAuditRepository
-from app.repositories.database import Database, configure_engine, migrate_empty
-from app.repositories.datasets import SqlDatasetRepository
-from app.repositories.idempotency import SqlIdempotencyRepository
-from app.repositories.jobs import SqlJobRepository
-from app.repositories.memory import (
-    MemoryAuditRepository,
-    MemoryDatasetRepository,
-    MemoryModelVersionRepository,
-    MemoryUsageRepository,
-)
-from app.repositories.memory_idempotency import MemoryIdempotencyRepository
-from app.repositories.memory_identity import MemoryKeyRepository, MemorySessionRepository, MemoryUserRepository
-from app.repositories.memory_jobs import MemoryJobRepository
-from app.repositories.memory_webhooks import MemoryWebhookRepository
-from app.repositories.model_versions import SqlModelVersionRepository
-from app.repositories.sessions import SqlSessionRepository
-from app.repositories.tables import ProjectRow
-from app.repositories.usage import SqlUsageRepository
-from app.repositories.users import SqlUserRepository
-from app.repositories.webhooks import SqlWebhookRepository
+from app.repositories.database import configure_engine
+from tests.databases import Repositories, copy_database, fill_empty
 
 SQL = ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)]
 START = datetime(2026, 1, 1, 12, 0, 0, 123456, tzinfo=UTC)
-
-
-@dataclass(frozen=True)
-class Repositories:
-    jobs: JobRepository
-    versions: ModelVersionRepository
-    users: UserRepository
-    datasets: DatasetRepository
-    usage: UsageRepository
-    audit: AuditRepository
-    keys: KeyRepository
-    sessions: SessionRepository
-    webhooks: WebhookRepository
-    kept_requests: IdempotencyRepository
-
-    def claim(self, job_id: str | None = None) -> int:
-        """The fence of a claim that must succeed."""
-        claim = self.jobs.claim("worker", 30, job_id)
-        assert claim is not None
-        return claim.fence
 
 
 def rounded(curve: MetricCurve) -> tuple[int, list[MetricPoint]]:
@@ -80,71 +30,51 @@ def rounded(curve: MetricCurve) -> tuple[int, list[MetricPoint]]:
     return curve.width, [replace(p, figures=figures) for p, figures in zip(curve.points, of_points, strict=True)]
 
 
+@pytest.fixture(scope="session")
+def postgres_template(new_postgres_database: Callable[..., str]) -> str:
+    """What ``database_template`` is, on PostgreSQL."""
+    url = new_postgres_database()
+    engine = create_engine(url)
+    fill_empty(engine)
+    engine.dispose()
+    return url
+
+
 @pytest.fixture
-def open_engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[str], Engine]]:
+def open_engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Engine]]:
+    """``open_engine(kind)``: on a database with the projects ``default`` and ``other``, or on an empty one."""
     with ExitStack() as opened:
 
-        def open_one(kind: str) -> Engine:
-            if kind == "sqlite":
-                url = f"sqlite:///{tmp_path / 'app.db'}"
+        def open_one(kind: str, *, empty: bool = False) -> Engine:
+            if kind == "postgres":
+                template = None if empty else request.getfixturevalue("postgres_template")
+                engine = create_engine(request.getfixturevalue("new_postgres_database")(template), pool_size=10)
+                configure_engine(engine)
+            elif empty:
+                engine = create_engine(f"sqlite:///{tmp_path / 'app.db'}", pool_size=10)
+                configure_engine(engine)
             else:
-                url = request.getfixturevalue("new_postgres_database")()
-            engine = create_engine(url, pool_size=10)
+                engine = copy_database(request.getfixturevalue("database_template"), tmp_path / "app.db")
             opened.callback(engine.dispose)
-            configure_engine(engine)
             return engine
 
         yield open_one
 
 
 @pytest.fixture(params=SQL)
-def empty_engine(request: pytest.FixtureRequest, open_engine: Callable[[str], Engine]) -> Engine:
-    return open_engine(request.param)
+def empty_engine(request: pytest.FixtureRequest, open_engine: Callable[..., Engine]) -> Engine:
+    return open_engine(request.param, empty=True)
 
 
 @pytest.fixture(params=SQL)
-def sql(request: pytest.FixtureRequest, open_engine: Callable[[str], Engine]) -> Repositories:
-    return _over_sql(open_engine(request.param))
+def engine(request: pytest.FixtureRequest, open_engine: Callable[..., Engine]) -> Engine:
+    return open_engine(request.param)
 
 
-@pytest.fixture(params=["memory", *SQL])
-def repositories(request: pytest.FixtureRequest, open_engine: Callable[[str], Engine]) -> Repositories:
+@pytest.fixture
+def repositories(engine: Engine) -> Repositories:
     """With the projects ``default`` and ``other``."""
-    if request.param == "memory":
-        versions = MemoryModelVersionRepository()
-        datasets = MemoryDatasetRepository()
-        users = MemoryUserRepository(["default", "other"])
-        return Repositories(
-            MemoryJobRepository(versions, datasets, ["default", "other"]),
-            versions,
-            users,
-            datasets,
-            MemoryUsageRepository(),
-            MemoryAuditRepository(),
-            MemoryKeyRepository(),
-            MemorySessionRepository(),
-            MemoryWebhookRepository(),
-            MemoryIdempotencyRepository(),
-        )
-    return _over_sql(open_engine(request.param))
-
-
-def _over_sql(engine: Engine) -> Repositories:
-    migrate_empty(engine)
-    with Database(engine).write() as session:
-        session.add(ProjectRow(id="other", name="other", created_at=START))
-    return Repositories(
-        SqlJobRepository(engine),
-        SqlModelVersionRepository(engine),
-        SqlUserRepository(engine),
-        SqlDatasetRepository(engine),
-        SqlUsageRepository(engine),
-        SqlAuditRepository(engine),
-        SqlKeyRepository(engine),
-        SqlSessionRepository(engine),
-        SqlWebhookRepository(engine),
-        SqlIdempotencyRepository(engine),
-    )
+    return Repositories(engine)
 
 
 @pytest.fixture
@@ -157,6 +87,7 @@ def make_job() -> Callable[..., FineTuningJob]:
         values: dict[str, Any] = {
             "id": f"job-{tick:03d}",
             "project_id": "default",
+            "kind": "train",
             "name": "support",
             "state": JobState.QUEUED,
             "base_model": "tiny",

@@ -101,7 +101,7 @@ def test_deletes_what_no_job_refers_to(repositories, add, make_job):
     repositories.datasets.add_version(replace(first, digest="b" * 64))
     repositories.datasets.tag("default", dataset.id, "good", 1)
     used, _ = add("used")
-    repositories.jobs.add(make_job(dataset_id=used.id, dataset_number=1))
+    repositories.jobs.add([make_job(dataset_id=used.id, dataset_number=1)])
 
     with pytest.raises(Conflict) as refused:
         repositories.datasets.delete("default", used.id)
@@ -121,7 +121,7 @@ def test_a_job_that_names_a_deleted_dataset_is_not_saved(repositories, add, make
     repositories.datasets.delete("default", dataset.id)
     job = make_job(dataset_id=dataset.id, dataset_number=1)
     with pytest.raises(NotFound) as refused:
-        repositories.jobs.add(job)
+        repositories.jobs.add([job])
     assert refused.value.code == "dataset_not_found"
     assert repositories.jobs.get("default", job.id) is None
 
@@ -138,5 +138,5 @@ def test_no_method_reaches_into_another_project(repositories, add, make_job):
     with pytest.raises(NotFound):
         datasets.add_version(replace(first, project_id="other"))
     with pytest.raises(NotFound):
-        repositories.jobs.add(make_job(project_id="other", dataset_id=dataset.id))
+        repositories.jobs.add([make_job(project_id="other", dataset_id=dataset.id)])
     assert datasets.get("default", dataset.id) == DatasetSummary(dataset, first)

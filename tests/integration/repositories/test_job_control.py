@@ -1,4 +1,4 @@
-"""Who is claimed next, what may wait, and pauses: the same over memory, SQLite and PostgreSQL."""
+"""Who is claimed next, what may wait, and pauses: the same over SQLite and PostgreSQL."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -22,7 +22,7 @@ def jobs(repositories):
 def add(jobs, make_job):
     def make(**changes):
         job = make_job(**changes)
-        jobs.add(job)
+        jobs.add([job])
         return job.id
 
     return make
@@ -85,17 +85,17 @@ def test_no_more_of_a_project_wait_than_may(jobs, add, make_job):
     limits = ProjectLimits(queued=2)
     waiting = add(state=JobState.VALIDATING_FILES)
     add(project_id="other")
-    jobs.add(make_job(), limits)
+    jobs.add([make_job()], limits)
     with pytest.raises(TooMany, match="2 jobs of this project wait") as refused:
-        jobs.add(make_job(), limits)
+        jobs.add([make_job()], limits)
     assert refused.value.code == "too_many_jobs"
     assert len(jobs.list("default")) == 2
     jobs.request_cancel("default", waiting)
-    jobs.add(make_job(), limits)
+    jobs.add([make_job()], limits)
     jobs.set_limits("default", ProjectLimits(queued=3))
-    jobs.add(make_job(), limits)
+    jobs.add([make_job()], limits)
     with pytest.raises(TooMany):
-        jobs.add(make_job())
+        jobs.add([make_job()])
 
 
 def test_limits_of_a_project(jobs):
@@ -231,7 +231,8 @@ def test_a_job_remembers_how_it_was_asked_for(jobs, add):
 
 def test_a_retried_request_adds_nothing_where_its_job_is(jobs, make_job):
     def add(*, is_retry, since, **others):
-        return jobs.add(make_job(request_key="k", is_retry=is_retry, **others), since=since)
+        [job] = jobs.add([make_job(request_key="k", is_retry=is_retry, **others)], since=since)
+        return job
 
     at = make_job().created_at
     first = add(is_retry=False, since=at)
@@ -239,7 +240,7 @@ def test_a_retried_request_adds_nothing_where_its_job_is(jobs, make_job):
     meant = add(is_retry=False, since=at)
     assert meant.id != first.id
     assert add(is_retry=True, since=at).id in (first.id, meant.id)
-    assert jobs.add(make_job(request_key="other", is_retry=True), since=at).request_key == "other"
+    assert jobs.add([make_job(request_key="other", is_retry=True)], since=at)[0].request_key == "other"
     assert add(is_retry=True, since=at, project_id="other").project_id == "other"
     overtook = add(is_retry=True, since=datetime.now(UTC) + timedelta(days=1))
     assert overtook.id not in (first.id, meant.id)

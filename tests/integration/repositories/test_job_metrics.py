@@ -1,7 +1,9 @@
 """The curve of a job: what its events measured, however they came in and whatever has been summed up."""
 
+import itertools
 import math
 import random
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -10,11 +12,10 @@ from hypothesis import strategies as st
 from sqlalchemy import delete, func, select, update
 
 from app.core.entities.jobs import JobEvent, JobState
-from app.core.entities.metrics import point_of, reduced
+from app.core.entities.metrics import MetricCurve, point_of, reduced, surviving, width_for
 from app.repositories import job_metrics
-from app.repositories.database import Database, migrate_empty
+from app.repositories.database import Database
 from app.repositories.jobs import SqlJobRepository
-from app.repositories.memory_jobs import MemoryJobRepository
 from app.repositories.tables import JobMetricChunkRow, JobRow
 from tests.integration.repositories.conftest import rounded
 
@@ -30,7 +31,7 @@ def jobs(repositories):
 def begin(repositories, make_job):
     def begin_one(**changes):
         job = make_job(**changes)
-        repositories.jobs.add(job)
+        repositories.jobs.add([job])
         return job.id, repositories.claim(job.id)
 
     return begin_one
@@ -139,6 +140,19 @@ def test_steps_done_again_count_as_the_later_attempt_did_them(jobs, begin, again
             assert total == pytest.approx(1000.0 * (cut - 1) + again_total)
 
 
+def of_all_events(pieces, most):
+    """The curve of what claims have said, by its definition."""
+    numbers, said = itertools.count(1), {}
+    for claim, events in pieces:
+        points = [point_of(replace(event, seq=next(numbers))) for event in events]
+        said.setdefault(claim, []).extend(points)
+    steps = {claim: [point.first_step for point in points] for claim, points in said.items()}
+    spans = surviving({claim: (min(found), max(found)) for claim, found in steps.items()})
+    counting = [p for span in spans for p in said[span.fence] if span.start <= p.first_step < span.end]
+    width = width_for(spans[0].start, spans[-1].end - 1, most)
+    return MetricCurve(width, reduced(counting, width))
+
+
 attempts = st.tuples(
     st.integers(0, 700) | st.integers(0, 9000), st.integers(1, 90), st.sampled_from([1, 1, 2, 60])
 )
@@ -155,25 +169,24 @@ attempts = st.tuples(
     late=st.randoms(use_true_random=False),
     size=st.sampled_from([7, 40, 500]),
 )
-def test_any_attempts_are_drawn_as_the_twin_draws_them(sql, make_job, claims, late, size):
+def test_any_attempts_are_drawn_as_if_nothing_was_summed_up(repositories, make_job, claims, late, size):
     """Each begins somewhere, and hands in its events in pieces that may come late."""
-    job, twin = make_job(), MemoryJobRepository(projects=["default", "other"])
+    job, jobs = make_job(), repositories.jobs
     pieces = []
     for claim, (first, count, stride) in enumerate(claims, 1):
         run = [step(seq, first + seq * stride, loss=float((seq * claim) % 11)) for seq in range(1, count + 1)]
         pieces += [(claim, run[start : start + size]) for start in range(0, len(run), size)]
     late.shuffle(pieces)
-    for jobs in (sql.jobs, twin):
-        jobs.add(job)
-        for _ in claims[1:]:
-            jobs.move(job.id, jobs.claim("worker", 30, job.id).fence, JobState.QUEUED)
-        fence = jobs.claim("worker", 30, job.id).fence
-        for claim, events in pieces:
-            jobs.ingest(job.id, fence, events, None, said_in=claim)
+    jobs.add([job])
+    for _ in claims[1:]:
+        jobs.move(job.id, repositories.claim(job.id), JobState.QUEUED)
+    fence = repositories.claim(job.id)
+    for claim, events in pieces:
+        jobs.ingest(job.id, fence, events, None, said_in=claim)
     for most in (1, 3, 20, 150, 20_000):
-        ours, theirs = (jobs.metrics("default", job.id, most=most) for jobs in (sql.jobs, twin))
-        assert rounded(ours) == rounded(theirs)
-        assert len(ours.points) <= most
+        curve = jobs.metrics("default", job.id, most=most)
+        assert rounded(curve) == rounded(of_all_events(pieces, most))
+        assert len(curve.points) <= most
 
 
 def test_what_an_earlier_attempt_said_is_taken_up_late(jobs, begin, again):
@@ -211,19 +224,12 @@ def test_a_run_that_logs_every_hundredth_step(jobs, begin):
     assert curve.points[-1].figures["loss"].max == 300.0
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
-def engine(request, open_engine):
-    engine = open_engine(request.param)
-    migrate_empty(engine)
-    return engine
-
-
 @pytest.fixture
 def from_before(engine, make_job):
     """A running job of the schema before: events, and none of them summed up."""
     jobs = SqlJobRepository(engine)
     job = make_job()
-    jobs.add(job)
+    jobs.add([job])
     fence = jobs.claim("worker", 30, job.id).fence
     jobs.ingest(job.id, fence, losses(1, 1000), None)
     with Database(engine).write() as session:
@@ -259,7 +265,7 @@ def test_a_job_from_before_is_summed_up_at_the_first_look(engine, from_before, m
 def test_few_rows_are_read_of_a_long_run(engine, make_job):
     jobs = SqlJobRepository(engine)
     job = make_job()
-    jobs.add(job)
+    jobs.add([job])
     fence = jobs.claim("worker", 30, job.id).fence
     run = [step(seq, 8 * seq, loss=1.0) for seq in range(1, 10_001)]
     jobs.ingest(job.id, fence, run, None)

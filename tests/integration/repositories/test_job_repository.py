@@ -8,6 +8,7 @@ import pytest
 
 from app.core.entities.jobs import FINAL_STATES, JobError, JobEvent, JobState, Lease, Order, Progress
 from app.core.errors import Conflict, Fault, Invalid, StaleAttempt
+from app.core.interfaces.job_kinds import Finished
 
 NOW = datetime(2026, 5, 5, 5, 5, 5, 55, tzinfo=UTC)
 
@@ -25,11 +26,13 @@ def jobs(repositories):
 def held(repositories, make_job):
     """A running job and its fence."""
     job = make_job()
-    repositories.jobs.add(job)
+    repositories.jobs.add([job])
     return job.id, repositories.claim(job.id)
 
 
 def test_a_job_comes_back_as_it_went_in(jobs, make_job):
+    first = make_job()
+    jobs.add([first])
     in_new_york = datetime(2026, 2, 3, 4, 5, 6, 789, tzinfo=timezone(timedelta(hours=-5)))
     job = make_job(
         state=JobState.FAILED,
@@ -42,16 +45,18 @@ def test_a_job_comes_back_as_it_went_in(jobs, make_job):
         model_version_id="v",
         cancel_requested=True,
         attempts=2,
-        metrics={"train_loss": 1 / 3},
+        result={"train_loss": 1 / 3},
+        after=(first.id,),
+        made=("assistant:1",),
     )
-    jobs.add(job)
+    jobs.add([job])
     found = jobs.get("default", job.id)
     assert found == job
     assert found.created_at.utcoffset() is not None
 
 
 def test_a_job_that_is_not_there(jobs, make_job):
-    jobs.add(make_job())
+    jobs.add([make_job()])
     assert jobs.get("default", "nowhere") is None
     assert jobs.get("default", "job-000\x00") is None
     assert jobs.get("default", "\ud800") is None
@@ -63,7 +68,7 @@ def test_lists_newest_first_by_pages_and_by_state(jobs, make_job):
     same_time = [make_job(created_at=NOW) for _ in range(3)]
     made = [*(make_job() for _ in range(4)), *same_time]
     for job in made:
-        jobs.add(job)
+        jobs.add([job])
     jobs.request_cancel("default", made[1].id)
     newest_first = [job.id for job in sorted(made, key=lambda job: (job.created_at, job.id), reverse=True)]
 
@@ -84,7 +89,7 @@ def test_lists_those_that_have_all_of_the_metadata(jobs, make_job):
     first, second = make_job(request={"metadata": given}), make_job(request={"metadata": {"team": "a"}})
     other = make_job(request={"metadata": {"team": "a"}}, project_id="other")
     for job in (first, second, make_job(request={"metadata": {"team": "A"}}), make_job(), other):
-        jobs.add(job)
+        jobs.add([job])
     for key, value in given.items():
         wanted = [second.id, first.id] if key == "team" else [first.id]
         assert [job.id for job in jobs.list("default", metadata={key: value})] == wanted
@@ -99,8 +104,8 @@ def test_lists_those_that_have_all_of_the_metadata(jobs, make_job):
 def test_counts_every_state_over_all_projects(jobs, make_job):
     assert jobs.count_by_state() == dict.fromkeys(JobState, 0)
     for project in ("default", "other"):
-        jobs.add(make_job(project_id=project))
-    jobs.add(make_job(state=JobState.VALIDATING_FILES))
+        jobs.add([make_job(project_id=project)])
+    jobs.add([make_job(state=JobState.VALIDATING_FILES)])
     assert jobs.count_by_state() == {
         **dict.fromkeys(JobState, 0),
         JobState.QUEUED: 2,
@@ -114,7 +119,7 @@ def test_claims_what_is_to_be_validated_then_the_oldest_each_once(jobs, make_job
         for hours, state in [(2, JobState.QUEUED), (0, JobState.QUEUED), (1, JobState.VALIDATING_FILES)]
     )
     for job in (young, old, validating, make_job(state=JobState.SUCCEEDED)):
-        jobs.add(job)
+        jobs.add([job])
     claims = [jobs.claim("worker", 12.5) for _ in range(4)]
     assert [claim and claim.job.id for claim in claims] == [validating.id, old.id, young.id, None]
     second, first = claims[:2]
@@ -127,8 +132,8 @@ def test_claims_what_is_to_be_validated_then_the_oldest_each_once(jobs, make_job
 
 def test_claims_one_job_by_id(jobs, make_job):
     first, second = make_job(), make_job()
-    jobs.add(first)
-    jobs.add(second)
+    jobs.add([first])
+    jobs.add([second])
     assert jobs.claim("worker", 30, "nowhere") is None
     assert jobs.claim("worker", 30, second.id).job.id == second.id
     assert jobs.claim("worker", 30, second.id) is None
@@ -136,7 +141,7 @@ def test_claims_one_job_by_id(jobs, make_job):
 
 def test_a_foreground_job_is_left_to_its_command(jobs, make_job):
     job = make_job(created_by=None)
-    jobs.add(job)
+    jobs.add([job])
     assert jobs.claim("worker", 30) is None
     assert jobs.claim("its command", 30, job.id).job.id == job.id
 
@@ -144,7 +149,7 @@ def test_a_foreground_job_is_left_to_its_command(jobs, make_job):
 @pytest.mark.parametrize("state", [JobState.QUEUED, JobState.VALIDATING_FILES])
 def test_a_foreground_job_whose_command_is_lost_has_failed(jobs, make_job, state):
     job = make_job(created_by=None, state=state)
-    jobs.add(job)
+    jobs.add([job])
     jobs.claim("its command", 30, job.id)
     (lease,) = jobs.leases()
     assert jobs.release_lost(lease, 3) is JobState.FAILED
@@ -162,7 +167,7 @@ def test_the_fence_grows_with_each_claim_and_the_first_start_stays(jobs, held):
 def test_cancels_a_waiting_job_at_once(jobs, make_job):
     for state in (JobState.QUEUED, JobState.VALIDATING_FILES):
         job = make_job(state=state)
-        jobs.add(job)
+        jobs.add([job])
         cancelled = jobs.request_cancel("default", job.id)
         assert cancelled.state is JobState.CANCELLED
         assert cancelled.finished_at is not None
@@ -192,7 +197,7 @@ def test_a_job_put_back_after_a_cancel_is_cancelled_not_stranded(jobs, make_job,
     waiting = JobState.QUEUED if state is JobState.RUNNING else state
     drained, lost = make_job(state=waiting), make_job(state=waiting)
     for job in (drained, lost):
-        jobs.add(job)
+        jobs.add([job])
         claim = jobs.claim("worker", 30)
         jobs.request_cancel("default", job.id)
         if job is drained:
@@ -220,7 +225,7 @@ def test_moves_by_the_table_only_and_lets_go(jobs, held):
 
 def test_validation_ends_in_the_queue(jobs, make_job):
     job = make_job(state=JobState.VALIDATING_FILES)
-    jobs.add(job)
+    jobs.add([job])
     jobs.move(job.id, jobs.claim("worker", 30).fence, JobState.QUEUED)
     claim = jobs.claim("worker", 30)
     assert (claim.job.state, claim.fence, claim.job.finished_at) == (JobState.RUNNING, 2, None)
@@ -236,7 +241,7 @@ def test_a_stale_attempt_is_refused_and_changes_nothing(jobs, held, make_job, ma
         lambda fence: jobs.move(job_id, fence, JobState.FAILED),
         lambda fence: jobs.give_back(job_id, fence),
         lambda fence: jobs.give_up(job_id, fence, JobError("trainer_failed", "by SIGSEGV"), 3),
-        lambda fence: jobs.succeed(job_id, fence, version, {}),
+        lambda fence: jobs.succeed(job_id, fence, Finished({}, [version])),
     ]
 
     def all_refused(fences):
@@ -276,18 +281,18 @@ def test_keeps_events_once_and_numbers_them_over_the_jobs_life(jobs, held):
     assert jobs.get("default", job_id).progress == Progress(step=1)
 
 
-def test_a_jobs_own_texts_and_figures_cannot_break_a_write(sql, make_job):
+def test_a_jobs_own_texts_and_figures_cannot_break_a_write(repositories, make_job):
     job = make_job()
-    sql.jobs.add(job)
-    fence = sql.claim()
+    repositories.jobs.add([job])
+    fence = repositories.claim()
     wild = event(
         1, "NUL \x00, half a pair \ud800, a pair \ud83d\ude00", loss=float("nan"), deep=[{"\x00": -math.inf}]
     )
-    sql.jobs.ingest(job.id, fence, [wild], Progress(step=1, loss=math.inf, eval_loss=math.nan))
-    (kept,) = sql.jobs.events("default", job.id)
+    repositories.jobs.ingest(job.id, fence, [wild], Progress(step=1, loss=math.inf, eval_loss=math.nan))
+    (kept,) = repositories.jobs.events("default", job.id)
     assert kept.message == "NUL \ufffd, half a pair \ufffd, a pair \U0001f600"
     assert kept.data == {"loss": None, "deep": [{"\ufffd": None}]}
-    assert sql.jobs.get("default", job.id).progress == Progress(step=1)
+    assert repositories.jobs.get("default", job.id).progress == Progress(step=1)
 
 
 def test_names_the_run_folder(jobs, held):
@@ -305,14 +310,16 @@ def test_success_publishes_the_next_number_of_the_name(repositories, make_job, m
         ("other", "assistant", 1),
     ]:
         job = make_job(project_id=project)
-        jobs.add(job)
+        jobs.add([job])
         version = make_version(job, name=name)
-        published = jobs.succeed(job.id, repositories.claim(job.id), version, {"eval_loss": 0.5})
-        assert published == replace(version, number=number)
-        assert repositories.versions.get(project, version.id) == published
+        fence = repositories.claim(job.id)
+        made = jobs.succeed(job.id, fence, Finished({"eval_loss": 0.5}, [version]))
+        assert made == [f"{name}:{number}"]
+        assert repositories.versions.get(project, version.id) == replace(version, number=number)
         ended = jobs.get(project, job.id)
         assert (ended.state, ended.model_version_id) == (JobState.SUCCEEDED, version.id)
-        assert ended.metrics == {"eval_loss": 0.5}
+        assert (ended.result, list(ended.made)) == ({"eval_loss": 0.5}, made)
+        assert (jobs.has_succeeded(job.id, fence), jobs.has_succeeded(job.id, fence + 1)) == (True, False)
         assert ended.finished_at is not None
     assert jobs.leases() == []
 
@@ -320,11 +327,11 @@ def test_success_publishes_the_next_number_of_the_name(repositories, make_job, m
 def test_a_success_that_may_not_be_publishes_nothing(repositories, make_job, make_version):
     jobs = repositories.jobs
     job = make_job(state=JobState.VALIDATING_FILES)
-    jobs.add(job)
+    jobs.add([job])
     fence = repositories.claim()
     for version in (make_version(job, project_id="other"), make_version(job)):  # foreign; not running
         with pytest.raises(Conflict):
-            jobs.succeed(job.id, fence, version, {})
+            jobs.succeed(job.id, fence, Finished({}, [version]))
     assert repositories.versions.versions("default", "assistant") == []
     assert repositories.versions.versions("other", "assistant") == []
     assert jobs.get("default", job.id).state is JobState.VALIDATING_FILES
@@ -346,7 +353,7 @@ def test_a_lease_is_released_only_while_its_heart_stands_still(jobs, held):
 
 def test_a_job_that_loses_every_worker_is_poisoned(jobs, make_job):
     job = make_job()
-    jobs.add(job)
+    jobs.add([job])
     after = []
     for _ in range(3):
         jobs.claim("worker", 30)
@@ -359,7 +366,7 @@ def test_a_job_that_loses_every_worker_is_poisoned(jobs, make_job):
 
 
 def test_lost_while_validating_stays_for_the_next(jobs, make_job):
-    jobs.add(make_job(state=JobState.VALIDATING_FILES))
+    jobs.add([make_job(state=JobState.VALIDATING_FILES)])
     for fence, after in [(1, JobState.VALIDATING_FILES), (2, JobState.VALIDATING_FILES), (3, JobState.FAILED)]:
         claim = jobs.claim("worker", 30)
         assert (claim.fence, claim.job.attempts) == (fence, 0)

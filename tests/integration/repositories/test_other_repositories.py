@@ -10,6 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from app.core.entities.identity import Membership, Role, User
 from app.core.entities.models import ModelAlias, ModelSummary
 from app.core.errors import Conflict, NotFound
+from app.core.interfaces.job_kinds import Finished
 from app.repositories.tables import ModelVersionRow
 
 NOW = datetime(2026, 3, 3, tzinfo=UTC)
@@ -19,9 +20,10 @@ NOW = datetime(2026, 3, 3, tzinfo=UTC)
 def publish(repositories, make_job, make_version):
     def publish_one(name="assistant", project="default", **changes):
         job = make_job(project_id=project)
-        repositories.jobs.add(job)
+        repositories.jobs.add([job])
         version = make_version(job, name=name, **changes)
-        return repositories.jobs.succeed(job.id, repositories.claim(job.id), version, {})
+        repositories.jobs.succeed(job.id, repositories.claim(job.id), Finished({}, [version]))
+        return repositories.versions.get(project, version.id)
 
     return publish_one
 
@@ -136,14 +138,15 @@ def test_a_deleted_version_is_gone_and_its_number_stays_taken(repositories, publ
     assert publish().number == 3
 
 
-def test_what_an_alias_names_is_not_deleted(sql, make_job, make_version):
+def test_what_an_alias_names_is_not_deleted(repositories, make_job, make_version):
     job = make_job()
-    sql.jobs.add(job)
-    published = sql.jobs.succeed(job.id, sql.claim(job.id), make_version(job), {})
-    sql.versions.set_alias(alias_of({1: 1}))
-    with pytest.raises(IntegrityError), sql.versions._database.write() as session:
+    repositories.jobs.add([job])
+    published = make_version(job)
+    repositories.jobs.succeed(job.id, repositories.claim(job.id), Finished({}, [published]))
+    repositories.versions.set_alias(alias_of({1: 1}))
+    with pytest.raises(IntegrityError), repositories.versions._database.write() as session:
         session.execute(delete(ModelVersionRow).where(ModelVersionRow.id == published.id))
-    assert sql.versions.find("default", "assistant", 1) == published
+    assert repositories.versions.find("default", "assistant", 1) == replace(published, number=1)
 
 
 def test_users_and_their_first_membership(repositories):

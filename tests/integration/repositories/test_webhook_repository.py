@@ -145,7 +145,7 @@ def test_many_workers_send_each_once(webhooks):
 
 
 @pytest.fixture
-def outbox(sql, make_job):
+def outbox(repositories, make_job):
     """Endpoints of everything, of failures, one that is off, and one of another project."""
     for name, changes in {
         "wh-all": {},
@@ -153,12 +153,13 @@ def outbox(sql, make_job):
         "wh-off": {"enabled": False},
         "wh-other": {"project_id": "other"},
     }.items():
-        sql.webhooks.add(replace(HOOK, id=name, **changes), 10)
+        repositories.webhooks.add(replace(HOOK, id=name, **changes), 10)
 
     def told():
         return {
             name: [
-                (one.type, json.loads(one.body)["data"]["id"]) for one in sql.webhooks.deliveries(project, name, 9)
+                (one.type, json.loads(one.body)["data"]["id"])
+                for one in repositories.webhooks.deliveries(project, name, 9)
             ]
             for name, project in (
                 ("wh-all", "default"),
@@ -171,45 +172,45 @@ def outbox(sql, make_job):
     return told
 
 
-def test_the_end_of_a_job_is_told_to_who_asked(sql, make_job, outbox):
+def test_the_end_of_a_job_is_told_to_who_asked(repositories, make_job, outbox):
     job = make_job(state=JobState.QUEUED)
-    sql.jobs.add(job)
-    fence = sql.jobs.claim("worker", 30).fence
+    repositories.jobs.add([job])
+    fence = repositories.jobs.claim("worker", 30).fence
     assert not any(outbox().values())
-    sql.jobs.move(job.id, fence, JobState.FAILED, JobError("nan_loss", "NaN"))
+    repositories.jobs.move(job.id, fence, JobState.FAILED, JobError("nan_loss", "NaN"))
     failed = [("fine_tuning.job.failed", job.id)]
     assert outbox() == {"wh-all": failed, "wh-failed": failed, "wh-off": [], "wh-other": []}
-    one, two = (sql.webhooks.deliveries("default", name, 1)[0] for name in ("wh-all", "wh-failed"))
+    one, two = (repositories.webhooks.deliveries("default", name, 1)[0] for name in ("wh-all", "wh-failed"))
     assert (one.event_id, one.body) == (two.event_id, two.body)
     body = json.loads(one.body)
     assert body.keys() == {"id", "object", "created_at", "type", "data"}
     assert (body["object"], body["id"]) == ("event", one.event_id)
 
 
-def test_a_job_that_is_cancelled_while_it_waits(sql, make_job, outbox):
+def test_a_job_that_is_cancelled_while_it_waits(repositories, make_job, outbox):
     job = make_job(state=JobState.QUEUED)
-    sql.jobs.add(job)
+    repositories.jobs.add([job])
     for _ in range(2):
-        sql.jobs.request_cancel("default", job.id)
+        repositories.jobs.request_cancel("default", job.id)
     assert outbox()["wh-all"] == [("fine_tuning.job.cancelled", job.id)]
 
 
-def test_a_job_of_a_lost_worker_is_told_by_whoever_finds_it(sql, make_job, outbox):
+def test_a_job_of_a_lost_worker_is_told_by_whoever_finds_it(repositories, make_job, outbox):
     job = make_job(state=JobState.QUEUED)
-    sql.jobs.add(job)
-    sql.jobs.claim("worker", 30)
-    (lease,) = sql.jobs.leases()
-    sql.jobs.release_lost(lease, 1)
-    assert sql.jobs.get("default", job.id).state is JobState.FAILED
+    repositories.jobs.add([job])
+    repositories.jobs.claim("worker", 30)
+    (lease,) = repositories.jobs.leases()
+    repositories.jobs.release_lost(lease, 1)
+    assert repositories.jobs.get("default", job.id).state is JobState.FAILED
     assert outbox()["wh-failed"] == [("fine_tuning.job.failed", job.id)]
 
 
-def test_an_end_without_its_event_is_no_end(sql, make_job, outbox, monkeypatch):
+def test_an_end_without_its_event_is_no_end(repositories, make_job, outbox, monkeypatch):
     job = make_job(state=JobState.QUEUED)
-    sql.jobs.add(job)
-    fence = sql.jobs.claim("worker", 30).fence
+    repositories.jobs.add([job])
+    fence = repositories.jobs.claim("worker", 30).fence
     monkeypatch.setattr("app.repositories.outbox.delivery_row", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        sql.jobs.move(job.id, fence, JobState.FAILED, JobError("nan_loss", "NaN"))
-    assert sql.jobs.get("default", job.id).state is JobState.RUNNING
+        repositories.jobs.move(job.id, fence, JobState.FAILED, JobError("nan_loss", "NaN"))
+    assert repositories.jobs.get("default", job.id).state is JobState.RUNNING
     assert not any(outbox().values())

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from app.api.audit.routes import COLUMNS, as_csv
 from app.core.entities.audit import AuditEntry
 from app.core.entities.identity import Role
-from tests.unit.conftest import OTHER_PROJECT
+from tests.databases import OTHER_PROJECT
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 FORMULA = tuple("=+-@\t\r\n＝＋－＠")
@@ -95,8 +95,8 @@ def test_a_failure_inside_is_kept_too(client, bearer, twins, services, monkeypat
     assert seen(twins) == [("user0", "keys.create_key", "", 500)]
 
 
-def test_an_entry_that_cannot_be_kept_is_in_the_log_whole(client, bearer, twins, monkeypatch, caplog):
-    monkeypatch.setattr(twins.audit, "add", lambda entry: 1 / 0)
+def test_an_entry_that_cannot_be_kept_is_in_the_log_whole(client, bearer, services, monkeypatch, caplog):
+    monkeypatch.setattr(services.audit._repository, "add", lambda entry: 1 / 0)
     with caplog.at_level(logging.ERROR):
         made = client.post("/api/v1/keys", json={"name": "laptop"}, headers=bearer())
     assert made.status_code == 201

@@ -110,6 +110,6 @@ def test_a_database_that_goes_away_ends_the_stream(app, caller, job, twins, monk
     def away(*_, **__):
         raise Unavailable("away")
 
-    monkeypatch.setattr(twins.jobs, "events", away)
+    monkeypatch.setattr(type(twins.jobs), "events", away)
     answer = caller("GET", f"/api/v1/train/{job}/events/stream")
     assert (answer.status_code, len(frames(answer))) == (200, 1)

@@ -70,7 +70,7 @@ def house(client, bearer, services, twins):
         job.id,
         "d" * 64,
     )
-    twins.versions.kept.append(ModelVersion(*version, {}, {}, user.id, NOW))
+    twins.versions.publish(ModelVersion(*version, {}, {}, user.id, NOW))
     twins.versions.set_alias(ModelAlias("default", "support-assistant", "champion", {1: 1}, user.id, NOW))
     services.projects.create_service_account(owner, "ci", Role.DEVELOPER)
     services.webhooks.create(owner, "https://hooks.example.com/", list(WebhookEvent))

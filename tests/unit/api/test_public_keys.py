@@ -27,11 +27,16 @@ def others_key():
 
 
 @pytest.fixture
-def tokens(settings, rsa_key):
-    """In the place of the one that signs with a secret."""
-    path = settings.instance_dir / "key.pem"
+def quiet_settings(quiet_settings, rsa_key):
+    """With the key, in the place of a secret."""
+    path = quiet_settings.instance_dir / "key.pem"
     path.write_bytes(rsa_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    return JwtIssuer(PemKeys("RS256", path))
+    return quiet_settings.model_copy(update={"signing_algorithm": "RS256", "signing_key_file": path})
+
+
+@pytest.fixture
+def tokens(quiet_settings):
+    return JwtIssuer(PemKeys("RS256", quiet_settings.signing_key_file))
 
 
 @pytest.fixture
@@ -117,8 +122,8 @@ def test_anybody_may_have_the_public_key_and_no_more(client, bearer, kid, servic
 
 class TestWithASecret:
     @pytest.fixture
-    def tokens(self, settings):
-        return JwtIssuer(SecretKeys(None, settings.instance_dir / "secret_key"))
+    def quiet_settings(self, quiet_settings):
+        return quiet_settings.model_copy(update={"signing_algorithm": "HS256", "signing_key_file": None})
 
     def test_there_is_no_public_key(self, client):
         assert client.get("/.well-known/jwks.json").json == {"keys": []}

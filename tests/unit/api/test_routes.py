@@ -275,7 +275,8 @@ def test_models_and_their_versions(caller, twins):
         created_by=None,
         created_at=datetime.now(UTC),
     )
-    twins.versions.kept += [version, replace(version, id="v2", number=2)]
+    for version_id in ("v1", "v2"):
+        twins.versions.publish(replace(version, id=version_id))
     assert [model["latest"] for model in caller("GET", "/api/v1/models").json["data"]] == [2]
     assert caller("GET", "/api/v1/models/support").json["versions"] == 2
     versions = caller("GET", "/api/v1/models/support/versions").json["data"]

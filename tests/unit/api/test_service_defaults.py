@@ -102,5 +102,5 @@ def test_a_multiplier_stays_what_it_was(train, tune, caller, set_defaults, twins
 
     assert [multiplier(job_id) for job_id in (half, again, again_later, plain)] == [0.5, 0.5, 0.5, 1.0]
     assert multiplier(tune(**given).json["id"]) == 0.5
-    twins.jobs.add(replace(older, id="ftjob-" + "0" * 24, request={}))  # of a time when the rate was not kept
+    twins.jobs.add([replace(older, id="ftjob-" + "0" * 24, request={})])  # of a time when the rate was not kept
     assert multiplier("ftjob-" + "0" * 24) == older.config["learning_rate"] / 0.005

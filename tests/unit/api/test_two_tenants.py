@@ -45,7 +45,7 @@ def owned(client, bearer, services, twins, inference):
     dataset = made.json["dataset_id"]
     client.put(f"/api/v1/datasets/{dataset}/tags/mine", json={"version": 1}, headers=headers)
     job = services.training.submit(first, {"dataset_id": dataset})
-    twins.versions.kept.append(
+    twins.versions.publish(
         ModelVersion(
             *("version-1", "default", "support", 1, "tiny-random", "t" * 64, "version-1", job.id, "d" * 64),
             {},

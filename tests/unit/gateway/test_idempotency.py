@@ -194,7 +194,7 @@ def test_what_is_not_about_the_body_is_not_kept(caller, client, bearer, services
 
             patch.setattr(services.training, "_submit", fail)
             assert caller("POST", "/api/v1/train", json=TRAIN, headers=headers).status_code == status
-    assert twins.kept_requests.kept == {}
+    assert twins.kept_requests.kept == []
     assert caller("POST", "/api/v1/train", json=TRAIN, headers=headers).status_code == 202
 
 
@@ -267,4 +267,4 @@ def test_elsewhere_a_key_does_nothing(caller, twins):
         answer = caller("POST", "/api/v1/predict", json=body, headers={"Idempotency-Key": "k"})
         assert answer.status_code == 200
         assert "Idempotency-Replayed" not in answer.headers
-    assert twins.kept_requests.kept == {}
+    assert twins.kept_requests.kept == []

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Engine
 
 from app.core.entities.datasets import TokenizedRow
 from app.core.entities.inference import SamplingOptions
@@ -15,9 +16,12 @@ from app.core.errors import Invalid, NotFound
 from app.core.interfaces.components import ChatTokenizer, LanguageModel
 from app.core.interfaces.stores import Stores
 from app.implementations.data.store import FileDatasetStore
+from app.implementations.data.token_cache import FileTokenCache
+from app.implementations.models.base_models import FolderBaseModelStore
+from app.implementations.registry.artifacts import FolderArtifactStore
 from app.lab.service import LabService
-from app.registries import BASE_MODEL_SOURCES, COMPONENTS, DATA_FORMATS
-from app.repositories.memory import MemoryModelVersionRepository
+from app.registries import BASE_MODEL_SOURCES, DATA_FORMATS
+from tests.databases import Versions
 
 SAMPLING = SamplingOptions(temperature=0.5)
 LOSS = math.log(7)
@@ -48,12 +52,10 @@ def models() -> list[Recited]:
 
 
 @pytest.fixture
-def service(tmp_path: Path, models: list[Recited]) -> LabService:
+def service(tmp_path: Path, database: Engine, models: list[Recited]) -> LabService:
     catalogue = tmp_path / "base_models.yaml"
     catalogue.write_text("tiny: {source: random, location: llama}\n")
-    bases = COMPONENTS.create(
-        "base_models", catalogue=catalogue, folder=tmp_path / "base", sources=BASE_MODEL_SOURCES
-    )
+    bases = FolderBaseModelStore(catalogue, tmp_path / "base", BASE_MODEL_SOURCES)
     bases.pull("tiny")
     tokenizer = bases.tokenizer("tiny")
 
@@ -62,11 +64,11 @@ def service(tmp_path: Path, models: list[Recited]) -> LabService:
         return models[-1]
 
     stores = Stores(
-        versions=MemoryModelVersionRepository(),
+        versions=Versions(database),
         bases=bases,
         datasets=FileDatasetStore(tmp_path, [DATA_FORMATS.create("messages"), DATA_FORMATS.create("text")], 10**6),
-        artifacts=COMPONENTS.create("artifacts", folder=tmp_path / "registry"),
-        tokens=COMPONENTS.create("token_cache"),
+        artifacts=FolderArtifactStore(tmp_path / "registry"),
+        tokens=FileTokenCache(),
     )
     return LabService(stores, build, threads=3)
 

@@ -30,6 +30,7 @@ class Jobs(ABC):
         principal: Principal,
         kind: str,
         request: Mapping[str, Any],
+        /,
         *,
         priority: int = 0,
         queue: str = DEFAULT_QUEUE,

@@ -22,7 +22,7 @@ from app.core.entities.dataset_versions import (
 from app.core.entities.datasets import Conversation, Split, row_key
 from app.core.entities.identity import Principal
 from app.core.entities.limits import ProjectLimits
-from app.core.errors import Fault, Invalid, NotFound
+from app.core.errors import Fault, Invalid, NotFound, no_dataset
 from app.core.interfaces.components import ByteProgress, DatasetLibrary, KeptRows
 from app.core.interfaces.services.data import DatasetEditor, DatasetReader
 from app.core.interfaces.storage import DatasetRepository
@@ -85,7 +85,7 @@ class DatasetVersionService(DatasetReader, DatasetEditor):
         parsed = DatasetReference.parse(reference)
         found = self._repository.version(principal.project_id, parsed.id, parsed.number, parsed.tag)
         if found is None:
-            raise NotFound(f"no dataset {reference[:80]!r} in this project", code="dataset_not_found")
+            raise no_dataset(reference)
         return found
 
     def rows(self, principal: Principal, reference: str) -> Sequence[Conversation]:
@@ -183,14 +183,14 @@ class DatasetVersionService(DatasetReader, DatasetEditor):
     def delete(self, principal: Principal, dataset_id: str) -> None:
         digests = self._repository.delete(principal.project_id, dataset_id)
         if digests is None:
-            raise _no_dataset(dataset_id)
+            raise no_dataset(dataset_id)
         for digest in digests:
             self._library.forget(digest, unless=self._repository.is_kept)
 
     def _existing(self, project: str, dataset_id: str) -> DatasetSummary:
         found = self._repository.get(project, dataset_id)
         if found is None:
-            raise _no_dataset(dataset_id)
+            raise no_dataset(dataset_id)
         return found
 
     @staticmethod
@@ -262,7 +262,3 @@ def _check_name(name: str | None) -> None:
 def _bad_name(where: str, name: str) -> Invalid:
     rule = "must be 1 to 64 letters, digits, dots, dashes and underscores, the first a letter or digit"
     return Invalid(f"{where} {rule}, not {name[:80]!r}", faults=[Fault(where, "bad_name", rule)])
-
-
-def _no_dataset(dataset_id: str) -> NotFound:
-    return NotFound(f"no dataset {dataset_id[:80]!r} in this project", code="dataset_not_found")

@@ -47,6 +47,7 @@ class JobService(Jobs):
         principal: Principal,
         kind: str,
         request: Mapping[str, Any],
+        /,
         *,
         priority: int = 0,
         queue: str = DEFAULT_QUEUE,
@@ -61,7 +62,7 @@ class JobService(Jobs):
         self._check_queue(queue)
         draft = found.check(principal, request)
         of_job["request"] = {**draft.request, **of_job.get("request", {})}
-        job = self._job(principal, found, draft, priority=priority, queue=queue, after=after, **of_job)
+        job = self._job(principal, found, draft, priority=priority, queue=queue, after=list(after), **of_job)
         return self._add([job], found.needs, since)[0]
 
     def submit_chain(

@@ -15,10 +15,12 @@ from app.core.services.jobs.job_service import JobService
 from app.core.services.jobs.training_requests import TrainingRequests
 from app.utils.folders import locked
 
+CRASHED = frozenset({"poisoned", "trainer_failed"})
 # What keeps an estimate from being made without saying anything of the run.
 NOT_THE_RUN = frozenset(
     {
-        *("base_model_missing", "estimate_failed", "estimate_timeout", "trainer_failed", "poisoned"),
+        *CRASHED,
+        *("base_model_missing", "estimate_failed", "estimate_timeout"),
         *("internal_error", "disk_full", "dataset_missing", "artifacts_missing", "base_mismatch"),
     }
 )
@@ -74,7 +76,8 @@ class TrainingService(Training):
             raise Conflict("the estimate was cancelled: ask again", code="cancelled")
         if job.error is not None:
             kind: type[AppError] = Unavailable if job.error.code in NOT_THE_RUN else Invalid
-            raise kind(job.error.message, code=job.error.code, faults=job.error.faults)
+            code = "estimate_failed" if job.error.code in CRASHED else job.error.code
+            raise kind(job.error.message, code=code, faults=job.error.faults)
         return Estimate(**{**job.result, "forecast": Forecast(**job.result["forecast"])})
 
     def resume_run(self, run: UnfinishedRun, overrides: Mapping[str, Any]) -> FineTuningJob:

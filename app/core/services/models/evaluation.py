@@ -11,8 +11,9 @@ from app.core.entities.datasets import Conversation
 from app.core.entities.evaluation import EvaluationReport, ScoredAnswer
 from app.core.entities.identity import DEFAULT_PROJECT_ID
 from app.core.errors import Invalid
-from app.core.interfaces.components import ChatTokenizer, DatasetStore, TextGenerator
+from app.core.interfaces.components import ChatTokenizer, TextGenerator
 from app.core.interfaces.services.models import Evaluation
+from app.core.interfaces.stores import Stores
 from app.core.services.models.resolver import ModelResolver, Subject
 from app.utils.files import write_whole
 
@@ -27,14 +28,14 @@ class EvaluationService(Evaluation):
     def __init__(
         self,
         resolver: ModelResolver,
-        datasets: DatasetStore,
+        stores: Stores,
         generators: Callable[..., TextGenerator],
         states_fact: FactMatcher,
         results_dir: Path,
         threads: int,
     ) -> None:
         self._resolver = resolver
-        self._datasets = datasets
+        self._stores = stores
         self._generators = generators
         self._states_fact = states_fact
         self._folder = results_dir / "evaluations"
@@ -48,15 +49,15 @@ class EvaluationService(Evaluation):
         split: str = "test",
         on_progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> EvaluationReport:
-        check = self._datasets.check(dataset_path, trusted=True)
+        check = self._stores.datasets.check(dataset_path, trusted=True)
         if check.faults:
             raise Invalid(f"{dataset_path} has faults", code="invalid_data", faults=check.faults)
         subject = self._resolver.subject(DEFAULT_PROJECT_ID, model)
         place = self._folder / f"{subject.key}-{check.digest[:12]}-{split}.json"
         if place.is_file():
             return _read(place)
-        prepared = self._datasets.prepare(dataset_path, check.digest, subject.seed, trusted=True)
-        rows = scorable(self._datasets.rows(prepared, split), split)
+        prepared = self._stores.datasets.prepare(dataset_path, check.digest, subject.seed, trusted=True)
+        rows = scorable(self._stores.datasets.rows(prepared, split), split)
         on_progress(0, len(rows))
         report = EvaluationReport(subject.name, check.digest, split, self._ask(subject, rows, on_progress))
         self._folder.mkdir(parents=True, exist_ok=True)

@@ -8,26 +8,18 @@ from pathlib import Path
 from app.core.entities.identity import DEFAULT_PROJECT_ID, Principal
 from app.core.entities.models import NAME, BaseModelSpec, ModelAlias, ModelSummary, ModelVersion, Reference
 from app.core.errors import Forbidden, Invalid, NotFound, Unavailable
-from app.core.interfaces.components import ArtifactStore, BaseModelStore
 from app.core.interfaces.operations import EngineAdmin
 from app.core.interfaces.services.models import ModelAliases, ModelManagement
-from app.core.interfaces.storage import ModelVersionRepository
+from app.core.interfaces.stores import Stores
 from app.core.services.models.resolver import ModelResolver
 
 
 class ModelManagementService(ModelManagement, ModelAliases):
-    def __init__(
-        self,
-        versions: ModelVersionRepository,
-        resolver: ModelResolver,
-        bases: BaseModelStore,
-        artifacts: ArtifactStore,
-        engines: EngineAdmin,
-    ) -> None:
-        self._versions = versions
+    def __init__(self, stores: Stores, resolver: ModelResolver, engines: EngineAdmin) -> None:
+        self._versions = stores.versions
         self._resolver = resolver
-        self._bases = bases
-        self._artifacts = artifacts
+        self._bases = stores.bases
+        self._artifacts = stores.artifacts
         self._engines = engines
 
     def models(self, principal: Principal) -> Sequence[ModelSummary]:

@@ -17,9 +17,9 @@ from app.core.entities.identity import (
     external_id,
 )
 from app.core.errors import Conflict, Fault, Forbidden, Invalid, NotFound
-from app.core.interfaces.identity import KeyRepository, SessionRepository, UserRepository
 from app.core.interfaces.operations import PasswordHasher
 from app.core.interfaces.services.people import Accounts
+from app.core.interfaces.stores import People
 from app.core.services.people.callers import RecentCallers
 from app.core.services.people.identity import USERNAME
 from app.core.services.people.rates import RateService
@@ -28,18 +28,16 @@ from app.core.services.people.rates import RateService
 class AccountService(Accounts):
     def __init__(
         self,
-        users: UserRepository,
-        sessions: SessionRepository,
-        keys: KeyRepository,
+        people: People,
         passwords: PasswordHasher,
         callers: RecentCallers,
         rates: RateService,
         issuer: str | None = None,
     ) -> None:
         """``issuer`` is the external one, if there is one."""
-        self._users = users
-        self._sessions = sessions
-        self._keys = keys
+        self._users = people.users
+        self._keys = people.keys
+        self._sessions = people.sessions
         self._issuer = issuer
         self._passwords = passwords
         self._callers = callers

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from app.core.entities.audit import AuditEntry, AuditFilter, AuditPage
-from app.core.entities.identity import Principal, Role, no_project
-from app.core.errors import Forbidden
+from app.core.entities.identity import Principal, Role
+from app.core.errors import Forbidden, no_project
 from app.core.interfaces.services.people import Audit
 from app.core.interfaces.storage import AuditRepository
 

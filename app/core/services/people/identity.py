@@ -13,9 +13,9 @@ from typing import Any
 from app.core.entities.api_keys import PREFIX, ApiKey, digest_of, is_key_text, random_text
 from app.core.entities.identity import AccessToken, Member, Principal, Session, external_id
 from app.core.errors import Unauthorized, Unavailable
-from app.core.interfaces.identity import KeyRepository, SessionRepository, UserRepository
 from app.core.interfaces.operations import ExternalIssuer, PasswordHasher, TokenIssuer
 from app.core.interfaces.services.people import Identity
+from app.core.interfaces.stores import People
 from app.core.services.people.callers import RecentCallers
 from app.core.services.people.rates import RateService
 
@@ -29,9 +29,7 @@ USED_EVERY = timedelta(minutes=1)  # that a key's last use is written down
 class IdentityService(Identity):
     def __init__(
         self,
-        users: UserRepository,
-        keys: KeyRepository,
-        sessions: SessionRepository,
+        people: People,
         passwords: PasswordHasher,
         tokens: TokenIssuer,
         callers: RecentCallers,
@@ -41,9 +39,9 @@ class IdentityService(Identity):
         external: ExternalIssuer | None = None,
         project_claim: str = "project",
     ) -> None:
-        self._users = users
-        self._keys = keys
-        self._sessions = sessions
+        self._users = people.users
+        self._keys = people.keys
+        self._sessions = people.sessions
         self._passwords = passwords
         self._tokens = tokens
         self._callers = callers

@@ -4,9 +4,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 
-from app.core.entities.identity import Principal, Role, no_project
+from app.core.entities.identity import Principal, Role
 from app.core.entities.limits import LimitReport, ProjectLimits
-from app.core.errors import Unavailable
+from app.core.errors import Unavailable, no_project
 from app.core.interfaces.services.people import Limits
 from app.core.interfaces.storage import JobRepository
 

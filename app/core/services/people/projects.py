@@ -5,8 +5,8 @@ import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from app.core.entities.identity import MEMBER_ROLES, Member, Principal, Project, Role, User, no_project
-from app.core.errors import Conflict, Fault, Invalid, NotFound
+from app.core.entities.identity import MEMBER_ROLES, Member, Principal, Project, Role, User
+from app.core.errors import Conflict, Fault, Invalid, NotFound, no_project
 from app.core.interfaces.identity import KeyRepository, UserRepository
 from app.core.interfaces.services.people import Projects
 from app.core.services.people.accounts import no_user

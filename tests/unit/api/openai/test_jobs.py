@@ -11,6 +11,8 @@ from app.core.entities.identity import Role
 from app.core.entities.jobs import JobError, JobEvent, JobState
 from app.core.entities.models import ModelVersion
 from app.core.errors import Fault
+from app.core.interfaces.job_kinds import Finished
+from app.repositories.tables import JobRow
 
 BASE = "tiny-random"
 NOW = datetime(2026, 11, 27, tzinfo=UTC)
@@ -61,7 +63,7 @@ def finish(twins, job_id, published=True):
         *(job.dataset_digest, job.config, {}, None, NOW),
     )
     if published:
-        twins.jobs.succeed(job_id, claim.fence, version, {"trained_tokens": 77})
+        twins.jobs.succeed(job_id, claim.fence, Finished({"trained_tokens": 77}, [version]))
     return claim
 
 
@@ -302,8 +304,8 @@ def test_a_retry_that_overtakes_its_first_makes_one_job(openai, start, send, ser
 def test_another_callers_retry_and_an_old_one_are_jobs_of_their_own(connect, start, send, twins):
     file = send()
     first = start(file=file)
-    kept = twins.jobs._kept[first.id]
-    kept.change(created_at=kept.job.created_at - timedelta(minutes=11))
+    made_at = twins.jobs.get("default", first.id).created_at
+    twins.change(JobRow, first.id, created_at=made_at - timedelta(minutes=11))
     second = start(file=file, **AGAIN)
     third = start(connect(Role.DEVELOPER), file=file, **AGAIN)
     assert len({first.id, second.id, third.id}) == 3

@@ -7,10 +7,8 @@ import pytest
 from app.core.entities.identity import Principal, Role
 from app.core.entities.limits import ProjectLimits, Rate, Reading, Window
 from app.core.errors import TooMany
-from app.core.services.people.limits import LimitService
 from app.implementations.limits.counter import WindowCounter, read_rates
-from app.repositories.memory_jobs import MemoryJobRepository
-from tests.rates import a_minute
+from tests.rates import AlikeLimits, a_minute
 
 ASKER = Principal("u1", "ada", "default", Role.DEVELOPER)
 
@@ -59,7 +57,7 @@ def test_without_its_redis_it_counts_by_itself():
 
 
 def test_tokens_are_those_of_all_of_a_project():
-    rates = a_minute(limits=LimitService(MemoryJobRepository(), ProjectLimits(tokens=100)))
+    rates = a_minute(limits=AlikeLimits(ProjectLimits(tokens=100)))
     rates.admit(ASKER)
     rates.spend(Principal("u2", "bob", "default", Role.VIEWER, key_id="key-1"), 100)
     with pytest.raises(TooMany, match="project-tokens"):

@@ -1,4 +1,4 @@
-"""Which model answers, with which template, over in-memory twins."""
+"""Which model answers, with which template, over twins of what is outside."""
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine
 
 from app.core.entities.datasets import Message, TokenizedRow
 from app.core.entities.engines import EngineName
@@ -37,7 +38,7 @@ from app.core.services.answers.inference import InferenceService
 from app.core.services.answers.targets import Targets
 from app.core.services.models.resolver import ModelResolver
 from app.core.services.people.rates import RateService
-from app.repositories.memory import MemoryModelVersionRepository
+from tests.databases import Versions
 from tests.rates import a_minute
 
 ASKER = Principal("u1", "ada", "default", Role.VIEWER)
@@ -191,7 +192,7 @@ def version(name: str, **changes: object) -> ModelVersion:
     return replace(made, **changes)  # type: ignore[arg-type]
 
 
-def targets_of(versions: MemoryModelVersionRepository) -> Targets:
+def targets_of(versions: Versions) -> Targets:
     bases, artifacts = MemoryBases(), MemoryArtifacts()
     return Targets(ModelResolver(versions, bases, artifacts), bases, artifacts)
 
@@ -202,8 +203,8 @@ def engines() -> MemoryEngines:
 
 
 @pytest.fixture
-def versions() -> MemoryModelVersionRepository:
-    return MemoryModelVersionRepository()
+def versions(database: Engine) -> Versions:
+    return Versions(database)
 
 
 @pytest.fixture
@@ -212,7 +213,7 @@ def usage() -> KeptUsage:
 
 
 @pytest.fixture
-def service(versions: MemoryModelVersionRepository, engines: MemoryEngines, usage: KeptUsage) -> InferenceService:
+def service(versions: Versions, engines: MemoryEngines, usage: KeptUsage) -> InferenceService:
     return InferenceService(targets_of(versions), engines, usage, a_minute())
 
 
@@ -233,7 +234,7 @@ def test_without_a_model_the_first_resident_base_answers(
     ]
 
 
-def test_without_a_model_and_without_an_engine(versions: MemoryModelVersionRepository) -> None:
+def test_without_a_model_and_without_an_engine(versions: Versions) -> None:
     lonely = InferenceService(targets_of(versions), MemoryEngines(), KeptUsage(), a_minute())
     with pytest.raises(Unavailable) as caught:
         ask(lonely)
@@ -241,7 +242,7 @@ def test_without_a_model_and_without_an_engine(versions: MemoryModelVersionRepos
 
 
 def test_a_version_answers_with_its_own_template_and_adapter(
-    service: InferenceService, versions: MemoryModelVersionRepository, engines: MemoryEngines
+    service: InferenceService, versions: Versions, engines: MemoryEngines
 ) -> None:
     versions.publish(version("support"))
     answer = ask(service, "support")
@@ -254,7 +255,7 @@ def test_a_version_answers_with_its_own_template_and_adapter(
 
 
 def test_a_bare_name_is_the_newest_version_and_a_number_is_that_one(
-    service: InferenceService, versions: MemoryModelVersionRepository
+    service: InferenceService, versions: Versions
 ) -> None:
     versions.publish(version("support", id="one"))
     versions.publish(version("support", id="two"))
@@ -263,7 +264,7 @@ def test_a_bare_name_is_the_newest_version_and_a_number_is_that_one(
 
 
 def test_a_base_models_name_is_that_base_unless_a_version_has_it(
-    service: InferenceService, versions: MemoryModelVersionRepository, engines: MemoryEngines
+    service: InferenceService, versions: Versions, engines: MemoryEngines
 ) -> None:
     assert ask(service, "big").model == "big"
     assert engines.asked[-1].base_model == "big"
@@ -272,9 +273,7 @@ def test_a_base_models_name_is_that_base_unless_a_version_has_it(
 
 
 @pytest.mark.parametrize("model", ["nobody", "support:2", "tiny:1"])
-def test_a_model_that_the_project_does_not_have(
-    service: InferenceService, versions: MemoryModelVersionRepository, model: str
-) -> None:
+def test_a_model_that_the_project_does_not_have(service: InferenceService, versions: Versions, model: str) -> None:
     versions.publish(version("support"))
     with pytest.raises(NotFound, match=model) as caught:
         ask(service, model)
@@ -289,9 +288,9 @@ def test_an_encoder_writes_no_text(service: InferenceService, monkeypatch: pytes
 
 
 def test_another_projects_model_does_not_exist(
-    service: InferenceService, versions: MemoryModelVersionRepository, engines: MemoryEngines
+    service: InferenceService, versions: Versions, engines: MemoryEngines
 ) -> None:
-    versions.publish(version("support", project_id="theirs"))
+    versions.publish(version("support", project_id="other"))
     with pytest.raises(NotFound):
         ask(service, "support")
     assert engines.asked == []
@@ -299,7 +298,7 @@ def test_another_projects_model_does_not_exist(
 
 def test_a_whole_model_is_asked_through_its_own_engine(
     service: InferenceService,
-    versions: MemoryModelVersionRepository,
+    versions: Versions,
     engines: MemoryEngines,
     usage: KeptUsage,
 ) -> None:
@@ -313,7 +312,7 @@ def test_a_whole_model_is_asked_through_its_own_engine(
 
 def test_a_label_head_tells_each_texts_label(
     service: InferenceService,
-    versions: MemoryModelVersionRepository,
+    versions: Versions,
     engines: MemoryEngines,
     usage: KeptUsage,
 ) -> None:
@@ -331,7 +330,7 @@ def test_a_label_head_tells_each_texts_label(
 
 
 def test_a_label_head_names_what_it_does_not_take(
-    service: InferenceService, versions: MemoryModelVersionRepository, engines: MemoryEngines
+    service: InferenceService, versions: Versions, engines: MemoryEngines
 ) -> None:
     versions.publish(version("tickets", config={"objective": "classification"}))
     with pytest.raises(Invalid) as caught:
@@ -352,7 +351,7 @@ def test_what_is_no_reference_is_refused(service: InferenceService) -> None:
         ask(service, "../etc")
 
 
-def test_reasoning_is_told_apart(versions: MemoryModelVersionRepository) -> None:
+def test_reasoning_is_told_apart(versions: Versions) -> None:
     thinking = MemoryEngines("tiny", text="<think>hm</think>42")
     service = InferenceService(targets_of(versions), thinking, KeptUsage(), a_minute())
     answer = ask(service)
@@ -404,9 +403,7 @@ def test_a_chat_is_rendered_whole(service: InferenceService, engines: MemoryEngi
 CHAT = ChatRequest([{"role": "user", "content": "hi"}], "tiny", SHORT)
 
 
-def test_a_stream_tells_reasoning_apart(
-    versions: MemoryModelVersionRepository, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stream_tells_reasoning_apart(versions: Versions, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LetterTokenizer, "opens_thinking", True)
     thinking = MemoryEngines("tiny", text="h </think>\n42")
     service = InferenceService(targets_of(versions), thinking, KeptUsage(), a_minute())
@@ -504,7 +501,7 @@ def test_what_hinders_a_stream_is_raised_before_it(service: InferenceService) ->
 
 
 def test_each_answer_leaves_a_row_of_what_it_used(
-    service: InferenceService, versions: MemoryModelVersionRepository, usage: KeptUsage
+    service: InferenceService, versions: Versions, usage: KeptUsage
 ) -> None:
     versions.publish(version("support"))
     ask(service, "support")
@@ -536,9 +533,7 @@ def rates() -> RateService:
 
 
 @pytest.fixture
-def limited(
-    versions: MemoryModelVersionRepository, engines: MemoryEngines, usage: KeptUsage, rates: RateService
-) -> InferenceService:
+def limited(versions: Versions, engines: MemoryEngines, usage: KeptUsage, rates: RateService) -> InferenceService:
     """With twenty tokens a minute for each caller."""
     return InferenceService(targets_of(versions), engines, usage, rates)
 

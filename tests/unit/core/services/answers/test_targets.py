@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from sqlalchemy import Engine
 
 from app.core.entities.engines import EngineKind
 from app.core.entities.inference import Adapter
@@ -17,7 +18,7 @@ from app.core.errors import Invalid, NotFound, Unavailable
 from app.core.interfaces.components import ArtifactStore, BaseModelStore, ChatTokenizer
 from app.core.services.answers.targets import Targets
 from app.core.services.models.resolver import ModelResolver
-from app.repositories.memory import MemoryModelVersionRepository
+from tests.databases import Versions
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 TOKENIZER = cast("ChatTokenizer", SimpleNamespace(generates=True))
@@ -80,31 +81,31 @@ VERSION = ModelVersion(
 
 
 @pytest.fixture
-def versions() -> MemoryModelVersionRepository:
-    return MemoryModelVersionRepository()
+def versions(database: Engine) -> Versions:
+    return Versions(database)
 
 
-def targets_of(versions: MemoryModelVersionRepository, *arguments: Any, **options: Any) -> Targets:
+def targets_of(versions: Versions, *arguments: Any, **options: Any) -> Targets:
     bases, artifacts = Bases(), Artifacts()
     return Targets(ModelResolver(versions, bases, artifacts), bases, artifacts, *arguments, **options)
 
 
 @pytest.fixture
-def targets(versions: MemoryModelVersionRepository) -> Targets:
+def targets(versions: Versions) -> Targets:
     return targets_of(versions)
 
 
-def publish(versions: MemoryModelVersionRepository, *ids: str, **changes: Any) -> None:
+def publish(versions: Versions, *ids: str, **changes: Any) -> None:
     for version_id in ids:
         versions.publish(replace(VERSION, id=version_id, **changes))
 
 
-def set_alias(versions: MemoryModelVersionRepository, name: str, weights: dict[int, int]) -> None:
+def set_alias(versions: Versions, name: str, weights: dict[int, int]) -> None:
     versions.set_alias(ModelAlias("default", "support", name, weights, None, NOW))
 
 
 def test_an_alias_is_its_version_and_champion_stands_behind_the_bare_name(
-    targets: Targets, versions: MemoryModelVersionRepository
+    targets: Targets, versions: Versions
 ) -> None:
     publish(versions, "one", "two", "three")
     set_alias(versions, "canary", {1: 1})
@@ -115,9 +116,7 @@ def test_an_alias_is_its_version_and_champion_stands_behind_the_bare_name(
     assert targets.find("default", "support:3").version_id == "three"
 
 
-def test_a_conversation_stays_with_one_version_of_a_split(
-    targets: Targets, versions: MemoryModelVersionRepository
-) -> None:
+def test_a_conversation_stays_with_one_version_of_a_split(targets: Targets, versions: Versions) -> None:
     publish(versions, "one", "two")
     set_alias(versions, "champion", {1: 1, 2: 1})
 
@@ -128,7 +127,7 @@ def test_a_conversation_stays_with_one_version_of_a_split(
     assert set(names(*map(str, range(40)))) == set(names(*[None] * 40)) == {"support:1", "support:2"}
 
 
-def test_what_a_name_stood_for_is_kept_for_a_moment(versions: MemoryModelVersionRepository) -> None:
+def test_what_a_name_stood_for_is_kept_for_a_moment(versions: Versions) -> None:
     targets = targets_of(versions, keep_seconds=60)
     with pytest.raises(NotFound):
         targets.find("default", "support")
@@ -143,7 +142,7 @@ def test_what_a_name_stood_for_is_kept_for_a_moment(versions: MemoryModelVersion
     assert targets.find("default", "support").name == "support:2"
 
 
-def test_a_split_is_drawn_anew_however_short_the_moment(versions: MemoryModelVersionRepository) -> None:
+def test_a_split_is_drawn_anew_however_short_the_moment(versions: Versions) -> None:
     publish(versions, "one", "two")
     set_alias(versions, "champion", {1: 1, 2: 1})
     targets = targets_of(versions, keep_seconds=60)
@@ -151,11 +150,9 @@ def test_a_split_is_drawn_anew_however_short_the_moment(versions: MemoryModelVer
 
 
 @pytest.mark.parametrize("model", ["support@champion", "tiny@champion", "support:2", "tiny:1", "nobody"])
-def test_a_version_or_an_alias_that_is_not_there(
-    targets: Targets, versions: MemoryModelVersionRepository, model: str
-) -> None:
+def test_a_version_or_an_alias_that_is_not_there(targets: Targets, versions: Versions, model: str) -> None:
     publish(versions, "one")
-    publish(versions, "theirs", "more", project_id="theirs")
+    publish(versions, "theirs", "more", project_id="other")
     assert targets.find("default", "tiny").version_id is None
     with pytest.raises(NotFound, match=model) as caught:
         targets.find("default", model)
@@ -163,7 +160,7 @@ def test_a_version_or_an_alias_that_is_not_there(
 
 
 def test_what_the_bases_engine_cannot_serve_is_refused_with_the_reason(
-    targets: Targets, versions: MemoryModelVersionRepository
+    targets: Targets, versions: Versions
 ) -> None:
     publish(versions, "one", config={"lora": {"use_dora": True}})
     assert targets.find("default", "support").name == "support:1"
@@ -175,9 +172,7 @@ def test_what_the_bases_engine_cannot_serve_is_refused_with_the_reason(
     assert caught.value.code == "not_servable"
 
 
-def test_a_base_model_with_other_weights_than_it_was_trained_over(
-    targets: Targets, versions: MemoryModelVersionRepository
-) -> None:
+def test_a_base_model_with_other_weights_than_it_was_trained_over(targets: Targets, versions: Versions) -> None:
     publish(versions, "one", base_digest="weights of tiny")
     publish(versions, "two", base_digest="weights of before")
     publish(versions, "three", base_model="big", base_digest="weights of big")
@@ -188,9 +183,7 @@ def test_a_base_model_with_other_weights_than_it_was_trained_over(
     assert caught.value.code == "base_mismatch"
 
 
-def test_an_adapter_says_whether_it_is_to_be_kept(
-    targets: Targets, versions: MemoryModelVersionRepository
-) -> None:
+def test_an_adapter_says_whether_it_is_to_be_kept(targets: Targets, versions: Versions) -> None:
     publish(versions, "one")
     for pinned in (True, False):
         versions.pin("default", "one", pinned)

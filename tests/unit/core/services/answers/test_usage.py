@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any, cast
 
 import pytest
+from sqlalchemy import Engine
 
 from app.core.entities.identity import Principal, Role
 from app.core.entities.usage import Usage
@@ -13,7 +14,7 @@ from app.core.errors import TooMany
 from app.core.interfaces.operations import UsageLog
 from app.core.services.answers.targets import Target
 from app.core.services.answers.usage import UsageService, metered
-from app.repositories.memory import MemoryUsageRepository
+from app.repositories.usage import SqlUsageRepository
 from tests.rates import a_minute
 
 ASKER = Principal("u1", "ada", "default", Role.DEVELOPER)
@@ -91,16 +92,16 @@ def test_a_reader_may_stop_at_the_answers_end(log: Kept) -> None:
 
 
 @pytest.fixture
-def repository() -> MemoryUsageRepository:
-    return MemoryUsageRepository()
+def repository(database: Engine) -> SqlUsageRepository:
+    return SqlUsageRepository(database)
 
 
 @pytest.fixture
-def usage(repository: MemoryUsageRepository) -> UsageService:
+def usage(repository: SqlUsageRepository) -> UsageService:
     return UsageService(repository)
 
 
-def test_pages_by_model_and_by_day(usage: UsageService, repository: MemoryUsageRepository) -> None:
+def test_pages_by_model_and_by_day(usage: UsageService, repository: SqlUsageRepository) -> None:
     repository.add([replace(ROW, model=f"m:{n}", created_at=DAY + timedelta(days=n)) for n in range(1, 6)])
     span: dict[str, Any] = {"first": date(2026, 3, 1), "last": date(2026, 3, 31)}
 
@@ -117,7 +118,7 @@ def test_pages_by_model_and_by_day(usage: UsageService, repository: MemoryUsageR
     assert usage.sums(ASKER, by="model", limit=5, **span).next is None
 
 
-def test_without_days_it_is_the_last_thirty(usage: UsageService, repository: MemoryUsageRepository) -> None:
+def test_without_days_it_is_the_last_thirty(usage: UsageService, repository: SqlUsageRepository) -> None:
     repository.add([replace(ROW, created_at=DAY - timedelta(days=n)) for n in (0, 29, 30)])
     last = DAY.date()
     assert [one.key for one in usage.sums(ASKER, by="day", last=last).sums] == ["2026-03-01", "2026-01-31"]
@@ -125,7 +126,7 @@ def test_without_days_it_is_the_last_thirty(usage: UsageService, repository: Mem
     assert len(usage.sums(ASKER, by="day", first=date(2026, 1, 30)).sums) == 3
 
 
-def test_another_projects_requests_do_not_count(usage: UsageService, repository: MemoryUsageRepository) -> None:
-    repository.add([replace(ROW, project_id="theirs"), ROW])
+def test_another_projects_requests_do_not_count(usage: UsageService, repository: SqlUsageRepository) -> None:
+    repository.add([replace(ROW, project_id="other"), ROW])
     [found] = usage.sums(ASKER, by="model", last=DAY.date()).sums
     assert found.requests == 1

@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 
+from app.bootstrap import Overrides, build_services
 from app.core.entities.identity import DEFAULT_PROJECT_ID, Principal, Role
 from app.core.entities.models import CHAMPION, ModelAlias, ModelVersion
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import Invalid
+from tests.unit.conftest import TwinQueue
 
 OTHER = "other"
 CLIENT = Principal("user-1", "alice", OTHER, Role.OPERATOR)
@@ -57,7 +59,7 @@ def refused(training, **overrides: Any) -> dict[str, str]:
 
 
 def test_base_model_adaptation_and_shape_are_the_versions(training, publish):
-    training.defaults = training.defaults.with_changes(base_model="smollm2-135m-instruct")
+    training._requests.defaults = training.defaults.with_changes(base_model="smollm2-135m-instruct")
     publish(adaptation="qlora", lora_dropout=0.5)
     config = training.submit(CLIENT, {**SOUND, "from_version": "shops"}).config
     assert (config["base_model"], config["adaptation"]) == ("tiny-random", "qlora")
@@ -156,20 +158,11 @@ def test_what_a_file_leaves_open_is_the_versions_and_what_it_says_must_fit(train
     assert [fault.where for fault in error.value.faults] == ["config.lora.r"]
 
 
-def test_the_services_own_defaults_start_from_nothing(services, publish):
+def test_the_services_own_defaults_start_from_nothing(quiet_settings, database, publish, tmp_path):
     publish()
-    defaults = services.training.defaults.with_changes(from_version="shops")
-    again = type(services.training)(
-        services.training._jobs,
-        services.training._resolver,
-        services.training._datasets,
-        services.training._bases,
-        services.training._tokens,
-        services.training._queue,
-        defaults,
-        services.training._forecasts,
-        services.training._checks._dataset_versions,
-        services.training._queues,
-        services.training._limits,
-    )
-    assert again.submit(CLIENT, SOUND).config["from_version"] is None
+    defaults = tmp_path / "train_config.yaml"
+    defaults.write_text("from_version: shops\nnum_epochs: 7\n")
+    settings = quiet_settings.model_copy(update={"train_config_file": defaults})
+    services = build_services(settings, database, overrides=Overrides(queue=TwinQueue()))
+    config = services.training.submit(CLIENT, SOUND).config
+    assert (config["from_version"], config["num_epochs"]) == (None, 7)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -11,10 +11,17 @@ from app.core.entities.datasets import Conversation, PreparedDataset, TokenizedR
 from app.core.entities.ledger import TokenCount
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import Invalid
+from app.core.interfaces.stores import Stores
 from app.core.services.jobs.preflight import MAX_LABELS, JobCheck, check_job
 from app.implementations.data.token_cache import FileTokenCache
 from app.utils.folders import seal
-from tests.unit.core.services.jobs.execution.conftest import FakeBases, FakeDatasets, FakeTokenizer, conversation
+from tests.unit.core.services.jobs.execution.conftest import (
+    FakeArtifacts,
+    FakeBases,
+    FakeDatasets,
+    FakeTokenizer,
+    conversation,
+)
 
 
 @dataclass
@@ -23,6 +30,10 @@ class Split(FakeDatasets):
 
     def rows(self, prepared: PreparedDataset, split: str) -> Sequence[Conversation]:
         return self.train if split == "train" else self.held_out.get(split, [])
+
+
+def stores_of(datasets: FakeDatasets) -> Stores:
+    return Stores(cast("Any", None), FakeBases(), datasets, FakeArtifacts(), FileTokenCache())
 
 
 def labelled(row: int, label: str) -> Conversation:
@@ -40,7 +51,8 @@ def check(tmp_path: Path) -> Check:
     ) -> None:
         datasets = Split(tmp_path, train=train, held_out=held_out)
         config = TrainingConfig.model_validate({"base_model": "reader", "objective": objective})
-        check_job(config, "digest", datasets, FakeBases(), FileTokenCache(), trusted=False, go_on=lambda: True)
+        stores = stores_of(datasets)
+        check_job(config, stores.datasets.prepare("rows.json", "digest", 42), stores, go_on=lambda: True)
 
     return run
 
@@ -105,8 +117,8 @@ def told(tmp_path: Path) -> Callable[..., JobCheck | None]:
         train: Sequence[Conversation], go_on: Callable[[], bool] = lambda: True, **config: Any
     ) -> JobCheck | None:
         whole = TrainingConfig.model_validate({"base_model": "reader", **config})
-        datasets, cache = Split(cut, train=train), FileTokenCache()
-        return check_job(whole, "digest", datasets, FakeBases(), cache, trusted=False, go_on=go_on)
+        stores = stores_of(Split(cut, train=train))
+        return check_job(whole, stores.datasets.prepare("rows.json", "digest", 42), stores, go_on)
 
     return run
 

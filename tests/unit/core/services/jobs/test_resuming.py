@@ -1,7 +1,6 @@
 """Which checkpoint of a run folder is gone on from, and who may."""
 
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from app.core.entities.identity import Principal, Role
 from app.core.entities.jobs import JobState
 from app.core.errors import Conflict, Invalid
 from app.core.services.jobs.resuming import latest_checkpoint, run_to_resume
+from app.repositories.tables import JobRow
 from app.utils.folders import locked, seal
 
 CLIENT = Principal("user-1", "alice", "default", Role.OPERATOR)
@@ -82,8 +82,7 @@ def training(services: Any) -> Any:
 
 
 def in_state(twins: Any, job_id: str, state: JobState) -> None:
-    job = twins.jobs.get("default", job_id)
-    twins.jobs.add(replace(job, state=state))
+    twins.change(JobRow, job_id, state=state.value)
 
 
 @pytest.mark.parametrize("state", [JobState.FAILED, JobState.CANCELLED, JobState.RUNNING])

@@ -62,7 +62,7 @@ def test_only_the_foreground_says_where_files_go(training, tmp_path, twins):
 
 
 def test_the_defaults_output_dir_is_the_foregrounds_too(training):
-    training.defaults = training.defaults.with_changes(output_dir="results/mine")
+    training._requests.defaults = training.defaults.with_changes(output_dir="results/mine")
     assert training.submit(CLIENT, SOUND).config["output_dir"] is None
     assert training.submit(Principal.host(), SOUND, foreground=True).config["output_dir"] == "results/mine"
 
@@ -82,11 +82,13 @@ def test_nothing_is_checked_that_has_no_sound_value(training):
     assert {fault.where for fault in refused.value.faults} == {"config.dataset_path", "config.base_model"}
 
 
-def test_a_job_belongs_to_its_project(training):
+def test_a_job_belongs_to_its_project(training, services):
     job = training.submit(CLIENT, SOUND)
     stranger = Principal("user-2", "bob", "default", Role.ADMIN)
-    for call in (training.get, training.cancel, training.events, training.metrics):
+    records, jobs = services.job_records, services.jobs
+    calls = (records.get, records.events, records.metrics, jobs.cancel, jobs.pause, jobs.resume, jobs.retry)
+    for call in calls:
         with pytest.raises(NotFound):
             call(stranger, job.id)
-    assert training.list(stranger).jobs == []
-    assert training.get(CLIENT, job.id) == job
+    assert records.list(stranger).jobs == []
+    assert records.get(CLIENT, job.id) == job

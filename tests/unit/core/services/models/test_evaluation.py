@@ -1,22 +1,27 @@
 import json
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine
 
 from app.core.entities.identity import DEFAULT_PROJECT_ID
 from app.core.entities.models import ModelAlias, ModelVersion
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import Invalid, NotFound, Unavailable
 from app.core.interfaces.components import TextGenerator
+from app.core.interfaces.stores import Stores
 from app.core.services.models.evaluation import EvaluationService
 from app.core.services.models.resolver import ModelResolver
 from app.implementations.data.store import FileDatasetStore
-from app.registries import BASE_MODEL_SOURCES, COMPONENTS, DATA_FORMATS
-from app.repositories.memory import MemoryModelVersionRepository
+from app.implementations.data.token_cache import FileTokenCache
+from app.implementations.evaluation.facts import states_fact
+from app.implementations.models.base_models import FolderBaseModelStore
+from app.implementations.registry.artifacts import FolderArtifactStore
+from app.registries import BASE_MODEL_SOURCES, DATA_FORMATS
+from tests.databases import Versions
 
 ANSWERS = {"When?": "At 9 o'clock.", "Where?": "In Rome.", "几点？": "九点。"}
 
@@ -57,23 +62,27 @@ def dataset(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def service(tmp_path: Path) -> EvaluationService:
+def service(tmp_path: Path, database: Engine) -> EvaluationService:
     catalogue = tmp_path / "base_models.yaml"
     catalogue.write_text("tiny: {source: random, location: llama}\n")
-    bases = COMPONENTS.create(
-        "base_models", catalogue=catalogue, folder=tmp_path / "base", sources=BASE_MODEL_SOURCES
-    )
+    bases = FolderBaseModelStore(catalogue, tmp_path / "base", BASE_MODEL_SOURCES)
     bases.pull("tiny")
     tokenizer = bases.tokenizer("tiny")
-    artifacts = COMPONENTS.create("artifacts", folder=tmp_path / "registry")
     Recited.built = 0
-    return EvaluationService(
-        resolver=ModelResolver(MemoryModelVersionRepository(), bases, artifacts),
+    stores = Stores(
+        versions=Versions(database),
+        bases=bases,
         datasets=FileDatasetStore(
             tmp_path, [DATA_FORMATS.create(name) for name in ("messages", "prompt_completion")], 10**6
         ),
+        artifacts=FolderArtifactStore(tmp_path / "registry"),
+        tokens=FileTokenCache(),
+    )
+    return EvaluationService(
+        ModelResolver(stores.versions, stores.bases, stores.artifacts),
+        stores,
         generators=lambda **arguments: Recited(tokenizer, ANSWERS, **arguments),
-        states_fact=COMPONENTS.load("facts_matcher"),
+        states_fact=states_fact,
         results_dir=tmp_path / "results",
         threads=1,
     )
@@ -101,23 +110,19 @@ def test_answers_come_in_the_order_of_the_questions(service):
     assert service.answers("tiny", ["Where?", "When?"], max_tokens=8) == ["In Rome.", "At 9 o'clock."]
 
 
-def versions(service) -> MemoryModelVersionRepository:
-    return service._resolver._versions
-
-
-def publish(service, tmp_path, **config) -> Path:
+def publish(service, tmp_path, base_digest=None, **config) -> Path:
     """A version ``support``; its artifacts' folder."""
     source = tmp_path / "artifacts"
     shutil.copytree(tmp_path / "base" / "tiny", source)
-    service._resolver._artifacts.publish("v1", source)
-    versions(service).publish(
+    service._stores.artifacts.publish("v1", source)
+    service._stores.versions.publish(
         ModelVersion(
             id="v1",
             project_id=DEFAULT_PROJECT_ID,
             name="support",
             number=0,
             base_model="tiny",
-            template_hash=service._resolver._bases.tokenizer("tiny").template_hash,
+            template_hash=service._stores.bases.tokenizer("tiny").template_hash,
             artifacts="v1",
             job_id=None,
             dataset_digest="",
@@ -125,6 +130,7 @@ def publish(service, tmp_path, **config) -> Path:
             metrics={},
             created_by=None,
             created_at=datetime.now(UTC),
+            base_digest=base_digest,
         )
     )
     return tmp_path / "registry" / "v1"
@@ -139,8 +145,7 @@ def test_an_adapter_answers_over_its_base_and_a_whole_model_by_itself(service, t
 
 
 def test_a_version_is_not_evaluated_over_another_base(service, tmp_path):
-    publish(service, tmp_path)
-    versions(service).kept[0] = replace(versions(service).kept[0], base_digest="of other weights")
+    publish(service, tmp_path, base_digest="of other weights")
     with pytest.raises(Unavailable, match="support:1") as refused:
         service.answers("support", ["When?"], max_tokens=8)
     assert refused.value.code == "base_mismatch"
@@ -148,7 +153,8 @@ def test_a_version_is_not_evaluated_over_another_base(service, tmp_path):
 
 def test_an_alias_is_evaluated_as_its_version(service, tmp_path, dataset):
     publish(service, tmp_path)
-    versions(service).set_alias(ModelAlias(DEFAULT_PROJECT_ID, "support", "best", {1: 1}, None, datetime.now(UTC)))
+    best = ModelAlias(DEFAULT_PROJECT_ID, "support", "best", {1: 1}, None, datetime.now(UTC))
+    service._stores.versions.set_alias(best)
     assert service.evaluate("support@best", dataset).model == "support:1"
 
 
@@ -157,7 +163,7 @@ def test_a_version_is_asked_nothing_that_it_was_trained_on(service, tmp_path):
     file = tmp_path / "unsplit.json"
     file.write_text(json.dumps(rows))
     publish(service, tmp_path, seed=7)
-    datasets = service._datasets
+    datasets = service._stores.datasets
     cut = datasets.prepare(str(file), datasets.check(str(file), trusted=True).digest, 7, trusted=True)
     held_out = [row.row for row in datasets.rows(cut, "test")]
     assert [answer.row for answer in service.evaluate("support", str(file)).answers] == held_out

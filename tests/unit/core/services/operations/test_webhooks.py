@@ -57,7 +57,7 @@ def box(tmp_path):
 
 @pytest.fixture
 def webhooks(twins, sender, box):
-    return WebhookService(twins.webhooks, sender, box)
+    return WebhookService(twins.webhooks, sender, box, ["train", "count"])
 
 
 @pytest.fixture
@@ -190,6 +190,8 @@ def test_what_is_refused(webhooks):
     assert webhook.events == (WebhookEvent.FAILED,)
     with pytest.raises(Invalid):
         webhooks.change(ADMIN, webhook.id, url="ftp://x")
+    with pytest.raises(Invalid):
+        webhooks.change(ADMIN, webhook.id, events=["dance.job.failed"])
     for _ in range(MOST_OF_A_PROJECT - 1):
         webhooks.create(ADMIN, URL, ALL)
     with pytest.raises(Conflict):

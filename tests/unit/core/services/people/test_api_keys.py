@@ -8,6 +8,7 @@ import pytest
 from app.core.entities.api_keys import digest_of, is_key_text, new_key_text
 from app.core.entities.identity import Principal, Role, Scope
 from app.core.errors import Forbidden, Invalid, NotFound, Unauthorized, Unavailable
+from app.repositories.tables import ApiKeyRow
 
 PASSWORD = "correct horse battery"
 
@@ -43,7 +44,7 @@ def test_a_key_is_its_owner_in_its_project(services, member):
 
 
 def test_a_mistyped_key_costs_no_look_into_the_database(services, twins, monkeypatch):
-    monkeypatch.setattr(twins.keys, "by_hash", lambda _: pytest.fail("looked up"))
+    monkeypatch.setattr(services.identity._keys, "by_hash", lambda _: pytest.fail("looked up"))
     for text in ("llmft_", "llmft_" + "a" * 46, "llmft_ø", "llmft_" + "a" * 5000):
         with pytest.raises(Unauthorized) as refused:
             services.identity.authenticate(text)
@@ -71,7 +72,7 @@ def test_a_revoked_key_opens_nothing(services, member):
 def test_an_expired_key_says_so(services, twins, member):
     key, text = services.api_keys.create(member("alice"), "laptop", days=1)
     assert key.expires_at - key.created_at == timedelta(days=1)
-    twins.keys.add(replace(key, expires_at=datetime.now(UTC)))
+    twins.change(ApiKeyRow, key.id, expires_at=datetime.now(UTC))
     with pytest.raises(Unauthorized) as refused:
         services.identity.authenticate(text)
     assert refused.value.code == "key_expired"
@@ -99,7 +100,7 @@ def test_a_use_that_cannot_be_written_is_no_refusal(services, twins, member, mon
     def full(*_):
         raise Unavailable("the disk is full")
 
-    monkeypatch.setattr(twins.keys, "used", full)
+    monkeypatch.setattr(services.identity._keys, "used", full)
     assert services.identity.authenticate(text).username == "alice"
 
 

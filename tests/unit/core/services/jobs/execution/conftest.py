@@ -1,29 +1,47 @@
-"""Jobs without processes: the memory's repositories and components that do as they are told."""
+"""Jobs without processes: a database, and components that do as they are told."""
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Engine
 
-from app.core.entities.datasets import IGNORED, Conversation, DatasetCheck, Message, PreparedDataset, TokenizedRow
+from app.core.entities.datasets import (
+    IGNORED,
+    Conversation,
+    DataLimits,
+    DatasetCheck,
+    Message,
+    PreparedDataset,
+    TokenizedRow,
+)
 from app.core.entities.jobs import FineTuningJob, JobEvent, JobState
 from app.core.entities.limits import ProjectLimits
 from app.core.entities.models import BaseModelSpec, ModelVersion
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import Invalid, Unavailable
 from app.core.interfaces.components import ArtifactStore, BaseModelStore, ChatTokenizer, DatasetStore
+from app.core.interfaces.job_kinds import JobKind
 from app.core.interfaces.operations import TrainerHandle, TrainerLauncher, TrainerOutcome
 from app.core.interfaces.storage import NO_LIMITS
+from app.core.interfaces.stores import Stores
+from app.core.services.jobs.attempt import Pace
 from app.core.services.jobs.execution import ExecutionService
 from app.core.services.jobs.forecasting import Forecasts
+from app.core.services.jobs.training_requests import TrainingRequests
 from app.core.services.models.resolver import ModelResolver
+from app.implementations.data.library import FolderDatasetLibrary
 from app.implementations.data.token_cache import FileTokenCache
-from app.repositories.memory import MemoryModelVersionRepository
-from app.repositories.memory_jobs import MemoryJobRepository
+from app.implementations.kinds.cuts import JobCuts
+from app.implementations.kinds.estimate import EstimateKind
+from app.implementations.kinds.train import TrainKind
+from app.repositories.datasets import SqlDatasetRepository
+from app.repositories.jobs import SqlJobRepository
+from tests.databases import Versions
 
 PROJECT = "default"
 LEASE = 2.0
@@ -108,6 +126,7 @@ class FakeDatasets(DatasetStore):
     train: Sequence[Conversation] = (conversation(1), conversation(2))
     trusted: list[bool] = field(default_factory=list)
     fault: Exception | None = None
+    made_of: dict[str, PreparedDataset] = field(default_factory=dict)  # by pipelines
 
     def check(self, dataset_path: str, *, trusted: bool = False) -> DatasetCheck:
         return DatasetCheck(dataset_path, "digest", len(self.train), ())
@@ -120,6 +139,21 @@ class FakeDatasets(DatasetStore):
 
     def prepare_version(self, digest: str, seed: int) -> PreparedDataset:
         return self.prepare(f"version {digest}", digest, seed)
+
+    def processed(self, digest: str, seed: int, pipeline: Mapping[str, Any]) -> PreparedDataset | None:
+        return self.made_of.get(repr((digest, seed, pipeline)))
+
+    def keep_processed(
+        self,
+        digest: str,
+        seed: int,
+        pipeline: Mapping[str, Any],
+        rows: Iterable[Conversation],
+        report: Mapping[str, Any],
+    ) -> PreparedDataset:
+        self.train = list(rows)
+        kept = PreparedDataset(str(self.folder), {"train": len(self.train), "validation": 0, "test": 0}, report)
+        return self.made_of.setdefault(repr((digest, seed, pipeline)), kept)
 
     def rows(self, prepared: PreparedDataset, split: str) -> Sequence[Conversation]:
         return self.train if split == "train" else []
@@ -222,59 +256,82 @@ class House:
 
     results: Path
     datasets: FakeDatasets
-    versions: MemoryModelVersionRepository = field(default_factory=MemoryModelVersionRepository)
+    database: Engine
     bases: FakeBases = field(default_factory=FakeBases)
     artifacts: FakeArtifacts = field(default_factory=FakeArtifacts)
     trainer: FakeTrainer = field(default_factory=FakeTrainer)
     rehearsals: FakeTrainer = field(default_factory=FakeTrainer)
+    pipelines: FakeTrainer = field(default_factory=FakeTrainer)
     available: int = 10**10
 
     def __post_init__(self) -> None:
-        self.jobs = MemoryJobRepository(self.versions)
+        self.jobs = SqlJobRepository(self.database)
+        self.versions = Versions(self.database)
+        stores = Stores(self.versions, self.bases, self.datasets, self.artifacts, FileTokenCache())
+        resolver = ModelResolver(self.versions, self.bases, self.artifacts)
+        requests = TrainingRequests(stores, resolver, SqlDatasetRepository(self.database), TrainingConfig())
+        library = FolderDatasetLibrary(self.results.parent / "data", (), DataLimits())
+        cuts = JobCuts(self.datasets, library, self.pipelines, self.work)
+        forecasts = Forecasts(
+            self.rehearsals, "double-forecast", self.forecasts, lambda device: self.available, threads=1
+        )
+        self.kinds: list[JobKind] = [
+            TrainKind(requests, stores, resolver, cuts, forecasts, self.results, "double"),
+            EstimateKind(requests, stores, cuts, forecasts, self.work, "double-forecast"),
+        ]
         self.execution = self.worker()
+
+    @property
+    def forecasts(self) -> Path:
+        return self.results.parent / "forecasts"
+
+    @property
+    def work(self) -> Path:
+        """Of jobs that do not train."""
+        return self.results.parent / "jobs"
 
     def worker(
         self,
-        jobs: MemoryJobRepository | None = None,
+        jobs: SqlJobRepository | None = None,
         lease_seconds: float = LEASE,
         limits: ProjectLimits = NO_LIMITS,
     ) -> ExecutionService:
         return ExecutionService(
             jobs=jobs or self.jobs,
-            resolver=ModelResolver(self.versions, self.bases, self.artifacts),
-            datasets=self.datasets,
-            bases=self.bases,
-            tokens=FileTokenCache(),
-            artifacts=self.artifacts,
+            kinds={kind.name: kind for kind in self.kinds},
             launcher=self.trainer,
-            forecasts=Forecasts(
-                self.rehearsals, self.results.parent / "forecasts", lambda device: self.available, threads=1
-            ),
-            results_dir=self.results,
             lease_seconds=lease_seconds,
-            poll_seconds=0.05,
-            drain_seconds=3.0,
-            max_attempts=2,
+            pace=Pace(poll_seconds=0.05, drain_seconds=3.0, max_attempts=2),
             threads=1,
             queues=None,
             limits=limits,
         )
 
-    def submit(self, state: JobState = JobState.QUEUED, created_by: str | None = "user", **config: Any) -> str:
+    def submit(
+        self,
+        state: JobState = JobState.QUEUED,
+        created_by: str | None = "user",
+        kind: str = "train",
+        **config: Any,
+    ) -> str:
         whole = TrainingConfig(experiment_name="support", **config)
         job_id = f"job-{len(self.jobs.list(PROJECT)) + 1}"
         self.jobs.add(
-            FineTuningJob(
-                id=job_id,
-                project_id=PROJECT,
-                name=whole.experiment_name,
-                state=state,
-                base_model=whole.base_model,
-                config=whole.model_dump(mode="json"),
-                dataset_digest="digest",
-                created_by=created_by,
-                created_at=datetime.now(UTC),
-            )
+            [
+                FineTuningJob(
+                    id=job_id,
+                    project_id=PROJECT,
+                    kind=kind,
+                    is_light=kind != "train",
+                    name=whole.experiment_name,
+                    state=state,
+                    base_model=whole.base_model,
+                    config=whole.model_dump(mode="json"),
+                    dataset_digest="digest",
+                    created_by=created_by,
+                    created_at=datetime.now(UTC),
+                )
+            ]
         )
         return job_id
 
@@ -285,8 +342,8 @@ class House:
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> House:
-    return House(tmp_path / "results", FakeDatasets(tmp_path))
+def house(tmp_path: Path, database: Engine) -> House:
+    return House(tmp_path / "results", FakeDatasets(tmp_path), database)
 
 
 @pytest.fixture

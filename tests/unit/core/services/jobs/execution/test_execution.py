@@ -16,7 +16,7 @@ from app.core.errors import Conflict, StaleAttempt, Unavailable
 from app.core.interfaces.operations import TrainerHandle, TrainerOutcome
 from app.core.services.jobs import tracking
 from app.core.services.jobs.heartbeat import Heartbeat
-from app.repositories.memory_jobs import MemoryJobRepository
+from app.repositories.jobs import SqlJobRepository
 from app.utils.clock import boottime
 from tests.unit.core.services.jobs.execution.conftest import (
     LEASE,
@@ -192,7 +192,8 @@ def test_what_a_run_leaves(house: House) -> None:
     assert version is not None
     assert (version.id, version.number, version.job_id) == (job.model_version_id, 1, job_id)
     assert house.artifacts.kept == {version.artifacts}
-    assert job.metrics == {"train_loss": 0.5}
+    assert job.result == {"train_loss": 0.5}
+    assert job.made == ["assistant:1"]
 
 
 def test_two_runs_never_share_a_folder(house: House) -> None:
@@ -292,13 +293,13 @@ def test_a_stale_attempt_kills_its_trainer_and_says_nothing(house: House, in_bac
 def test_the_deadline_is_read_before_the_row_is_written(house: House, in_background: Background) -> None:
     written: list[tuple[int, float]] = []  # how many deadlines the trainer knew, and when it was
 
-    class Watched(MemoryJobRepository):
+    class Watched(SqlJobRepository):
         def renew(self, job_id: str, fence: int) -> bool:
             written.append((len(house.trainer.deadlines), boottime()))
             time.sleep(0.05)
             return super().renew(job_id, fence)
 
-    jobs = Watched(house.versions)
+    jobs = Watched(house.database)
     house.jobs = jobs
     house.submit()
     thread = in_background(house.worker(jobs).run_next, "me")
@@ -323,7 +324,7 @@ def test_a_claim_that_took_longer_than_its_lease_starts_no_doomed_trainer(house:
         assert not heartbeat.lost
 
 
-class Outage(MemoryJobRepository):
+class Outage(SqlJobRepository):
     """Its database is away while ``down`` is set."""
 
     down = False
@@ -344,7 +345,7 @@ class Outage(MemoryJobRepository):
 
 
 def test_a_short_outage_of_the_database_kills_no_run(house: House, in_background: Background) -> None:
-    jobs = Outage(house.versions)
+    jobs = Outage(house.database)
     house.jobs = jobs
     job_id = house.submit()
     thread = in_background(house.worker(jobs, lease_seconds=30).run_next, "me")
@@ -361,7 +362,7 @@ def test_a_short_outage_of_the_database_kills_no_run(house: House, in_background
 
 
 def test_an_outage_longer_than_the_lease_ends_the_trainer(house: House, in_background: Background) -> None:
-    jobs = Outage(house.versions)
+    jobs = Outage(house.database)
     house.jobs = jobs
     job_id = house.submit()
     thread = in_background(house.worker(jobs, lease_seconds=0.6).run_next, "me")
@@ -481,7 +482,7 @@ def test_a_spare_trainer_has_what_the_job_will_have_and_a_drained_worker_starts_
 
 
 def test_a_database_that_is_away_while_a_worker_drains_fails_no_job(house: House) -> None:
-    class Away(MemoryJobRepository):
+    class Away(SqlJobRepository):
         refused = False
 
         def leases(self) -> Sequence[Lease]:
@@ -490,7 +491,7 @@ def test_a_database_that_is_away_while_a_worker_drains_fails_no_job(house: House
                 raise Unavailable("the database does not answer")
             return super().leases()
 
-    jobs = Away(house.versions)
+    jobs = Away(house.database)
     house.jobs = jobs
     job_id = house.submit(JobState.VALIDATING_FILES)
     worker = house.worker(jobs)
@@ -505,7 +506,7 @@ def test_a_database_that_is_away_while_a_worker_drains_fails_no_job(house: House
     assert house.worker(jobs).run_next("another", job_id)
 
 
-class AwayAtFirst(MemoryJobRepository):
+class AwayAtFirst(SqlJobRepository):
     """Whoever wants to write an event first is not answered."""
 
     refused = False
@@ -518,7 +519,7 @@ class AwayAtFirst(MemoryJobRepository):
 
 
 def test_an_outage_while_a_job_is_checked_does_not_fail_it(house: House) -> None:
-    jobs = AwayAtFirst(house.versions)
+    jobs = AwayAtFirst(house.database)
     house.jobs = jobs
     job_id = house.submit(JobState.VALIDATING_FILES)
     house.worker(jobs, lease_seconds=30).run_next("me")
@@ -527,7 +528,7 @@ def test_an_outage_while_a_job_is_checked_does_not_fail_it(house: House) -> None
     assert "token_ledger" in jobs.events(PROJECT, job_id)[0].data
 
 
-class LostAnswer(MemoryJobRepository):
+class LostAnswer(SqlJobRepository):
     """The commit of ``succeed`` reaches the database, its answer does not reach us."""
 
     def succeed(self, *arguments: object) -> object:  # type: ignore[override]
@@ -536,7 +537,7 @@ class LostAnswer(MemoryJobRepository):
 
 
 def test_a_success_whose_answer_was_lost_keeps_its_artifacts(house: House) -> None:
-    jobs = LostAnswer(house.versions)
+    jobs = LostAnswer(house.database)
     house.jobs = jobs
     job_id = house.submit()
     house.trainer.end()
@@ -546,7 +547,7 @@ def test_a_success_whose_answer_was_lost_keeps_its_artifacts(house: House) -> No
     assert house.artifacts.kept == {job.model_version_id}
 
 
-class Refused(MemoryJobRepository):
+class Refused(SqlJobRepository):
     refuse = True
 
     def succeed(self, *arguments: object) -> object:  # type: ignore[override]
@@ -556,7 +557,7 @@ class Refused(MemoryJobRepository):
 
 
 def test_an_attempt_that_comes_too_late_takes_its_artifacts_back(house: House) -> None:
-    jobs = Refused(house.versions)
+    jobs = Refused(house.database)
     house.jobs = jobs
     house.submit()
     house.trainer.end()
@@ -565,7 +566,7 @@ def test_an_attempt_that_comes_too_late_takes_its_artifacts_back(house: House) -
 
 
 def test_what_a_killed_worker_published_is_removed_by_the_next_attempt(house: House) -> None:
-    jobs = Refused(house.versions)
+    jobs = Refused(house.database)
     house.jobs = jobs
     job_id = house.submit()
     house.trainer.end()
