@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from flask.cli import with_appcontext
 
-from app.cli.base import OPERATOR, Command, Commands, services
+from app.cli.base import Command, Commands, services
 from app.cli.chat import chat
 from app.cli.data import data
 from app.cli.identity import keys, projects, users
@@ -18,6 +18,7 @@ from app.cli.jobs import jobs
 from app.cli.models import models
 from app.cli.webhooks import webhooks
 from app.core.entities.forecasts import in_minutes
+from app.core.entities.identity import Principal
 from app.core.entities.inference import AnswerOptions, LabelPrediction
 from app.core.entities.jobs import DEFAULT_QUEUE, PRIORITIES
 
@@ -75,7 +76,7 @@ def _job_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--queue", default=DEFAULT_QUEUE, show_default=True, help="Whose workers may take it.")
 def submit(overrides: dict[str, Any], priority: int, queue: str) -> str:
     """Queue a job for a worker, and print its id."""
-    job = services().training.submit(OPERATOR, overrides, priority=priority, queue=queue)
+    job = services().training.submit(Principal.host(), overrides, priority=priority, queue=queue)
     click.echo(job.id)
     return job.id
 
@@ -85,7 +86,7 @@ def submit(overrides: dict[str, Any], priority: int, queue: str) -> str:
 def estimate(overrides: dict[str, Any]) -> None:
     """Say what a job would take, without starting it. Measures a few steps the first time."""
     found_services = services()
-    job = found_services.training.submit_estimate(OPERATOR, overrides)
+    job = found_services.training.submit_estimate(Principal.host(), overrides)
     job = found_services.execution.carry(job)
     found = found_services.training.estimate_of(job)
     assert found is not None
@@ -118,7 +119,7 @@ def predict(text: str, model: str | None, max_length: int, temperature: float) -
     if not text.strip():
         raise click.UsageError("TEXT is blank")
     options = AnswerOptions(max_tokens=max_length, temperature=temperature)
-    [answer] = services().inference.predict(OPERATOR, [text], options, model)
+    [answer] = services().inference.predict(Principal.host(), [text], options, model)
     if isinstance(answer, LabelPrediction):
         for label, share in sorted(answer.scores.items(), key=lambda score: -score[1]):
             click.echo(f"{share:.3f}  {label}")

@@ -11,14 +11,13 @@ from flask.cli import AppGroup
 
 from app.bootstrap import SettingsError, one_line
 from app.core.entities.audit import AuditEntry
-from app.core.entities.identity import DEFAULT_PROJECT_ID, Principal, Role
+from app.core.entities.identity import DEFAULT_PROJECT_ID, Principal
 from app.core.errors import AppError
 from app.extensions import current_services
 
 if TYPE_CHECKING:
     from app.core.services import Services
 
-OPERATOR = Principal(user_id="operator", username="operator", project_id=DEFAULT_PROJECT_ID, role=Role.OPERATOR)
 PROJECT = click.option("--project", default=DEFAULT_PROJECT_ID, show_default=True, help="Its id.")
 
 # The commands that change what is in the database, each with the action that the audit log has for it. Every other
@@ -119,5 +118,5 @@ def services() -> Services:
 
 
 def operator_in(project_id: str) -> Principal:
-    """``NotFound`` (project_not_found)."""
-    return services().projects.acting_in(OPERATOR, project_id)
+    """Return the operator of this host in that project. ``NotFound`` (project_not_found)."""
+    return services().projects.acting_in(project_id)

@@ -15,9 +15,10 @@ import click
 from flask.cli import with_appcontext
 
 from app.bootstrap import one_line
-from app.cli.base import OPERATOR, Command, services
+from app.cli.base import Command, services
 from app.cli.chat_params import changed, shown
 from app.cli.columns import GAP, Column, SideBySide, plain
+from app.core.entities.identity import Principal
 from app.core.entities.inference import AnswerOptions, AnswerPiece, ChatRequest
 from app.core.errors import AppError
 
@@ -120,7 +121,7 @@ class Chat:
         said: list[str] = []
         thought = False
         try:
-            with closing(self._inference.stream(OPERATOR, self._request(side, question))) as answer:
+            with closing(self._inference.stream(Principal.host(), self._request(side, question))) as answer:
                 for piece in answer:
                     if piece.text and thought and not said:
                         click.echo()
@@ -148,7 +149,7 @@ class Chat:
 
         def follow(place: int, request: ChatRequest) -> None:
             try:
-                with closing(self._inference.stream(OPERATOR, request)) as answer:
+                with closing(self._inference.stream(Principal.host(), request)) as answer:
                     for piece in answer:
                         news.put((place, piece))
                         if stopped.is_set():

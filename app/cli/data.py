@@ -14,9 +14,10 @@ import click
 from tqdm import tqdm
 
 from app.bootstrap import load_pipeline_config, write_histogram
-from app.cli.base import OPERATOR, Commands, services
+from app.cli.base import Commands, services
 from app.cli.preview import render_preview
 from app.core.entities.datasets import canonical
+from app.core.entities.identity import Principal
 from app.core.errors import Invalid
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def upload(file: Path, name: str | None, dataset_id: str | None, columns: tuple[
     renamed = dict(map(_renamed, columns))
     with file.open("rb") as stream, tqdm(desc=file.name, unit="B", unit_scale=True, disable=None) as bar:
         version = services().dataset_changes.upload(
-            OPERATOR,
+            Principal.host(),
             stream,
             file.name,
             name=None if dataset_id else name or file.stem,
@@ -60,7 +61,7 @@ def upload(file: Path, name: str | None, dataset_id: str | None, columns: tuple[
 @click.option("--limit", type=click.IntRange(1, 100), default=20, show_default=True)
 def list_datasets(limit: int) -> None:
     """List datasets, newest first."""
-    for found in services().dataset_versions.list(OPERATOR, limit=limit).datasets:
+    for found in services().dataset_versions.list(Principal.host(), limit=limit).datasets:
         newest = found.newest
         tags = "".join(f"  {tag}={number}" for tag, number in found.tags.items())
         click.echo(f"{newest.reference:32} {newest.rows:>9,} rows  {found.dataset.name}{tags}")
@@ -110,7 +111,7 @@ def validate(source: str, base_model: str | None, max_length: int, limit: int) -
 def show_row(source: str, base_model: str, row: int, max_length: int, reasoning: str) -> None:
     """A row of SOURCE as the base model reads it, token by token."""
     found = services().data_preparation.preview(
-        OPERATOR, source, row, trusted=True, base_model=base_model, max_length=max_length, reasoning=reasoning
+        Principal.host(), source, row, base_model=base_model, max_length=max_length, reasoning=reasoning
     )
     click.echo(render_preview(found, colour=sys.stdout.isatty()), nl=False)
 
@@ -123,7 +124,9 @@ def process(reference: str, config: Path | None, changes: int) -> None:
     """Make the next version of a dataset with the data pipeline; print its reference."""
     chosen = None if config is None else load_pipeline_config(config)
     with _bars() as watch:
-        version, result = services().data_preparation.process(OPERATOR, reference, chosen, on_progress=watch)
+        version, result = services().data_preparation.process(
+            Principal.host(), reference, chosen, on_progress=watch
+        )
     for step in result.steps:
         done = f"{step.rows_changed:,} changed, {step.rows_dropped:,} dropped, {step.rows_made:,} made"
         click.echo(f"{step.name:8} {step.rows_before:,} → {step.rows_after:,} rows: {done}")
@@ -141,7 +144,7 @@ def process(reference: str, config: Path | None, changes: int) -> None:
 @click.argument("dataset_id")
 def versions(dataset_id: str) -> None:
     """List the versions of the dataset DATASET_ID, newest first."""
-    for version in services().dataset_versions.versions(OPERATOR, dataset_id):
+    for version in services().dataset_versions.versions(Principal.host(), dataset_id):
         click.echo(_line(version))
 
 
@@ -151,7 +154,7 @@ def versions(dataset_id: str) -> None:
 @click.option("--limit", type=click.IntRange(0, 1000), default=20, show_default=True, help="Rows to print.")
 def diff(before: str, after: str, limit: int) -> None:
     """What became of the rows of BEFORE in AFTER (each ds-…, ds-…:3 or ds-…@tag)."""
-    found = services().dataset_versions.diff(OPERATOR, before, after, limit, trusted=True)
+    found = services().dataset_versions.diff(Principal.host(), before, after, limit)
     click.echo(f"{found.before} → {found.after}: {found.unchanged:,} rows are the same")
     click.echo(", ".join(f"{count:,} {kind}" for kind, count in found.counts.items()))
     for change in found.changes:
@@ -163,7 +166,7 @@ def diff(before: str, after: str, limit: int) -> None:
 @click.argument("tag")
 def tag_version(reference: str, tag: str) -> None:
     """Have TAG name the version REFERENCE; it moves if it named another."""
-    services().dataset_changes.tag(OPERATOR, reference, tag)
+    services().dataset_changes.tag(Principal.host(), reference, tag)
 
 
 @data.command("untag")
@@ -171,21 +174,21 @@ def tag_version(reference: str, tag: str) -> None:
 @click.argument("tag")
 def untag(dataset_id: str, tag: str) -> None:
     """Remove TAG from the dataset DATASET_ID; the version stays."""
-    services().dataset_changes.untag(OPERATOR, dataset_id, tag)
+    services().dataset_changes.untag(Principal.host(), dataset_id, tag)
 
 
 @data.command("restore")
 @click.argument("reference")
 def restore(reference: str) -> None:
     """Make the rows of REFERENCE, an earlier version, the newest one; print its reference."""
-    click.echo(services().dataset_changes.restore(OPERATOR, reference).reference)
+    click.echo(services().dataset_changes.restore(Principal.host(), reference).reference)
 
 
 @data.command("delete")
 @click.argument("dataset_id")
 def delete(dataset_id: str) -> None:
     """Delete the dataset DATASET_ID with all of its versions."""
-    services().dataset_changes.delete(OPERATOR, dataset_id)
+    services().dataset_changes.delete(Principal.host(), dataset_id)
 
 
 def _renamed(text: str) -> tuple[str, str]:
@@ -224,7 +227,7 @@ def _cut(text: str) -> str:
 def _inspected(source: str, base_model: str | None, max_length: int, *, slow_checks: bool) -> Inspection:
     preparation = services().data_preparation
     with tqdm(desc=Path(source).name, unit="B", unit_scale=True, disable=None) as bar:
-        rows = preparation.rows(OPERATOR, source, trusted=True, progress=partial(_move, bar))
+        rows = preparation.rows(Principal.host(), source, progress=partial(_move, bar))
     with _bars() as watch:
         return preparation.inspect(
             rows, base_model=base_model, max_length=max_length, slow_checks=slow_checks, on_progress=watch

@@ -7,8 +7,8 @@ from dataclasses import asdict
 
 import click
 
-from app.cli.base import OPERATOR, PROJECT, Commands, operator_in, services
-from app.core.entities.identity import MEMBER_ROLES, Role, Scope
+from app.cli.base import PROJECT, Commands, operator_in, services
+from app.core.entities.identity import MEMBER_ROLES, Principal, Role, Scope
 
 users = Commands("users", help="People who may call the service.")
 projects = Commands("projects", help="Projects, and who works in them.")
@@ -104,7 +104,7 @@ def create_project(project_id: str, admin: str) -> None:
 def list_projects() -> None:
     """List projects and their members."""
     found = services().projects
-    for project in found.projects(OPERATOR):
+    for project in found.projects(Principal.host()):
         members = found.members(operator_in(project.id))
         roles = ", ".join(f"{member.user.username} ({member.role.value})" for member in members)
         click.echo(f"{project.id:24} {roles}")

@@ -9,7 +9,8 @@ from itertools import chain
 import click
 from flask import current_app
 
-from app.cli.base import OPERATOR, Commands, services
+from app.cli.base import Commands, services
+from app.core.entities.identity import Principal
 from app.core.entities.jobs import FineTuningJob, JobState
 from app.utils.csv_cells import csv_safe
 
@@ -23,7 +24,9 @@ _TASK = click.argument("task_id")
 @click.option("--limit", type=click.IntRange(1, 100), default=20, show_default=True)
 def list_jobs(state: str | None, kind: str | None, limit: int) -> None:
     """List jobs of every kind, newest first."""
-    page = services().job_records.list(OPERATOR, state=JobState(state) if state else None, kind=kind, limit=limit)
+    page = services().job_records.list(
+        Principal.host(), state=JobState(state) if state else None, kind=kind, limit=limit
+    )
     for job in page.jobs:
         click.echo(_line(job))
 
@@ -32,7 +35,7 @@ def list_jobs(state: str | None, kind: str | None, limit: int) -> None:
 @_TASK
 def show(task_id: str) -> None:
     """Show how far the job TASK_ID is, and why it failed."""
-    job = services().job_records.get(OPERATOR, task_id)
+    job = services().job_records.get(Principal.host(), task_id)
     click.echo(_line(job))
     for made in job.made:
         click.echo(f"  made: {made}")
@@ -54,7 +57,7 @@ def show(task_id: str) -> None:
 @click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True)
 def events(task_id: str, after: int, limit: int) -> None:
     """Read what the job TASK_ID has said and measured, in order."""
-    for event in services().job_records.events(OPERATOR, task_id, after=after, limit=limit):
+    for event in services().job_records.events(Principal.host(), task_id, after=after, limit=limit):
         loss = event.data.get("loss", event.data.get("eval_loss"))
         figure = "" if loss is None else f"  loss {loss:.4g}"
         click.echo(f"{event.seq:>6}  {event.created_at:%H:%M:%S}  {event.level:5}  {event.message}{figure}")
@@ -67,7 +70,7 @@ def events(task_id: str, after: int, limit: int) -> None:
 @click.option("--csv", "as_csv", is_flag=True, help="With the lowest and the highest value of each point.")
 def metrics(task_id: str, names: str | None, points: int, as_csv: bool) -> None:
     """Show what the job TASK_ID has measured: the mean over so many steps in each line."""
-    curve = services().job_records.metrics(OPERATOR, task_id, points=points)
+    curve = services().job_records.metrics(Principal.host(), task_id, points=points)
     wanted = [name.strip() for name in names.split(",")] if names else curve.names
     if unknown := [name for name in wanted if name not in curve.names]:
         raise click.ClickException(
@@ -95,7 +98,7 @@ def metrics(task_id: str, names: str | None, points: int, as_csv: bool) -> None:
 @click.option("--lines", type=click.IntRange(1), default=50, show_default=True)
 def logs(task_id: str, lines: int) -> None:
     """Print the last output of the trainers of the job TASK_ID."""
-    job = services().job_records.get(OPERATOR, task_id)
+    job = services().job_records.get(Principal.host(), task_id)
     if job.run_folder is None:
         raise click.ClickException("no trainer has been started for this job yet")
     path = current_app.extensions["settings"].results_dir / job.run_folder / "logs.txt"
@@ -109,28 +112,28 @@ def logs(task_id: str, lines: int) -> None:
 @_TASK
 def cancel(task_id: str) -> None:
     """Cancel the job TASK_ID; one that trains ends at its next step, and its last checkpoint is kept."""
-    click.echo(_line(services().jobs.cancel(OPERATOR, task_id)))
+    click.echo(_line(services().jobs.cancel(Principal.host(), task_id)))
 
 
 @jobs.command("pause")
 @_TASK
 def pause(task_id: str) -> None:
     """Pause the job TASK_ID; one that trains leaves a checkpoint after its next step."""
-    click.echo(_line(services().jobs.pause(OPERATOR, task_id)))
+    click.echo(_line(services().jobs.pause(Principal.host(), task_id)))
 
 
 @jobs.command("resume")
 @_TASK
 def resume(task_id: str) -> None:
     """Queue the paused job TASK_ID again; it goes on from its checkpoint."""
-    click.echo(_line(services().jobs.resume(OPERATOR, task_id)))
+    click.echo(_line(services().jobs.resume(Principal.host(), task_id)))
 
 
 @jobs.command("retry")
 @_TASK
 def retry(task_id: str) -> None:
     """Ask anew for what the failed or cancelled job TASK_ID asked for, and print the new job's id."""
-    click.echo(services().jobs.retry(OPERATOR, task_id).id)
+    click.echo(services().jobs.retry(Principal.host(), task_id).id)
 
 
 def _line(job: FineTuningJob) -> str:

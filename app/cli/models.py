@@ -6,7 +6,8 @@ import re
 
 import click
 
-from app.cli.base import OPERATOR, Commands, services
+from app.cli.base import Commands, services
+from app.core.entities.identity import Principal
 from app.extensions import current_services
 
 models = Commands("models", help="Published models and base models.")
@@ -19,7 +20,7 @@ def list_models() -> None:
     """List published models and base models."""
     published = services().models
     click.echo("published:")
-    for model in published.models(OPERATOR):
+    for model in published.models(Principal.host()):
         count = f"{model.versions} version{'' if model.versions == 1 else 's'}"
         click.echo(f"  {model.name}:{model.latest}  {count}, on {model.base_model}")
     click.echo("base models:")
@@ -33,14 +34,14 @@ def list_models() -> None:
 def show_model(name: str) -> None:
     """Show the versions of the model NAME, newest first, and its aliases."""
     found = services()
-    for version in found.models.versions(OPERATOR, name):
+    for version in found.models.versions(Principal.host(), name):
         click.echo(f"{version.reference}  on {version.base_model}, {version.created_at:%Y-%m-%d %H:%M} UTC")
         for kind in ("ours", "vllm"):
             if isinstance(why := version.servable[kind], str):
                 click.echo(f"  not served by {kind}: {why}")
         for key, value in version.metrics.items():
             click.echo(f"  {key}: {value}")
-    for alias in found.model_aliases.aliases(OPERATOR, name):
+    for alias in found.model_aliases.aliases(Principal.host(), name):
         shares = " ".join(f"{number}={weight}" for number, weight in alias.weights.items())
         click.echo(f"{alias.reference}  {shares if len(alias.weights) > 1 else shares.partition('=')[0]}")
 
@@ -51,7 +52,7 @@ def show_model(name: str) -> None:
 @click.argument("versions", metavar="VERSION[=WEIGHT]...", nargs=-1, required=True)
 def set_alias(name: str, alias: str, versions: tuple[str, ...]) -> None:
     """Have ALIAS name a version of the model NAME, or split it: champion 3, or champion 3=90 4=10."""
-    services().model_aliases.set_alias(OPERATOR, name, alias, _weights(versions))
+    services().model_aliases.set_alias(Principal.host(), name, alias, _weights(versions))
 
 
 @models.command("unalias")
@@ -59,7 +60,7 @@ def set_alias(name: str, alias: str, versions: tuple[str, ...]) -> None:
 @click.argument("alias")
 def remove_alias(name: str, alias: str) -> None:
     """Remove ALIAS from the model NAME; the versions stay."""
-    services().model_aliases.remove_alias(OPERATOR, name, alias)
+    services().model_aliases.remove_alias(Principal.host(), name, alias)
 
 
 @models.command("pull")

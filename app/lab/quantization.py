@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.bootstrap import load_training_config
 from app.core.entities.evaluation import MeasuredRun
+from app.core.entities.identity import Principal
 from app.core.entities.jobs import JobState
 from app.core.errors import AppError
 from app.core.services.jobs.run_folders import new_folder
@@ -65,7 +66,7 @@ def _measured(services: Services, job: FineTuningJob, name: str) -> MeasuredRun:
         code, why = (job.error.code, job.error.message) if job.error else ("", job.state.value)
         raise AppError(f"the run with {name} did not succeed: {why}", code=code or None)
     losses, held_out, after = [], [], 0
-    while events := services.job_records.events(None, job.id, after=after, limit=PAGE):
+    while events := services.job_records.events(Principal.host(), job.id, after=after, limit=PAGE):
         after = events[-1].seq
         for data in (event.data for event in events if event.type == "metrics"):
             if data.get("loss") is not None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from app import create_app
 from app.bootstrap import SettingsError, load_settings, load_training_config, one_line, prepare_instance
+from app.core.entities.identity import Principal
 from app.core.entities.jobs import FineTuningJob, JobState, UnfinishedRun
 from app.core.entities.trainer import TrainerExit
 from app.core.errors import AppError, Invalid
@@ -103,7 +104,11 @@ def train(app: Flask, config: TrainingConfig, run: UnfinishedRun | None = None) 
     overrides: dict[str, Any] = config.as_request()
     with app.app_context(), RunProgress() as progress:
         training = services.training
-        job = training.submit(None, overrides) if run is None else training.resume_run(run, overrides)
+        job = (
+            training.submit(Principal.host(), overrides, foreground=True)
+            if run is None
+            else training.resume_run(run, overrides)
+        )
         return services.execution.carry(job, progress)
 
 

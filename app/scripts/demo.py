@@ -91,7 +91,7 @@ def prepare(services: Services, config: TrainingConfig) -> None:
     say(f"Base model {config.base_model}")
     print(f"  in {services.models.pull(config.base_model)}")
     say(f"Data {config.dataset_path}")
-    prepared = services.datasets.prepare(config.dataset_path, config.seed, trusted=True)
+    prepared = services.datasets.prepare(config.dataset_path, config.seed)
     summary = services.datasets.summary(prepared, config.base_model, config.max_length)
     print("\n".join(f"  {line}" for line in table(summary)))
 
@@ -107,7 +107,7 @@ def tuned(app: Flask, config: TrainingConfig) -> ModelVersion:
     """The newest version, if this data and config made it; else a new one."""
     services: Services = app.extensions["services"]
     say(f"Fine-tuning {config.base_model} with LoRA")
-    digest = services.datasets.check(config.dataset_path, trusted=True).digest
+    digest = services.datasets.check(config.dataset_path).digest
     newest = services.models.find(Reference(MODEL_NAME))
     if newest and newest.dataset_digest == digest and newest.config == config.model_dump(mode="json"):
         print(f"  {newest.reference} was made of this data with this config: used again")

@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def process(options: argparse.Namespace, datasets: DatasetFiles) -> int:
     try:
-        prepared = datasets.prepare(options.dataset_path, options.seed, trusted=True)
+        prepared = datasets.prepare(options.dataset_path, options.seed)
         summary = datasets.summary(prepared, options.base_model, options.max_length)
     except Invalid as error:
         lines = [f"  {fault.where}: {fault.message} [{fault.code}]" for fault in error.faults]

@@ -4,6 +4,7 @@ from collections.abc import Set
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Self
 
 DEFAULT_PROJECT_ID = "default"
 PASSWORD_LENGTHS = range(12, 1025)
@@ -92,10 +93,10 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """The authenticated caller of one request, in one project.
+    """Who asks a service, in one project: the authenticated caller of a request, or a command on the host.
 
     ``scopes`` are those of the API key, None: all. A log-in has a ``session_id``, an API key a ``key_id``, and
-    a token of an external issuer neither.
+    a token of an external issuer neither. One that ``is_host`` may name any path of the host.
     """
 
     user_id: str
@@ -105,6 +106,12 @@ class Principal:
     scopes: Set[Scope] | None = None
     session_id: str | None = None
     key_id: str | None = None
+    is_host: bool = False
+
+    @classmethod
+    def host(cls, project_id: str = DEFAULT_PROJECT_ID) -> Self:
+        """Return the operator of this host, whose commands need no log-in."""
+        return cls("operator", "operator", project_id, Role.OPERATOR, is_host=True)
 
     def may_use(self, scope: Scope | None) -> bool:
         return self.scopes is None or scope in self.scopes

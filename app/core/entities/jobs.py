@@ -117,12 +117,14 @@ class FineTuningJob:
     is_retry: bool = False  # of a request that its client had sent before
 
     @property
-    def asker(self) -> Principal | None:
-        """Who submitted it, as services ask for one; None: a command in the foreground.
+    def asker(self) -> Principal:
+        """Return who submitted it, as services ask for one: the host for a command in the foreground.
 
         The role was asked for when the job was submitted: what a worker checks again is not refused for it.
         """
-        return None if self.created_by is None else Principal(self.created_by, "", self.project_id, Role.OPERATOR)
+        if self.created_by is None:
+            return Principal.host(self.project_id)
+        return Principal(self.created_by, "", self.project_id, Role.OPERATOR)
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,7 +73,7 @@ class JobKind(ABC):
     seconds: float | None = None  # that an attempt may take; None: any number
 
     @abstractmethod
-    def check(self, principal: Principal | None, request: Mapping[str, Any]) -> Draft:
+    def check(self, principal: Principal, request: Mapping[str, Any]) -> Draft:
         """Check a request where it is submitted. ``Invalid`` with every fault; nothing is changed.
 
         It may be called again in the worker, once what a chain's earlier jobs made is known.

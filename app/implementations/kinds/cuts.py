@@ -40,9 +40,8 @@ class JobCuts:
 
     def of(self, job: FineTuningJob, config: TrainingConfig, watch: Watch | None) -> PreparedDataset | None:
         """Return the cut as ``whole``; None where its pipeline was told to stop."""
-        trusted = job.created_by is None
         if config.pipeline is None:
-            return cut_of(config, job.dataset_digest, self._datasets, trusted=trusted)
+            return cut_of(config, job, self._datasets)
         pipeline = config.pipeline.model_dump(mode="json")
         name = job.dataset_digest, config.seed, pipeline
         if (known := self._datasets.processed(*name)) is not None or watch is None:
@@ -50,7 +49,7 @@ class JobCuts:
         if config.dataset_id is not None:
             source, parts = self._library.folder(job.dataset_digest), [WHOLE]
         else:
-            cut = cut_of(config, job.dataset_digest, self._datasets, trusted=trusted)
+            cut = cut_of(config, job, self._datasets)
             source, parts = Path(cut.folder), list(SPLITS)
         self._folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".pipeline-", dir=self._folder) as made:

@@ -48,7 +48,7 @@ class EstimateKind(JobKind):
         self._folder = folder
         self.runner = runner
 
-    def check(self, principal: Principal | None, request: Mapping[str, Any]) -> Draft:
+    def check(self, principal: Principal, request: Mapping[str, Any]) -> Draft:
         return self._requests.draft(principal, request)
 
     def validate(self, job: FineTuningJob, watch: Watch) -> None:

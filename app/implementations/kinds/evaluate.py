@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from app.core.entities.datasets import SPLITS
 from app.core.entities.evaluation import EvaluationReport
-from app.core.entities.identity import DEFAULT_PROJECT_ID, Principal
+from app.core.entities.identity import Principal
 from app.core.entities.jobs import FineTuningJob
 from app.core.entities.trainer import Placement
 from app.core.errors import AppError, Fault, Invalid
@@ -86,14 +86,14 @@ class EvaluateKind(JobKind):
         self._folder = folder
         self._reports = reports
 
-    def check(self, principal: Principal | None, request: Mapping[str, Any]) -> Draft:
+    def check(self, principal: Principal, request: Mapping[str, Any]) -> Draft:
         """``model`` is a version or a base model of the project, ``dataset_id`` a dataset version, ``split`` one
         of train, validation and test."""
         faults: list[Fault] = []
         split = request.get("split") or "test"
         if split not in SPLITS:
             faults.append(Fault("split", "unknown_split", f"must be one of: {', '.join(SPLITS)}"))
-        project = principal.project_id if principal else DEFAULT_PROJECT_ID
+        project = principal.project_id
         found: dict[str, Any] = {}
         for key, find in (
             ("model", lambda name: self._resolver.subject(project, name)),

@@ -62,7 +62,7 @@ class InspectKind(JobKind):
         self._defaults = defaults
         self._folder = folder
 
-    def check(self, principal: Principal | None, request: Mapping[str, Any]) -> Draft:
+    def check(self, principal: Principal, request: Mapping[str, Any]) -> Draft:
         """``dataset_id`` names the version; with ``base_model`` lengths are in its tokens."""
         faults: list[Fault] = []
         version = None

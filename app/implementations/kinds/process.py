@@ -57,7 +57,7 @@ class ProcessKind(JobKind):
         self._defaults = defaults
         self._folder = folder
 
-    def check(self, principal: Principal | None, request: Mapping[str, Any]) -> Draft:
+    def check(self, principal: Principal, request: Mapping[str, Any]) -> Draft:
         """``dataset_id`` names the version, ``config`` is laid over the service's data_pipeline.yaml."""
         faults: list[Fault] = []
         given = request.get("config") or {}

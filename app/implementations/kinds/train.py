@@ -64,7 +64,7 @@ class TrainKind(JobKind):
         self._results = results_dir
         self.runner = runner
 
-    def check(self, principal: Principal | None, request: Mapping[str, Any]) -> Draft:
+    def check(self, principal: Principal, request: Mapping[str, Any]) -> Draft:
         return self._requests.draft(principal, request)
 
     def validate(self, job: FineTuningJob, watch: Watch) -> None:
@@ -92,7 +92,7 @@ class TrainKind(JobKind):
         with needs_room(DATA_FOLDER):
             prepared = self._cuts.whole(job, config, watch)
         with needs_room(RUN_FOLDER):
-            folder = make_run_folder(self._results, job, config, trusted=job.created_by is None)
+            folder = make_run_folder(self._results, job, config)
             plain = config.model_dump(mode="json")
             write_whole(folder / "config.yaml", yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
             self._leave_report(folder, prepared)

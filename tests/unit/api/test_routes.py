@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from app.bootstrap import load_training_config
-from app.core.entities.identity import DEFAULT_PROJECT_ID, Role
+from app.core.entities.identity import DEFAULT_PROJECT_ID, Principal, Role
 from app.core.entities.inference import AnswerOptions
 from app.core.entities.jobs import JobError, JobEvent, JobState, Progress
 from app.core.entities.limits import ProjectLimits
@@ -124,7 +124,7 @@ def test_what_is_being_validated_or_has_ended_is_not_paused(caller, twins):
 
 
 def test_a_job_of_the_foreground_is_its_commands(caller, services):
-    job = services.training.submit(None, {"dataset_path": "data/raw/sound.json"})
+    job = services.training.submit(Principal.host(), {"dataset_path": "data/raw/sound.json"}, foreground=True)
     answer = caller("POST", f"/api/v1/train/{job.id}/pause")
     assert (answer.status_code, answer.json["code"]) == (409, "foreground_job")
 

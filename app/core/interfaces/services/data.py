@@ -18,7 +18,7 @@ class DatasetReader(ABC):
     @abstractmethod
     def list(
         self,
-        principal: Principal | None,
+        principal: Principal,
         *,
         limit: int = 20,
         after: str | None = None,
@@ -27,40 +27,38 @@ class DatasetReader(ABC):
         """List datasets, newest or oldest first, from the one after ``after`` on."""
 
     @abstractmethod
-    def get(self, principal: Principal | None, dataset_id: str) -> DatasetSummary:
+    def get(self, principal: Principal, dataset_id: str) -> DatasetSummary:
         """Return a dataset with its newest version and tags."""
 
     @abstractmethod
-    def versions(self, principal: Principal | None, dataset_id: str) -> Sequence[DatasetVersion]:
+    def versions(self, principal: Principal, dataset_id: str) -> Sequence[DatasetVersion]:
         """List the versions of a dataset, newest first."""
 
     @abstractmethod
-    def version(self, principal: Principal | None, reference: str) -> DatasetVersion:
+    def version(self, principal: Principal, reference: str) -> DatasetVersion:
         """Find the version that ``ds-…``, ``ds-…:3`` or ``ds-…@tag`` names. ``Invalid`` (bad_reference)."""
 
     @abstractmethod
-    def rows(self, principal: Principal | None, reference: str) -> Sequence[Conversation]:
+    def rows(self, principal: Principal, reference: str) -> Sequence[Conversation]:
         """Open all rows of a version, however many: for a worker, or the operator on the host."""
 
     @abstractmethod
-    def row(self, principal: Principal | None, reference: str, number: int) -> Conversation:
+    def row(self, principal: Principal, reference: str, number: int) -> Conversation:
         """Read one row of a version. ``NotFound`` (row_not_found)."""
 
     @abstractmethod
-    def few_rows(self, principal: Principal | None, reference: str, instead: str) -> Sequence[Conversation]:
+    def few_rows(self, principal: Principal, reference: str, instead: str) -> Sequence[Conversation]:
         """Read all rows of a version that one request may look through.
 
         ``Invalid`` (dataset_too_large) for any other, which names ``instead``: what looks through that.
         """
 
     @abstractmethod
-    def diff(
-        self, principal: Principal | None, before: str, after: str, limit: int = 20, *, trusted: bool = False
-    ) -> DatasetDiff:
+    def diff(self, principal: Principal, before: str, after: str, limit: int = 20) -> DatasetDiff:
         """Compare the rows of two versions, which may be of two datasets; tell what became of them.
 
         A row whose beginning is in both, with other words after it, is changed. ``Invalid`` (dataset_too_large)
-        unless ``trusted``.
+        unless the host asks.
         """
 
 
@@ -73,7 +71,7 @@ class DatasetEditor(ABC):
     @abstractmethod
     def upload(
         self,
-        principal: Principal | None,
+        principal: Principal,
         stream: BinaryIO,
         source: str,
         *,
@@ -89,21 +87,21 @@ class DatasetEditor(ABC):
         """
 
     @abstractmethod
-    def tag(self, principal: Principal | None, reference: str, tag: str) -> DatasetSummary:
+    def tag(self, principal: Principal, reference: str, tag: str) -> DatasetSummary:
         """Have ``tag`` name the version; it moves if it named another."""
 
     @abstractmethod
-    def untag(self, principal: Principal | None, dataset_id: str, tag: str) -> DatasetSummary:
+    def untag(self, principal: Principal, dataset_id: str, tag: str) -> DatasetSummary:
         """Remove a tag; its version stays. ``NotFound`` (tag_not_found)."""
 
     @abstractmethod
-    def restore(self, principal: Principal | None, reference: str) -> DatasetVersion:
+    def restore(self, principal: Principal, reference: str) -> DatasetVersion:
         """Add the rows of an earlier version as the newest one."""
 
     @abstractmethod
     def derive(
         self,
-        principal: Principal | None,
+        principal: Principal,
         parent: DatasetVersion,
         rows: Sequence[Conversation],
         pipeline: Mapping[str, Any],
@@ -114,7 +112,7 @@ class DatasetEditor(ABC):
     @abstractmethod
     def derived(
         self,
-        principal: Principal | None,
+        principal: Principal,
         parent: DatasetVersion,
         kept: KeptRows,
         pipeline: Mapping[str, Any],
@@ -124,7 +122,7 @@ class DatasetEditor(ABC):
 
     @abstractmethod
     def with_validation(
-        self, principal: Principal | None, training: DatasetVersion, validation: DatasetVersion
+        self, principal: Principal, training: DatasetVersion, validation: DatasetVersion
     ) -> DatasetVersion:
         """Add a dataset in which the rows of ``training`` train and those of ``validation`` validate.
 
@@ -132,7 +130,7 @@ class DatasetEditor(ABC):
         """
 
     @abstractmethod
-    def delete(self, principal: Principal | None, dataset_id: str) -> None:
+    def delete(self, principal: Principal, dataset_id: str) -> None:
         """Remove a dataset with all of its versions.
 
         ``Conflict`` (dataset_in_use) while a job or a model version refers to it.
@@ -140,21 +138,19 @@ class DatasetEditor(ABC):
 
 
 class DatasetFiles(ABC):
-    """Checks and splits files of the host."""
+    """Checks and splits files on behalf of the host: any path of it may be named."""
 
     @abstractmethod
-    def check(self, dataset_path: str, *, trusted: bool = False) -> DatasetCheck:
+    def check(self, dataset_path: str) -> DatasetCheck:
         """Find every structural fault of a file at once."""
 
     @abstractmethod
-    def prepare(
-        self, dataset_path: str, seed: int, *, trusted: bool = False, progress: ByteProgress | None = None
-    ) -> PreparedDataset:
+    def prepare(self, dataset_path: str, seed: int, *, progress: ByteProgress | None = None) -> PreparedDataset:
         """Check a file and split its rows. ``Invalid`` (invalid_data) with every fault of the file."""
 
     @abstractmethod
     def rows(
-        self, dataset_path: str, seed: int, *, trusted: bool = False, progress: ByteProgress | None = None
+        self, dataset_path: str, seed: int, *, progress: ByteProgress | None = None
     ) -> Sequence[Conversation]:
         """Read all rows of a file, in its order, whatever split they train in. ``Invalid`` as ``prepare``."""
 
@@ -174,13 +170,12 @@ class DataPreparation(ABC):
     @abstractmethod
     def rows(
         self,
-        principal: Principal | None,
+        principal: Principal,
         source: str,
         *,
-        trusted: bool = False,
         progress: ByteProgress | None = None,
     ) -> Sequence[Conversation]:
-        """Read the rows of a dataset that a request may look through; where ``trusted`` of any, and of a file.
+        """Read the rows of a dataset that a request may look through; for the host of any, and of a file.
 
         ``Invalid`` (invalid_data) with every fault of the file, dataset_too_large.
         """
@@ -203,9 +198,7 @@ class DataPreparation(ABC):
         """
 
     @abstractmethod
-    def preview(
-        self, principal: Principal | None, source: str, row: int, *, trusted: bool = False, **changes: Any
-    ) -> RowPreview:
+    def preview(self, principal: Principal, source: str, row: int, **changes: Any) -> RowPreview:
         """Show the row with that number as a base model reads it.
 
         ``changes`` are keys of the training config; without an objective it is the one for rows of that shape.
@@ -215,7 +208,7 @@ class DataPreparation(ABC):
     @abstractmethod
     def process(
         self,
-        principal: Principal | None,
+        principal: Principal,
         reference: str,
         config: PipelineConfig | None = None,
         *,

@@ -17,7 +17,7 @@ OnEvent = Callable[[JobEvent], None]
 
 
 class Jobs(ABC):
-    """Submits and controls jobs of every kind. A principal of None is the foreground command on the host."""
+    """Submits and controls jobs of every kind."""
 
     @property
     @abstractmethod
@@ -27,7 +27,7 @@ class Jobs(ABC):
     @abstractmethod
     def submit(
         self,
-        principal: Principal | None,
+        principal: Principal,
         kind: str,
         request: Mapping[str, Any],
         /,
@@ -36,14 +36,17 @@ class Jobs(ABC):
         queue: str = DEFAULT_QUEUE,
         after: Sequence[str] = (),
         since: datetime | None = None,
+        foreground: bool = False,
         **of_job: Any,
     ) -> FineTuningJob:
         """Check a request, save its job, ring for a worker; return the job.
 
         ``after`` are ids of jobs that must succeed first; ``of_job`` are further fields of the job; for ``since``
-        see ``JobRepository.add``. ``Invalid`` with every fault; ``TooMany`` (too_many_jobs) where the project has
-        too many waiting jobs, ``Forbidden`` (quota_exceeded), ``Conflict`` (dependency_failed), ``NotFound``; then
-        nothing is saved.
+        see ``JobRepository.add``. A job of the ``foreground`` is left to the command that submits it: no worker
+        claims it, and on the host's behalf it may name any path of the host.
+
+        ``Invalid`` with every fault; ``TooMany`` (too_many_jobs) where the project has too many waiting jobs,
+        ``Forbidden`` (quota_exceeded), ``Conflict`` (dependency_failed), ``NotFound``; then nothing is saved.
         """
 
     @abstractmethod
@@ -64,11 +67,11 @@ class Jobs(ABC):
         """
 
     @abstractmethod
-    def cancel(self, principal: Principal | None, job_id: str, kind: str | None = None) -> FineTuningJob:
+    def cancel(self, principal: Principal, job_id: str, kind: str | None = None) -> FineTuningJob:
         """Cancel a job, or ask its attempt to end. Again is no error; ``Conflict`` once it has another end."""
 
     @abstractmethod
-    def pause(self, principal: Principal | None, job_id: str, kind: str | None = None) -> FineTuningJob:
+    def pause(self, principal: Principal, job_id: str, kind: str | None = None) -> FineTuningJob:
         """Pause a job; one that runs ends at its next step, with a checkpoint. Again is no error.
 
         ``Conflict`` while its files are validated, once it has ended, for one of the foreground, and
@@ -76,7 +79,7 @@ class Jobs(ABC):
         """
 
     @abstractmethod
-    def resume(self, principal: Principal | None, job_id: str, kind: str | None = None) -> FineTuningJob:
+    def resume(self, principal: Principal, job_id: str, kind: str | None = None) -> FineTuningJob:
         """Queue a paused job again: the worker that takes it goes on from its checkpoint.
 
         ``Conflict`` if it is not paused.
@@ -84,19 +87,16 @@ class Jobs(ABC):
 
 
 class JobReader(ABC):
-    """Reads jobs of every kind, and what they have said.
-
-    A principal of None is the foreground command on the host.
-    """
+    """Reads jobs of every kind, and what they have said."""
 
     @abstractmethod
-    def get(self, principal: Principal | None, job_id: str, kind: str | None = None) -> FineTuningJob:
+    def get(self, principal: Principal, job_id: str, kind: str | None = None) -> FineTuningJob:
         """Return a job. ``NotFound`` for another project's too, and for one of another kind than ``kind``."""
 
     @abstractmethod
     def list(
         self,
-        principal: Principal | None,
+        principal: Principal,
         *,
         state: JobState | None = None,
         kind: str | None = None,
@@ -110,13 +110,13 @@ class JobReader(ABC):
         """
 
     @abstractmethod
-    def wait(self, principal: Principal | None, job_id: str, seconds: float) -> FineTuningJob:
+    def wait(self, principal: Principal, job_id: str, seconds: float) -> FineTuningJob:
         """Return the job once it has ended, or as it is after so many seconds."""
 
     @abstractmethod
     def events(
         self,
-        principal: Principal | None,
+        principal: Principal,
         job_id: str,
         kind: str | None = None,
         *,
@@ -133,7 +133,7 @@ class JobReader(ABC):
 
     @abstractmethod
     def metrics(
-        self, principal: Principal | None, job_id: str, kind: str | None = None, *, points: int = 500
+        self, principal: Principal, job_id: str, kind: str | None = None, *, points: int = 500
     ) -> MetricCurve:
         """Return the metrics of the whole run so far, in at most ``points`` points.
 
@@ -142,7 +142,7 @@ class JobReader(ABC):
 
     @abstractmethod
     def news(
-        self, principal: Principal | None, job_id: str, kind: str | None = None, *, after: int, limit: int
+        self, principal: Principal, job_id: str, kind: str | None = None, *, after: int, limit: int
     ) -> tuple[FineTuningJob, Sequence[JobEvent]]:
         """Return a job, and then its events.
 
@@ -151,10 +151,7 @@ class JobReader(ABC):
 
 
 class Training(ABC):
-    """Takes requests to train.
-
-    A principal of None is the foreground command on the host: it may name any path of it.
-    """
+    """Takes requests to train."""
 
     @property
     @abstractmethod
@@ -164,12 +161,13 @@ class Training(ABC):
     @abstractmethod
     def submit(
         self,
-        principal: Principal | None,
+        principal: Principal,
         overrides: Mapping[str, Any],
         *,
         priority: int = 0,
         queue: str = DEFAULT_QUEUE,
         after: Sequence[str] = (),
+        foreground: bool = False,
     ) -> FineTuningJob:
         """Save a job that trains with the defaults and ``overrides`` over them, and ring for a worker.
 
@@ -196,7 +194,7 @@ class Training(ABC):
         """
 
     @abstractmethod
-    def submit_estimate(self, principal: Principal | None, overrides: Mapping[str, Any]) -> FineTuningJob:
+    def submit_estimate(self, principal: Principal, overrides: Mapping[str, Any]) -> FineTuningJob:
         """Save a job that finds what the job of ``submit`` would take; raises what that raises."""
 
     @staticmethod
@@ -220,11 +218,11 @@ class Training(ABC):
         """Check a request as ``submit`` does. ``Invalid`` with every fault; nothing is saved."""
 
     @abstractmethod
-    def config_faults(self, principal: Principal | None, overrides: Mapping[str, Any]) -> Sequence[Fault]:
+    def config_faults(self, principal: Principal, overrides: Mapping[str, Any]) -> Sequence[Fault]:
         """Check a request's config over the service's defaults and the version it names; return its faults."""
 
     @abstractmethod
-    def named_faults(self, principal: Principal | None, overrides: Mapping[str, Any]) -> Sequence[Fault]:
+    def named_faults(self, principal: Principal, overrides: Mapping[str, Any]) -> Sequence[Fault]:
         """Return what is wrong with the version, the base model, the data and the place that a request names."""
 
 

@@ -163,7 +163,7 @@ class Projects(ABC):
         """
 
     @abstractmethod
-    def acting_in(self, operator: Principal, project_id: str) -> Principal:
+    def acting_in(self, project_id: str) -> Principal:
         """Return the host's operator in that project. ``NotFound`` (project_not_found)."""
 
 

@@ -41,17 +41,16 @@ class DataPreparationService(DataPreparation):
 
     def rows(
         self,
-        principal: Principal | None,
+        principal: Principal,
         source: str,
         *,
-        trusted: bool = False,
         progress: ByteProgress | None = None,
     ) -> Sequence[Conversation]:
-        if not trusted:
+        if not principal.is_host:
             return self._versions.few_rows(principal, source, "POST /api/v1/datasets/{id}/validate")
         if source.startswith(REFERENCE):
             return self._versions.rows(principal, source)
-        return self._files.rows(source, self.defaults.seed, trusted=True, progress=progress)
+        return self._files.rows(source, self.defaults.seed, progress=progress)
 
     def inspect(
         self,
@@ -70,11 +69,9 @@ class DataPreparationService(DataPreparation):
         tokens = None if base_model is None else token_counter(self._bases.tokenizer(base_model), max_length)
         return self._inspect(rows, config, tokens=tokens, max_length=max_length, on_progress=on_progress)
 
-    def preview(
-        self, principal: Principal | None, source: str, row: int, *, trusted: bool = False, **changes: Any
-    ) -> RowPreview:
-        if trusted and not source.startswith(REFERENCE):
-            rows = self.rows(principal, source, trusted=True)
+    def preview(self, principal: Principal, source: str, row: int, **changes: Any) -> RowPreview:
+        if principal.is_host and not source.startswith(REFERENCE):
+            rows = self.rows(principal, source)
             found = next((one for one in rows if one.row == row), None)
             if found is None:
                 raise no_row(row, [one.row for one in rows])
@@ -85,7 +82,7 @@ class DataPreparationService(DataPreparation):
 
     def process(
         self,
-        principal: Principal | None,
+        principal: Principal,
         reference: str,
         config: PipelineConfig | None = None,
         *,

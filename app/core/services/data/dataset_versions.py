@@ -20,7 +20,7 @@ from app.core.entities.dataset_versions import (
     RowChange,
 )
 from app.core.entities.datasets import Conversation, Split, row_key
-from app.core.entities.identity import DEFAULT_PROJECT_ID, Principal
+from app.core.entities.identity import Principal
 from app.core.entities.limits import ProjectLimits
 from app.core.errors import Fault, Invalid, NotFound, no_dataset
 from app.core.interfaces.components import ByteProgress, DatasetLibrary, KeptRows
@@ -41,7 +41,7 @@ class DatasetVersionService(DatasetReader, DatasetEditor):
 
     def upload(
         self,
-        principal: Principal | None,
+        principal: Principal,
         stream: BinaryIO,
         source: str,
         *,
@@ -50,7 +50,7 @@ class DatasetVersionService(DatasetReader, DatasetEditor):
         columns: Mapping[str, str] | None = None,
         progress: ByteProgress | None = None,
     ) -> DatasetVersion:
-        project = _project(principal)
+        project = principal.project_id
         if dataset_id is None:
             _check_name(name)
         else:
@@ -64,37 +64,37 @@ class DatasetVersionService(DatasetReader, DatasetEditor):
 
     def list(
         self,
-        principal: Principal | None,
+        principal: Principal,
         *,
         limit: int = 20,
         after: str | None = None,
         oldest_first: bool = False,
     ) -> DatasetPage:
-        project = _project(principal)
+        project = principal.project_id
         found = self._repository.list(project, limit=limit + 1, after=after, oldest_first=oldest_first)
         return DatasetPage(found[:limit], found[limit - 1].dataset.id if len(found) > limit else None)
 
-    def get(self, principal: Principal | None, dataset_id: str) -> DatasetSummary:
-        return self._existing(_project(principal), dataset_id)
+    def get(self, principal: Principal, dataset_id: str) -> DatasetSummary:
+        return self._existing(principal.project_id, dataset_id)
 
-    def versions(self, principal: Principal | None, dataset_id: str) -> Sequence[DatasetVersion]:
-        self._existing(_project(principal), dataset_id)
-        return self._repository.versions(_project(principal), dataset_id)
+    def versions(self, principal: Principal, dataset_id: str) -> Sequence[DatasetVersion]:
+        self._existing(principal.project_id, dataset_id)
+        return self._repository.versions(principal.project_id, dataset_id)
 
-    def version(self, principal: Principal | None, reference: str) -> DatasetVersion:
+    def version(self, principal: Principal, reference: str) -> DatasetVersion:
         parsed = DatasetReference.parse(reference)
-        found = self._repository.version(_project(principal), parsed.id, parsed.number, parsed.tag)
+        found = self._repository.version(principal.project_id, parsed.id, parsed.number, parsed.tag)
         if found is None:
             raise no_dataset(reference)
         return found
 
-    def rows(self, principal: Principal | None, reference: str) -> Sequence[Conversation]:
+    def rows(self, principal: Principal, reference: str) -> Sequence[Conversation]:
         return self._library.rows(self.version(principal, reference).digest)
 
-    def row(self, principal: Principal | None, reference: str, number: int) -> Conversation:
+    def row(self, principal: Principal, reference: str, number: int) -> Conversation:
         return self._library.row(self.version(principal, reference).digest, number)
 
-    def few_rows(self, principal: Principal | None, reference: str, instead: str) -> Sequence[Conversation]:
+    def few_rows(self, principal: Principal, reference: str, instead: str) -> Sequence[Conversation]:
         version = self.version(principal, reference)
         rows = self._library.rows_within(version.digest, self._most_bytes)
         if rows is None:
@@ -105,19 +105,19 @@ class DatasetVersionService(DatasetReader, DatasetEditor):
             )
         return rows
 
-    def tag(self, principal: Principal | None, reference: str, tag: str) -> DatasetSummary:
+    def tag(self, principal: Principal, reference: str, tag: str) -> DatasetSummary:
         if not NAME.fullmatch(tag):
             raise _bad_name("tag", tag)
         version = self.version(principal, reference)
         self._repository.tag(version.project_id, version.dataset_id, tag, version.number)
         return self._existing(version.project_id, version.dataset_id)
 
-    def untag(self, principal: Principal | None, dataset_id: str, tag: str) -> DatasetSummary:
-        if not self._repository.tag(_project(principal), dataset_id, tag, None):
+    def untag(self, principal: Principal, dataset_id: str, tag: str) -> DatasetSummary:
+        if not self._repository.tag(principal.project_id, dataset_id, tag, None):
             raise NotFound(f"no tag {tag[:80]!r} in that dataset", code="tag_not_found")
-        return self._existing(_project(principal), dataset_id)
+        return self._existing(principal.project_id, dataset_id)
 
-    def restore(self, principal: Principal | None, reference: str) -> DatasetVersion:
+    def restore(self, principal: Principal, reference: str) -> DatasetVersion:
         old = self.version(principal, reference)
         restored = replace(
             old,
@@ -126,14 +126,14 @@ class DatasetVersionService(DatasetReader, DatasetEditor):
             parent=old.number,
             pipeline={},
             changes=[],
-            created_by=principal.user_id if principal else None,
+            created_by=principal.user_id,
             created_at=datetime.now(UTC),
         )
         return self._repository.add_version(restored, self._limits)
 
     def derive(
         self,
-        principal: Principal | None,
+        principal: Principal,
         parent: DatasetVersion,
         rows: Sequence[Conversation],
         pipeline: Mapping[str, Any],
@@ -147,7 +147,7 @@ class DatasetVersionService(DatasetReader, DatasetEditor):
 
     def derived(
         self,
-        principal: Principal | None,
+        principal: Principal,
         parent: DatasetVersion,
         kept: KeptRows,
         pipeline: Mapping[str, Any],
@@ -157,7 +157,7 @@ class DatasetVersionService(DatasetReader, DatasetEditor):
         return replace(version, format=parent.format, parent=parent.number, pipeline=pipeline, changes=changes)
 
     def with_validation(
-        self, principal: Principal | None, training: DatasetVersion, validation: DatasetVersion
+        self, principal: Principal, training: DatasetVersion, validation: DatasetVersion
     ) -> DatasetVersion:
         splits: Sequence[tuple[DatasetVersion, Split]] = ((training, "train"), (validation, "validation"))
         parts = ((row, split) for part, split in splits for row in self._library.rows(part.digest))
@@ -170,11 +170,9 @@ class DatasetVersionService(DatasetReader, DatasetEditor):
             dataset = Dataset(made.dataset_id, made.project_id, name, made.created_by, made.created_at)
             return self._repository.add(dataset, made, self._limits)
 
-    def diff(
-        self, principal: Principal | None, before: str, after: str, limit: int = 20, *, trusted: bool = False
-    ) -> DatasetDiff:
+    def diff(self, principal: Principal, before: str, after: str, limit: int = 20) -> DatasetDiff:
         old, new = self.version(principal, before), self.version(principal, after)
-        read = self.rows if trusted else partial(self.few_rows, instead="flask data diff")
+        read = self.rows if principal.is_host else partial(self.few_rows, instead="flask data diff")
         unchanged, changes = compare(read(principal, old.reference), read(principal, new.reference))
         counts = Counter(change.kind for change in changes)
         kinds: Sequence[ChangeKind] = ("added", "removed", "changed")
@@ -182,8 +180,8 @@ class DatasetVersionService(DatasetReader, DatasetEditor):
             old.reference, new.reference, unchanged, {kind: counts[kind] for kind in kinds}, changes[:limit]
         )
 
-    def delete(self, principal: Principal | None, dataset_id: str) -> None:
-        digests = self._repository.delete(_project(principal), dataset_id)
+    def delete(self, principal: Principal, dataset_id: str) -> None:
+        digests = self._repository.delete(principal.project_id, dataset_id)
         if digests is None:
             raise no_dataset(dataset_id)
         for digest in digests:
@@ -196,10 +194,10 @@ class DatasetVersionService(DatasetReader, DatasetEditor):
         return found
 
     @staticmethod
-    def _version(principal: Principal | None, dataset_id: str, kept: KeptRows, source: str) -> DatasetVersion:
+    def _version(principal: Principal, dataset_id: str, kept: KeptRows, source: str) -> DatasetVersion:
         return DatasetVersion(
             dataset_id=dataset_id,
-            project_id=_project(principal),
+            project_id=principal.project_id,
             number=0,
             digest=kept.digest,
             format=kept.format or "",
@@ -209,7 +207,7 @@ class DatasetVersionService(DatasetReader, DatasetEditor):
             parent=None,
             pipeline={},
             changes=(),
-            created_by=principal.user_id if principal else None,
+            created_by=principal.user_id,
             created_at=datetime.now(UTC),
         )
 
@@ -254,10 +252,6 @@ def _beginning(row: Conversation) -> str:
     if row.text is not None:
         return " ".join(row.text.split()[:8])
     return next((message["content"] for message in row.messages if message["role"] == "user"), "")
-
-
-def _project(principal: Principal | None) -> str:
-    return principal.project_id if principal else DEFAULT_PROJECT_ID
 
 
 def _check_name(name: str | None) -> None:

@@ -26,21 +26,19 @@ class DatasetService(DatasetFiles):
         self._datasets = datasets
         self._bases = bases
 
-    def check(self, dataset_path: str, *, trusted: bool = False) -> DatasetCheck:
-        return self._datasets.check(dataset_path, trusted=trusted)
+    def check(self, dataset_path: str) -> DatasetCheck:
+        return self._datasets.check(dataset_path, trusted=True)
 
-    def prepare(
-        self, dataset_path: str, seed: int, *, trusted: bool = False, progress: ByteProgress | None = None
-    ) -> PreparedDataset:
-        check = self._datasets.check(dataset_path, trusted=trusted, progress=progress)
+    def prepare(self, dataset_path: str, seed: int, *, progress: ByteProgress | None = None) -> PreparedDataset:
+        check = self._datasets.check(dataset_path, trusted=True, progress=progress)
         if check.faults:
             raise Invalid("the data has faults", code="invalid_data", faults=check.faults)
-        return self._datasets.prepare(dataset_path, check.digest, seed, trusted=trusted)
+        return self._datasets.prepare(dataset_path, check.digest, seed, trusted=True)
 
     def rows(
-        self, dataset_path: str, seed: int, *, trusted: bool = False, progress: ByteProgress | None = None
+        self, dataset_path: str, seed: int, *, progress: ByteProgress | None = None
     ) -> Sequence[Conversation]:
-        prepared = self.prepare(dataset_path, seed, trusted=trusted, progress=progress)
+        prepared = self.prepare(dataset_path, seed, progress=progress)
         rows = [row for split in SPLITS for row in self._datasets.rows(prepared, split)]
         return sorted((replace(row, split=None) for row in rows), key=lambda row: row.row)
 

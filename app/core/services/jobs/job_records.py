@@ -11,7 +11,6 @@ from app.core.entities.metrics import MetricCurve
 from app.core.errors import Fault, Invalid, NotFound
 from app.core.interfaces.services.jobs import JobReader
 from app.core.interfaces.storage import JobRepository
-from app.core.services.jobs.request_checks import project_of
 
 JOB_ID = re.compile(r"[a-z]+-[0-9a-f]{24}")
 LOOK_SECONDS = 0.05  # between two looks at a job that somebody waits for
@@ -21,15 +20,15 @@ class JobRecords(JobReader):
     def __init__(self, jobs: JobRepository) -> None:
         self._jobs = jobs
 
-    def get(self, principal: Principal | None, job_id: str, kind: str | None = None) -> FineTuningJob:
-        job = self._jobs.get(project_of(principal), job_id) if JOB_ID.fullmatch(job_id) else None
+    def get(self, principal: Principal, job_id: str, kind: str | None = None) -> FineTuningJob:
+        job = self._jobs.get(principal.project_id, job_id) if JOB_ID.fullmatch(job_id) else None
         if job is None or kind not in (None, job.kind):
             raise no_job(job_id)
         return job
 
     def list(
         self,
-        principal: Principal | None,
+        principal: Principal,
         *,
         state: JobState | None = None,
         kind: str | None = None,
@@ -40,10 +39,10 @@ class JobRecords(JobReader):
         if after is not None and not JOB_ID.fullmatch(after):
             raise Invalid("after is not the id of a job", faults=[Fault("after", "not_a_job_id", "not a job id")])
         wanted: dict[str, Any] = {"state": state, "kind": kind, "metadata": metadata or {}}
-        jobs = self._jobs.list(project_of(principal), limit=limit + 1, after=after, **wanted)
+        jobs = self._jobs.list(principal.project_id, limit=limit + 1, after=after, **wanted)
         return JobPage(jobs[:limit], jobs[limit - 1].id if len(jobs) > limit else None)
 
-    def wait(self, principal: Principal | None, job_id: str, seconds: float) -> FineTuningJob:
+    def wait(self, principal: Principal, job_id: str, seconds: float) -> FineTuningJob:
         until = time.monotonic() + seconds
         job = self.get(principal, job_id)
         while job.state not in FINAL_STATES and time.monotonic() < until:
@@ -53,7 +52,7 @@ class JobRecords(JobReader):
 
     def events(
         self,
-        principal: Principal | None,
+        principal: Principal,
         job_id: str,
         kind: str | None = None,
         *,
@@ -69,13 +68,13 @@ class JobRecords(JobReader):
         return self._jobs.latest_events(job.project_id, job.id, before=before, limit=limit)
 
     def metrics(
-        self, principal: Principal | None, job_id: str, kind: str | None = None, *, points: int = 500
+        self, principal: Principal, job_id: str, kind: str | None = None, *, points: int = 500
     ) -> MetricCurve:
         job = self.get(principal, job_id, kind)
         return self._jobs.metrics(job.project_id, job.id, most=points)
 
     def news(
-        self, principal: Principal | None, job_id: str, kind: str | None = None, *, after: int, limit: int
+        self, principal: Principal, job_id: str, kind: str | None = None, *, after: int, limit: int
     ) -> tuple[FineTuningJob, Sequence[JobEvent]]:
         job = self.get(principal, job_id, kind)
         return job, self._jobs.events(job.project_id, job.id, after=after, limit=limit)

@@ -15,7 +15,6 @@ from app.core.interfaces.operations import JobQueue
 from app.core.interfaces.services.jobs import Jobs
 from app.core.interfaces.storage import JobRepository
 from app.core.services.jobs.job_records import JobRecords, no_job
-from app.core.services.jobs.request_checks import project_of
 
 LONGEST_CHAIN = 10
 
@@ -45,7 +44,7 @@ class JobService(Jobs):
 
     def submit(
         self,
-        principal: Principal | None,
+        principal: Principal,
         kind: str,
         request: Mapping[str, Any],
         /,
@@ -54,8 +53,11 @@ class JobService(Jobs):
         queue: str = DEFAULT_QUEUE,
         after: Sequence[str] = (),
         since: datetime | None = None,
+        foreground: bool = False,
         **of_job: Any,
     ) -> FineTuningJob:
+        if not foreground:
+            principal = _away_from_host(principal)
         found = self._kind(kind)
         self._check_queue(queue)
         draft = found.check(principal, request)
@@ -66,6 +68,7 @@ class JobService(Jobs):
     def submit_chain(
         self, principal: Principal, steps: Sequence[Step], *, priority: int = 0, queue: str = DEFAULT_QUEUE
     ) -> Sequence[FineTuningJob]:
+        principal = _away_from_host(principal)
         self._check_queue(queue)
         if not 1 <= len(steps) <= LONGEST_CHAIN:
             fault = Fault("jobs", "bad_length", f"must have 1 to {LONGEST_CHAIN} steps")
@@ -114,16 +117,16 @@ class JobService(Jobs):
         of_job: dict[str, Any] = {"priority": job.priority, "queue": job.queue, "request": job.request}
         return self.submit(principal, job.kind, request, retry_of=job.id, **of_job)
 
-    def cancel(self, principal: Principal | None, job_id: str, kind: str | None = None) -> FineTuningJob:
+    def cancel(self, principal: Principal, job_id: str, kind: str | None = None) -> FineTuningJob:
         self._records.get(principal, job_id, kind)
-        job = self._jobs.request_cancel(project_of(principal), job_id)
+        job = self._jobs.request_cancel(principal.project_id, job_id)
         if job is None:
             raise no_job(job_id)
         if job.state in FINAL_STATES - {JobState.CANCELLED}:
             raise Conflict(f"the job has {job.state.value}: there is nothing to cancel", code="job_is_final")
         return job
 
-    def pause(self, principal: Principal | None, job_id: str, kind: str | None = None) -> FineTuningJob:
+    def pause(self, principal: Principal, job_id: str, kind: str | None = None) -> FineTuningJob:
         job = self._records.get(principal, job_id, kind)
         if not self._kind(job.kind).can_pause:
             message = f"a job of kind {job.kind} cannot pause: cancel it, and retry it later"
@@ -136,9 +139,9 @@ class JobService(Jobs):
             raise no_job(job_id)
         return paused
 
-    def resume(self, principal: Principal | None, job_id: str, kind: str | None = None) -> FineTuningJob:
+    def resume(self, principal: Principal, job_id: str, kind: str | None = None) -> FineTuningJob:
         self._records.get(principal, job_id, kind)
-        job = self._jobs.resume(project_of(principal), job_id)
+        job = self._jobs.resume(principal.project_id, job_id)
         if job is None:
             raise no_job(job_id)
         self._queue.ring(job.id, job.queue)
@@ -156,15 +159,15 @@ class JobService(Jobs):
             raise Invalid("the request has faults: nothing was started", faults=[fault])
 
     @staticmethod
-    def _job(principal: Principal | None, kind: JobKind, draft: Draft, **of_job: Any) -> FineTuningJob:
+    def _job(principal: Principal, kind: JobKind, draft: Draft, **of_job: Any) -> FineTuningJob:
         return FineTuningJob(
             id=f"{kind.id_prefix}-{secrets.token_hex(12)}",
-            project_id=project_of(principal),
+            project_id=principal.project_id,
             kind=kind.name,
             name=draft.name,
             state=JobState.VALIDATING_FILES if kind.is_validated else JobState.QUEUED,
             config=draft.config,
-            created_by=principal.user_id if principal else None,
+            created_by=None if principal.is_host else principal.user_id,
             created_at=datetime.now(UTC),
             base_model=draft.base_model,
             dataset_digest=draft.dataset_digest,
@@ -181,6 +184,11 @@ class JobService(Jobs):
         for job in added:
             self._queue.ring(job.id, job.queue)
         return added
+
+
+def _away_from_host(principal: Principal) -> Principal:
+    """Return who asks for a job that a worker takes up: on any host, so that no path of this one may be named."""
+    return replace(principal, is_host=False)
 
 
 def _named(request: Mapping[str, Any]) -> Mapping[str, str]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from app.core.entities.dataset_versions import DatasetReference
 from app.core.entities.datasets import DatasetCheck
-from app.core.entities.identity import DEFAULT_PROJECT_ID, Principal, Role
+from app.core.entities.identity import Principal, Role
 from app.core.entities.training_config import flattened
 from app.core.errors import Fault, Invalid
 from app.core.interfaces.components import BaseModelStore, DatasetStore
@@ -19,13 +19,13 @@ class RequestChecks:
         self._dataset_versions = dataset_versions
 
     def check(
-        self, principal: Principal | None, config: Mapping[str, Any]
+        self, principal: Principal, config: Mapping[str, Any]
     ) -> tuple[DatasetCheck | None, Sequence[Fault]]:
         """The check of the data, if it could be found, and every fault. A key of the wrong type is passed over."""
         config, _ = flattened(config)
         base_model, dataset_path = config.get("base_model"), config.get("dataset_path")
         faults: list[Fault] = []
-        if principal is not None and config.get("output_dir") is not None:
+        if not principal.is_host and config.get("output_dir") is not None:
             faults.append(Fault("config.output_dir", "not_allowed", "only the foreground command may set it"))
         check: DatasetCheck | None = None
         if isinstance(base_model, str):
@@ -36,18 +36,18 @@ class RequestChecks:
         if config.get("dataset_id") is not None:
             check, dataset_faults = self._version(principal, config["dataset_id"])
             faults.extend(dataset_faults)
-        elif isinstance(dataset_path, str) and principal and not principal.role.covers(Role.OPERATOR):
+        elif isinstance(dataset_path, str) and not principal.role.covers(Role.OPERATOR):
             message = "files of the host are the operator's: upload the rows as a dataset and send its dataset_id"
             faults.append(Fault("dataset_path", "not_allowed", message))
         elif isinstance(dataset_path, str):
             try:
-                check = self._datasets.check(dataset_path, trusted=principal is None)
+                check = self._datasets.check(dataset_path, trusted=principal.is_host)
                 faults.extend(check.faults)
             except Invalid as error:
                 faults.extend(error.faults or [Fault("dataset_path", error.code, error.message)])
         return check, faults
 
-    def _version(self, principal: Principal | None, reference: Any) -> tuple[DatasetCheck | None, Sequence[Fault]]:
+    def _version(self, principal: Principal, reference: Any) -> tuple[DatasetCheck | None, Sequence[Fault]]:
         """Its rows were checked when they were uploaded; ``path`` of the answer is ``ds-…:3``."""
         if not isinstance(reference, str):
             return None, ()
@@ -55,12 +55,8 @@ class RequestChecks:
             parsed = DatasetReference.parse(reference)
         except Invalid as error:
             return None, [Fault("dataset_id", error.code, error.message)]
-        version = self._dataset_versions.version(project_of(principal), parsed.id, parsed.number, parsed.tag)
+        version = self._dataset_versions.version(principal.project_id, parsed.id, parsed.number, parsed.tag)
         if version is None:
             message = f"there is no dataset {reference[:100]!r} in this project"
             return None, [Fault("dataset_id", "dataset_not_found", message)]
         return DatasetCheck(version.reference, version.digest, version.rows, ()), ()
-
-
-def project_of(principal: Principal | None) -> str:
-    return principal.project_id if principal else DEFAULT_PROJECT_ID

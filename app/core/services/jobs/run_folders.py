@@ -7,7 +7,7 @@ from app.core.entities.jobs import FineTuningJob
 from app.core.entities.training_config import TrainingConfig
 
 
-def make_run_folder(results: Path, job: FineTuningJob, config: TrainingConfig, *, trusted: bool) -> Path:
+def make_run_folder(results: Path, job: FineTuningJob, config: TrainingConfig) -> Path:
     """``results/<experiment>_<time>[-n]``, or ``output_dir`` in the foreground; a later attempt finds the first's.
 
     The time is local. No two runs share a folder, unless ``output_dir`` says so.
@@ -16,7 +16,7 @@ def make_run_folder(results: Path, job: FineTuningJob, config: TrainingConfig, *
         folder = results / job.run_folder  # an absolute path stays what it is
         folder.mkdir(parents=True, exist_ok=True)
         return folder
-    if trusted and config.output_dir is not None:
+    if job.asker.is_host and config.output_dir is not None:
         folder = Path(config.output_dir).absolute()
         folder.mkdir(parents=True, exist_ok=True)
         return folder

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from app.core.entities.forecasts import Estimate, Forecast
-from app.core.entities.identity import DEFAULT_PROJECT_ID, Principal
+from app.core.entities.identity import Principal
 from app.core.entities.jobs import DEFAULT_QUEUE, FINAL_STATES, FineTuningJob, JobState, UnfinishedRun
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import AppError, Conflict, Fault, Invalid, Unavailable
@@ -38,14 +38,16 @@ class TrainingService(Training):
 
     def submit(
         self,
-        principal: Principal | None,
+        principal: Principal,
         overrides: Mapping[str, Any],
         *,
         priority: int = 0,
         queue: str = DEFAULT_QUEUE,
         after: Sequence[str] = (),
+        foreground: bool = False,
     ) -> FineTuningJob:
-        return self._jobs.submit(principal, "train", overrides, priority=priority, queue=queue, after=after)
+        where: dict[str, Any] = {"priority": priority, "queue": queue, "after": after, "foreground": foreground}
+        return self._jobs.submit(principal, "train", overrides, **where)
 
     def submit_once(
         self,
@@ -63,7 +65,7 @@ class TrainingService(Training):
         where: dict[str, Any] = {"since": since, "priority": priority, "queue": queue}
         return self._jobs.submit(principal, "train", overrides, **where, **of_request)
 
-    def submit_estimate(self, principal: Principal | None, overrides: Mapping[str, Any]) -> FineTuningJob:
+    def submit_estimate(self, principal: Principal, overrides: Mapping[str, Any]) -> FineTuningJob:
         return self._jobs.submit(principal, "estimate", overrides)
 
     @staticmethod
@@ -79,7 +81,8 @@ class TrainingService(Training):
         return Estimate(**{**job.result, "forecast": Forecast(**job.result["forecast"])})
 
     def resume_run(self, run: UnfinishedRun, overrides: Mapping[str, Any]) -> FineTuningJob:
-        previous = self._repository.get(DEFAULT_PROJECT_ID, run.job_id)
+        host = Principal.host()
+        previous = self._repository.get(host.project_id, run.job_id)
         if run.has_artifacts if previous is None else previous.state is JobState.SUCCEEDED:
             raise Conflict("this run is finished: its version is published", code="run_is_finished")
         # A command that was killed leaves its row as it was; a job of the service has a worker to go on with it.
@@ -91,7 +94,7 @@ class TrainingService(Training):
         try:
             with locked(run.checkpoints, wait=False):
                 folder = str(run.folder.absolute())
-                job = self._jobs.submit(None, "train", overrides, run_folder=folder)
+                job = self._jobs.submit(host, "train", overrides, foreground=True, run_folder=folder)
                 run.checkpoints.rename(run.checkpoints.with_name(job.id))
         except BlockingIOError:
             raise Conflict("a trainer is at work in this run folder", code="run_is_live") from None
@@ -100,8 +103,8 @@ class TrainingService(Training):
     def check(self, principal: Principal, overrides: Mapping[str, Any]) -> None:
         self._requests.check(principal, overrides)
 
-    def config_faults(self, principal: Principal | None, overrides: Mapping[str, Any]) -> Sequence[Fault]:
+    def config_faults(self, principal: Principal, overrides: Mapping[str, Any]) -> Sequence[Fault]:
         return self._requests.config_faults(principal, overrides)
 
-    def named_faults(self, principal: Principal | None, overrides: Mapping[str, Any]) -> Sequence[Fault]:
+    def named_faults(self, principal: Principal, overrides: Mapping[str, Any]) -> Sequence[Fault]:
         return self._requests.named_faults(principal, overrides)

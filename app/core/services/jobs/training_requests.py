@@ -12,13 +12,11 @@ from app.core.interfaces.job_kinds import Draft
 from app.core.interfaces.storage import DatasetRepository
 from app.core.interfaces.stores import Stores
 from app.core.services.jobs.lineage import begin_from_version
-from app.core.services.jobs.request_checks import RequestChecks, project_of
+from app.core.services.jobs.request_checks import RequestChecks
 from app.core.services.models.resolver import ModelResolver
 
 
 class TrainingRequests:
-    """A principal of None is the foreground command on the host: the default project, any path of the host."""
-
     def __init__(
         self,
         stores: Stores,
@@ -30,13 +28,11 @@ class TrainingRequests:
         self._checks = RequestChecks(stores.datasets, stores.bases, dataset_versions)
         self.defaults = defaults.with_changes(from_version=None)  # a request says itself where it begins
 
-    def check(
-        self, principal: Principal | None, overrides: Mapping[str, Any]
-    ) -> tuple[TrainingConfig, DatasetCheck]:
+    def check(self, principal: Principal, overrides: Mapping[str, Any]) -> tuple[TrainingConfig, DatasetCheck]:
         """Return the whole config and the check of its data. ``Invalid`` with every fault of both."""
         # A client cannot say where on the host a run's files go, and the defaults' place is for one run only.
-        defaults = self.defaults if principal is None else self.defaults.with_changes(output_dir=None)
-        overrides, version_faults = begin_from_version(self._resolver, project_of(principal), overrides)
+        defaults = self.defaults if principal.is_host else self.defaults.with_changes(output_dir=None)
+        overrides, version_faults = begin_from_version(self._resolver, principal.project_id, overrides)
         faults = list(version_faults)
         config: TrainingConfig | None = None
         try:
@@ -51,7 +47,7 @@ class TrainingRequests:
             config = config.with_changes(dataset_id=check.path)
         return config, check
 
-    def draft(self, principal: Principal | None, overrides: Mapping[str, Any]) -> Draft:
+    def draft(self, principal: Principal, overrides: Mapping[str, Any]) -> Draft:
         """Return the request as its job's row has it. ``Invalid`` as ``check``."""
         config, check = self.check(principal, overrides)
         version = None if config.dataset_id is None else DatasetReference.parse(config.dataset_id)
@@ -66,16 +62,16 @@ class TrainingRequests:
             request={"default_learning_rate": self.defaults.learning_rate},
         )
 
-    def config_faults(self, principal: Principal | None, overrides: Mapping[str, Any]) -> Sequence[Fault]:
+    def config_faults(self, principal: Principal, overrides: Mapping[str, Any]) -> Sequence[Fault]:
         """Check a request's config over the service's defaults and the version it names; return its faults."""
-        overrides, _ = begin_from_version(self._resolver, project_of(principal), overrides)
+        overrides, _ = begin_from_version(self._resolver, principal.project_id, overrides)
         try:
             training_config(overrides, over=self.defaults, strict=True)
         except Invalid as error:
             return error.faults
         return ()
 
-    def named_faults(self, principal: Principal | None, overrides: Mapping[str, Any]) -> Sequence[Fault]:
+    def named_faults(self, principal: Principal, overrides: Mapping[str, Any]) -> Sequence[Fault]:
         """Return what is wrong with the version, the base model, the data and the place that a request names."""
-        overrides, faults = begin_from_version(self._resolver, project_of(principal), overrides)
+        overrides, faults = begin_from_version(self._resolver, principal.project_id, overrides)
         return [*faults, *self._checks.check(principal, overrides)[1]]

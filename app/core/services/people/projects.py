@@ -78,10 +78,10 @@ class ProjectService(Projects):
         self._users.add(user, principal.project_id, role)
         return Member(user, role)
 
-    def acting_in(self, operator: Principal, project_id: str) -> Principal:
+    def acting_in(self, project_id: str) -> Principal:
         if project_id not in {project.id for project in self._users.projects()}:
             raise no_project(project_id)
-        return Principal(operator.user_id, operator.username, project_id, operator.role)
+        return Principal.host(project_id)
 
     def _person(self, username: str) -> User:
         user = self._users.by_username(username)

@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import create_engine
 
 from app.core.entities.datasets import Conversation, DataLimits
+from app.core.entities.identity import Principal
 from app.core.entities.limits import ProjectLimits
 from app.core.errors import Forbidden
 from app.core.services.data.dataset_versions import DatasetVersionService
@@ -33,21 +34,25 @@ def limited(tmp_path):
 def test_every_way_to_make_rows_is_refused_without_room(limited, tmp_path):
     roomy = limited(None)
     first, second = (
-        roomy.upload(None, io.BytesIO(b'{"prompt": "%d?", "completion": "!"}\n' % n), "a.jsonl", name=f"n{n}")
+        roomy.upload(
+            Principal.host(), io.BytesIO(b'{"prompt": "%d?", "completion": "!"}\n' % n), "a.jsonl", name=f"n{n}"
+        )
         for n in range(2)
     )
     full = limited(first.size + second.size)
     ways = (
-        lambda: full.upload(None, io.BytesIO(b'{"prompt": "x", "completion": "y"}\n'), "a.jsonl", name="third"),
-        lambda: full.derive(None, first, [Conversation(1, [], text="another")], {}, []),
-        lambda: full.with_validation(None, first, second),
+        lambda: full.upload(
+            Principal.host(), io.BytesIO(b'{"prompt": "x", "completion": "y"}\n'), "a.jsonl", name="third"
+        ),
+        lambda: full.derive(Principal.host(), first, [Conversation(1, [], text="another")], {}, []),
+        lambda: full.with_validation(Principal.host(), first, second),
     )
     for make in ways:
         with pytest.raises(Forbidden) as refused:
             make()
         assert refused.value.code == "quota_exceeded"
-    assert len(full.list(None).datasets) == 2
+    assert len(full.list(Principal.host()).datasets) == 2
     kept = {folder.name for folder in (tmp_path / "versions").iterdir() if folder.is_dir()}
     assert kept == {first.digest, second.digest}
-    combined = roomy.with_validation(None, first, second)
-    assert [row.split for row in roomy.rows(None, combined.reference)] == ["train", "validation"]
+    combined = roomy.with_validation(Principal.host(), first, second)
+    assert [row.split for row in roomy.rows(Principal.host(), combined.reference)] == ["train", "validation"]

@@ -81,7 +81,12 @@ def test_another_projects_version_is_not_found(training, publish, twins):
     publish(project=DEFAULT_PROJECT_ID)
     assert refused(training) == {"config.from_version": "model_not_found"}
     assert twins.queue.rung == []
-    assert training.submit(None, {**SOUND, "from_version": "shops"}).config["from_version"] == "shops:1"
+    assert (
+        training.submit(Principal.host(), {**SOUND, "from_version": "shops"}, foreground=True).config[
+            "from_version"
+        ]
+        == "shops:1"
+    )
 
 
 def test_an_alias_is_the_version_that_it_names_now(training, publish, twins):
@@ -143,11 +148,13 @@ def test_it_is_refused_beside_the_other_faults_of_a_request(caller, publish):
 def test_what_a_file_leaves_open_is_the_versions_and_what_it_says_must_fit(training, publish):
     publish(project=DEFAULT_PROJECT_ID)
     open_file = TrainingConfig(**SOUND, from_version="shops", lora_dropout=0.1, num_epochs=1)
-    job = training.submit(None, open_file.as_request())
+    job = training.submit(Principal.host(), open_file.as_request(), foreground=True)
     assert {key: job.config["lora"][key] for key in SHAPE} == SHAPE
     assert (job.config["base_model"], job.config["lora"]["lora_dropout"]) == ("tiny-random", 0.1)
     with pytest.raises(Invalid) as error:
-        training.submit(None, TrainingConfig(**SOUND, from_version="shops", r=16).as_request())
+        training.submit(
+            Principal.host(), TrainingConfig(**SOUND, from_version="shops", r=16).as_request(), foreground=True
+        )
     assert [fault.where for fault in error.value.faults] == ["config.lora.r"]
 
 

@@ -90,7 +90,7 @@ def test_a_new_job_takes_over_folder_and_checkpoints(
     training: Any, twins: Any, run: Path, state: JobState
 ) -> None:
     """RUNNING is what a foreground command that was killed leaves in its row."""
-    before = training.submit(None, SOUND)
+    before = training.submit(Principal.host(), SOUND, foreground=True)
     in_state(twins, before.id, state)
     checkpoint(run, before.id, 7)
     job = training.resume_run(run_to_resume(run), {**SOUND, "num_epochs": 9})
@@ -115,7 +115,7 @@ def refusal(training: Any, run: Path) -> str:
 
 
 def test_a_finished_run_is_refused(training: Any, twins: Any, run: Path) -> None:
-    before = training.submit(None, SOUND)
+    before = training.submit(Principal.host(), SOUND, foreground=True)
     checkpoint(run, before.id, 7)
     in_state(twins, before.id, JobState.SUCCEEDED)
     assert refusal(training, run) == "run_is_finished"
@@ -128,7 +128,7 @@ def test_artifacts_finish_a_run_that_no_row_tells_of_and_no_other(training: Any,
     assert refusal(training, run) == "run_is_finished"
 
     # A job that was killed between its artifacts and its publishing has a row that says so.
-    known = training.submit(None, SOUND)
+    known = training.submit(Principal.host(), SOUND, foreground=True)
     in_state(twins, known.id, JobState.FAILED)
     checkpoint(run, known.id, 8)
     seal(run / "artifacts", {"job_id": known.id})

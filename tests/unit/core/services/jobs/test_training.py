@@ -57,14 +57,14 @@ def test_only_the_foreground_says_where_files_go(training, tmp_path, twins):
         training.submit(CLIENT, {**SOUND, "output_dir": str(tmp_path)})
     assert [fault.where for fault in refused.value.faults] == ["config.output_dir"]
     assert twins.job_count() == 0
-    job = training.submit(None, {**SOUND, "output_dir": str(tmp_path)})
+    job = training.submit(Principal.host(), {**SOUND, "output_dir": str(tmp_path)}, foreground=True)
     assert job.config["output_dir"] == str(tmp_path)
 
 
 def test_the_defaults_output_dir_is_the_foregrounds_too(training):
     training._requests.defaults = training.defaults.with_changes(output_dir="results/mine")
     assert training.submit(CLIENT, SOUND).config["output_dir"] is None
-    assert training.submit(None, SOUND).config["output_dir"] == "results/mine"
+    assert training.submit(Principal.host(), SOUND, foreground=True).config["output_dir"] == "results/mine"
 
 
 def test_the_foreground_may_train_on_any_file(training, tmp_path, settings):
@@ -72,7 +72,7 @@ def test_the_foreground_may_train_on_any_file(training, tmp_path, settings):
     elsewhere.write_bytes((settings.data_dir / "raw" / "sound.json").read_bytes())
     with pytest.raises(Invalid):
         training.submit(CLIENT, {"dataset_path": str(elsewhere)})
-    job = training.submit(None, {"dataset_path": str(elsewhere)})
+    job = training.submit(Principal.host(), {"dataset_path": str(elsewhere)}, foreground=True)
     assert (job.project_id, job.created_by) == ("default", None)
 
 

@@ -30,14 +30,14 @@ def test_a_project_begins_with_an_admin(projects, alice):
     assert projects.create("support", "alice").id == "support"
     assert [project.id for project in projects.projects(alice)] == ["default", "support"]
     assert [project.id for project in projects.projects(ROOT)] == ["default", "other", "support"]
-    assert roles(projects, projects.acting_in(ROOT, "support")) == {"alice": Role.ADMIN}
+    assert roles(projects, projects.acting_in("support")) == {"alice": Role.ADMIN}
     with pytest.raises(Conflict):
         projects.create("support", "bob")
-    assert roles(projects, projects.acting_in(ROOT, "support")) == {"alice": Role.ADMIN}
+    assert roles(projects, projects.acting_in("support")) == {"alice": Role.ADMIN}
     with pytest.raises(NotFound):
         projects.create("sales", "nobody")
     with pytest.raises(NotFound):
-        projects.acting_in(ROOT, "sales")
+        projects.acting_in("sales")
 
 
 @pytest.mark.parametrize("project_id", ["", "-a", "A", "a b", "a/b", "a" * 64, "ø", "a\n"])
