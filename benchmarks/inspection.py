@@ -9,8 +9,8 @@ from pathlib import Path
 
 from app.core.entities.data_pipeline import PipelineConfig
 from app.core.entities.datasets import Conversation
+from app.core.interfaces.components import unwatched
 from app.core.processors.pipeline import run_pipeline
-from app.core.processors.watching import unwatched
 from app.implementations.data.inspection import inspect
 from benchmarks.arithmetic import markdown_table
 from benchmarks.processes import say

@@ -13,7 +13,7 @@ from pathlib import Path
 import hypothesis
 import psycopg
 import pytest
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine, create_engine, event
 
 from app.bootstrap import Settings, load_settings
 from tests.databases import copy_database, fill_empty
@@ -72,10 +72,27 @@ def database_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+@pytest.fixture(scope="session")
+def moving_engine(database_template: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Engine, list[Path]]:
+    """An engine, and the file that it opens: one for all tests, as each engine compiles its statements anew."""
+    place = [tmp_path_factory.mktemp("unused") / "app.db"]
+    engine = copy_database(database_template, place[0])
+
+    def connect(_dialect: object, _record: object, arguments: list[str], _options: object) -> None:
+        arguments[0] = str(place[0])
+
+    event.listen(engine, "do_connect", connect)
+    return engine, place
+
+
 @pytest.fixture
-def database(database_template: Path, tmp_path: Path) -> Iterator[Engine]:
+def database(
+    moving_engine: tuple[Engine, list[Path]], database_template: Path, tmp_path: Path
+) -> Iterator[Engine]:
     """A SQLite database of the test's own, with the projects ``default`` and ``other``."""
-    engine = copy_database(database_template, tmp_path / "copied.db")
+    engine, place = moving_engine
+    place[0] = tmp_path / "copied.db"
+    shutil.copyfile(database_template, place[0])
     yield engine
     engine.dispose()
 

@@ -20,7 +20,6 @@ from app.cli.webhooks import webhooks
 from app.core.entities.forecasts import in_minutes
 from app.core.entities.inference import AnswerOptions, LabelPrediction
 from app.core.entities.jobs import DEFAULT_QUEUE, PRIORITIES
-from app.core.services.jobs.foreground import carry
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -87,7 +86,7 @@ def estimate(overrides: dict[str, Any]) -> None:
     """Say what a job would take, without starting it. Measures a few steps the first time."""
     found_services = services()
     job = found_services.training.submit_estimate(OPERATOR, overrides)
-    job = carry(found_services.execution, found_services.job_records, job)
+    job = found_services.execution.carry(job)
     found = found_services.training.estimate_of(job)
     assert found is not None
     forecast = found.forecast

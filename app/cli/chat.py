@@ -23,7 +23,7 @@ from app.core.errors import AppError
 
 if TYPE_CHECKING:
     from app.core.entities.datasets import Message
-    from app.core.services.answers.inference import InferenceService
+    from app.core.interfaces.services.answers import Inference
 
 NARROW = 60  # columns, below which answers do not stand side by side
 
@@ -57,7 +57,7 @@ class Side:
 
 
 class Chat:
-    def __init__(self, inference: InferenceService, model: str | None) -> None:
+    def __init__(self, inference: Inference, model: str | None) -> None:
         self._inference = inference
         self._sides = [Side(model)]
         self._options = AnswerOptions()

@@ -15,15 +15,14 @@ from tqdm import tqdm
 
 from app.bootstrap import load_pipeline_config, write_histogram
 from app.cli.base import OPERATOR, Commands, services
+from app.cli.preview import render_preview
 from app.core.entities.datasets import canonical
 from app.core.errors import Invalid
-from app.core.services.data.preview import render_preview
 
 if TYPE_CHECKING:
     from app.core.entities.data_pipeline import Inspection
-    from app.core.entities.dataset_versions import DatasetVersion
+    from app.core.entities.dataset_versions import DatasetVersion, RowChange
     from app.core.entities.datasets import Conversation
-    from app.core.services.data.dataset_versions import RowChange
 
 data = Commands("data", help="Data to train on.")
 
@@ -44,7 +43,7 @@ def upload(file: Path, name: str | None, dataset_id: str | None, columns: tuple[
         raise click.UsageError("--name or --to: a dataset that is there has its name")
     renamed = dict(map(_renamed, columns))
     with file.open("rb") as stream, tqdm(desc=file.name, unit="B", unit_scale=True, disable=None) as bar:
-        version = services().dataset_versions.upload(
+        version = services().dataset_changes.upload(
             OPERATOR,
             stream,
             file.name,
@@ -164,7 +163,7 @@ def diff(before: str, after: str, limit: int) -> None:
 @click.argument("tag")
 def tag_version(reference: str, tag: str) -> None:
     """Have TAG name the version REFERENCE; it moves if it named another."""
-    services().dataset_versions.tag(OPERATOR, reference, tag)
+    services().dataset_changes.tag(OPERATOR, reference, tag)
 
 
 @data.command("untag")
@@ -172,21 +171,21 @@ def tag_version(reference: str, tag: str) -> None:
 @click.argument("tag")
 def untag(dataset_id: str, tag: str) -> None:
     """Remove TAG from the dataset DATASET_ID; the version stays."""
-    services().dataset_versions.untag(OPERATOR, dataset_id, tag)
+    services().dataset_changes.untag(OPERATOR, dataset_id, tag)
 
 
 @data.command("restore")
 @click.argument("reference")
 def restore(reference: str) -> None:
     """Make the rows of REFERENCE, an earlier version, the newest one; print its reference."""
-    click.echo(services().dataset_versions.restore(OPERATOR, reference).reference)
+    click.echo(services().dataset_changes.restore(OPERATOR, reference).reference)
 
 
 @data.command("delete")
 @click.argument("dataset_id")
 def delete(dataset_id: str) -> None:
     """Delete the dataset DATASET_ID with all of its versions."""
-    services().dataset_versions.delete(OPERATOR, dataset_id)
+    services().dataset_changes.delete(OPERATOR, dataset_id)
 
 
 def _renamed(text: str) -> tuple[str, str]:

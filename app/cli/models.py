@@ -32,15 +32,15 @@ def list_models() -> None:
 @_NAME
 def show_model(name: str) -> None:
     """Show the versions of the model NAME, newest first, and its aliases."""
-    published = services().models
-    for version in published.versions(OPERATOR, name):
+    found = services()
+    for version in found.models.versions(OPERATOR, name):
         click.echo(f"{version.reference}  on {version.base_model}, {version.created_at:%Y-%m-%d %H:%M} UTC")
         for kind in ("ours", "vllm"):
             if isinstance(why := version.servable[kind], str):
                 click.echo(f"  not served by {kind}: {why}")
         for key, value in version.metrics.items():
             click.echo(f"  {key}: {value}")
-    for alias in published.aliases(OPERATOR, name):
+    for alias in found.model_aliases.aliases(OPERATOR, name):
         shares = " ".join(f"{number}={weight}" for number, weight in alias.weights.items())
         click.echo(f"{alias.reference}  {shares if len(alias.weights) > 1 else shares.partition('=')[0]}")
 
@@ -51,7 +51,7 @@ def show_model(name: str) -> None:
 @click.argument("versions", metavar="VERSION[=WEIGHT]...", nargs=-1, required=True)
 def set_alias(name: str, alias: str, versions: tuple[str, ...]) -> None:
     """Have ALIAS name a version of the model NAME, or split it: champion 3, or champion 3=90 4=10."""
-    services().models.set_alias(OPERATOR, name, alias, _weights(versions))
+    services().model_aliases.set_alias(OPERATOR, name, alias, _weights(versions))
 
 
 @models.command("unalias")
@@ -59,7 +59,7 @@ def set_alias(name: str, alias: str, versions: tuple[str, ...]) -> None:
 @click.argument("alias")
 def remove_alias(name: str, alias: str) -> None:
     """Remove ALIAS from the model NAME; the versions stay."""
-    services().models.remove_alias(OPERATOR, name, alias)
+    services().model_aliases.remove_alias(OPERATOR, name, alias)
 
 
 @models.command("pull")

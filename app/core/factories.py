@@ -1,14 +1,15 @@
 """Build components by the names that configs use; and the tables of parts that say themselves what they need.
 
-A *part* is an objective, an adaptation, a tracker, a data processor or a model loader. Its class is its own
-declaration: class attributes and class methods say which rows it trains on, what it cannot be combined with, how
-much memory it takes, which package it needs (``app/core/interfaces/parts.py``). So a new part is one file and one
-line in ``app/registries.py``: the config's choices, its rules, the JSON schema and the forecast are read from the
-table and the class when they are asked for.
+A *part* is an objective, an adaptation, a tracker or a data processor. Its class is its own declaration: class
+attributes and class methods say which rows it trains on, what it cannot be combined with, how much memory it
+takes, which package it needs (``app/core/interfaces/parts.py``). So a new part is one file and one line in
+``app/registries.py``: the config's choices, its rules, the JSON schema and the forecast are read from the table
+and the class when they are asked for.
 
 The tables stand here, empty, because the training config is validated by them. ``app/registries.py`` fills them,
 and ``app/__init__.py`` imports that, so no process can meet them empty. Whoever reads a declaration imports the
-part's file, in the web process too: such a file imports torch inside its methods, never at its top.
+part's file, in the web process too: such a file imports torch inside its methods, never at its top. Strategies and
+model loaders are no such parts: the config knows a strategy's name alone, and nobody chooses a loader by name.
 """
 
 from collections.abc import Iterator, Mapping

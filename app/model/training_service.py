@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from app import create_app
 from app.bootstrap import SettingsError, load_settings, load_training_config, one_line, prepare_instance
-from app.core.entities.jobs import FineTuningJob, JobState
+from app.core.entities.jobs import FineTuningJob, JobState, UnfinishedRun
 from app.core.entities.trainer import TrainerExit
 from app.core.errors import AppError, Invalid
-from app.core.services.jobs.foreground import carry
-from app.core.services.jobs.resuming import UnfinishedRun, run_to_resume
+from app.core.services.jobs.resuming import run_to_resume
 from app.model.progress import RunProgress
 from app.processes.placement import torchrun_placement
 from app.processes.trainer import follow
@@ -105,7 +104,7 @@ def train(app: Flask, config: TrainingConfig, run: UnfinishedRun | None = None) 
     with app.app_context(), RunProgress() as progress:
         training = services.training
         job = training.submit(None, overrides) if run is None else training.resume_run(run, overrides)
-        return carry(services.execution, services.job_records, job, progress)
+        return services.execution.carry(job, progress)
 
 
 def report(app: Flask, job: FineTuningJob) -> int:

@@ -40,6 +40,7 @@ from app.repositories.claiming import (
     count_jobs,
     locked_project,
     next_of_all,
+    offered,
     one_that_waits,
     project_limits,
 )
@@ -168,10 +169,11 @@ class SqlJobRepository(JobRepository):
         queues: Sequence[str] | None = None,
         limits: ProjectLimits = NO_LIMITS,
         is_light: bool = False,
+        kinds: Sequence[str] | None = None,
     ) -> Claim | None:
         with self._database.write() as session:
             if job_id is None:
-                row = next_of_all(session, queues, limits, is_light=is_light)
+                row = next_of_all(session, offered(queues, kinds, is_light), limits, is_light=is_light)
             else:
                 row = session.scalar(one_that_waits(job_id))
             if row is None:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from app.bootstrap import SettingsError, one_line
 from app.core.entities.evaluation import EvaluationReport, Score
 from app.core.errors import AppError
-from app.core.services.models.evaluation import EvaluationService
+from app.core.interfaces.services.models import Evaluation
 from app.model.training_service import foreground_app
 
 
@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     return arguments
 
 
-def evaluate(service: EvaluationService, model: str, dataset_path: str, split: str) -> EvaluationReport:
+def evaluate(service: Evaluation, model: str, dataset_path: str, split: str) -> EvaluationReport:
     """Under a progress bar."""
     with tqdm(desc=f"  asking {model}", unit="question", leave=False) as bar:
 

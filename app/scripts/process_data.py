@@ -12,8 +12,10 @@ if __package__ in (None, ""):  # python app/scripts/process_data.py
 
 from app import create_app
 from app.bootstrap import one_line
+from app.core.entities.datasets import SplitSummary
 from app.core.errors import AppError, Invalid
-from app.core.services.data.datasets import PERCENTILES, DatasetService, SplitSummary
+from app.core.interfaces.services.data import DatasetFiles
+from app.core.services.data.datasets import PERCENTILES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return process(options, create_app().extensions["services"].datasets)
 
 
-def process(options: argparse.Namespace, datasets: DatasetService) -> int:
+def process(options: argparse.Namespace, datasets: DatasetFiles) -> int:
     try:
         prepared = datasets.prepare(options.dataset_path, options.seed, trusted=True)
         summary = datasets.summary(prepared, options.base_model, options.max_length)

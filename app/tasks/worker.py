@@ -19,7 +19,7 @@ from flask import Flask
 
 from app.core.errors import Unavailable
 from app.core.interfaces.operations import DOORBELL
-from app.core.services.operations.webhook_delivery import WebhookDeliveryService
+from app.core.interfaces.services.operations import WebhookDelivery
 from app.extensions import current_services
 
 LAST_SECONDS = 1.0  # for the last words about trainers that had drain_seconds to end
@@ -127,7 +127,7 @@ class Worker:
                 doorbell.clear()
             self._execution.dismiss()
 
-    def _send(self, delivery: WebhookDeliveryService) -> None:
+    def _send(self, delivery: WebhookDelivery) -> None:
         while not self._ending.is_set() and delivery.deliver_due():
             pass
 

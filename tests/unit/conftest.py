@@ -16,6 +16,7 @@ from sqlalchemy import Engine
 from app import create_app
 from app.bootstrap import Overrides, Settings, build_services, load_settings
 from app.cli import init_cli
+from app.core.entities.answer_stream import AnswerStream
 from app.core.entities.engines import EngineKind, EngineState, LoadedAdapter
 from app.core.entities.identity import DEFAULT_PROJECT_ID, MEMBER_ROLES, Principal, Role, Session, User
 from app.core.entities.inference import (
@@ -36,7 +37,6 @@ from app.core.interfaces.components import ArtifactStore, ChatTokenizer
 from app.core.interfaces.operations import EngineAdmin, ExternalIssuer, JobQueue, Wanted
 from app.core.interfaces.storage import DatabaseHealth
 from app.core.services import Services
-from app.core.services.answers.answer_stream import AnswerStream
 from app.implementations.identity.secret_keys import SecretKeys
 from app.implementations.identity.tokens import JwtIssuer
 from app.lab.commands import lab

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from dotenv import dotenv_values
 
 from app.core.entities.identity import DEFAULT_PROJECT_ID, Role
 from app.core.entities.inference import AnswerOptions
@@ -322,7 +323,8 @@ def test_without_a_database_one_line_says_what_to_do(flask, twins):
 
 def test_plain_flask_finds_the_application(tmp_path):
     """From the repository's folder, with nothing set: .flaskenv names it."""
-    environment = {**os.environ, "INSTANCE_DIR": str(tmp_path), "DOTENV_PATH": os.devnull, "LOG_LEVEL": "ERROR"}
+    named = dotenv_values(ROOT / ".flaskenv")  # which flask itself reads, together with a developer's .env
+    environment = {**os.environ, **named, "INSTANCE_DIR": str(tmp_path), "LOG_LEVEL": "ERROR"}
 
     def run(*words, **variables):
         return subprocess.run(

@@ -16,6 +16,7 @@ import sys
 import app
 assert "flask" not in sys.modules, "to import app loads Flask"
 from app.bootstrap import load_settings, prepare_instance
+from app.cli import init_cli
 made = app.create_app(load_settings())
 prepare_instance(made)
 client = made.test_client()
@@ -28,6 +29,7 @@ answer = client.post("/api/v1/train", json=body, headers=headers)
 assert answer.status_code == 202, answer.json
 answer = client.post("/api/v1/predict", json={{"text": "hello"}}, headers=headers)
 assert answer.status_code == 503, answer.json
+init_cli(made)
 talked = made.test_cli_runner().invoke(args=["chat"], input="hello\\n/compare tiny-random nobody\\nhello\\n")
 assert talked.exit_code == 0, talked.output
 assert talked.stderr.count("Error: no engine answers") == 1, talked.stderr

@@ -18,6 +18,7 @@ OFFENCES = {
     "service-areas": ("app/core/services/models/resolver.py", "import app.core.services.jobs.training"),
     "core-pure": ("app/core/errors.py", "def late() -> None:\n    import flask"),
     "edges-call-services": ("app/gateway/__init__.py", "import app.repositories"),
+    "edges-see-interfaces": ("app/tasks/worker.py", "import app.core.services.jobs.execution"),
     "torch-in-implementations": ("app/bootstrap.py", "from torch.nn import functional"),
     "config-alone": ("config/config.py", "from app.core import errors"),
     "only-bootstrap-reads-config": ("app/extensions.py", "import config.config"),

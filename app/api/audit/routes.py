@@ -8,9 +8,8 @@ from typing import Any
 from flask import Response, request
 
 from app.api.audit.schemas import AuditEntrySchema, AuditListSchema, AuditQuerySchema
-from app.core.entities.audit import AuditEntry, AuditFilter
+from app.core.entities.audit import AuditEntry, AuditFilter, AuditPage
 from app.core.entities.identity import Role
-from app.core.services.people.audit import AuditPage
 from app.extensions import current_services
 from app.gateway.authentication import current_principal, require
 from app.gateway.openapi import Blueprint

@@ -5,6 +5,7 @@ from typing import Any
 
 import marshmallow as ma
 
+from app.api.schemas import page_size, text
 from app.core.entities.audit import Outcome
 
 
@@ -13,36 +14,17 @@ class AuditQuerySchema(ma.Schema):
         data_key="from", load_default=None, metadata={"description": "with an offset: 2026-11-27T00:00:00Z"}
     )
     until = ma.fields.AwareDateTime(data_key="to", load_default=None, metadata={"description": "excluded"})
-    actor = ma.fields.String(
-        load_default=None,
-        validate=ma.validate.Length(1, 200),
-        metadata={"description": "a username, `cli`, or the id of a user or a key"},
-    )
-    action = ma.fields.String(
-        load_default=None,
-        validate=ma.validate.Length(1, 80),
-        metadata={"description": "a noun, or one verb of it", "example": "keys.create_key"},
-    )
-    object_id = ma.fields.String(
-        data_key="object",
-        load_default=None,
-        validate=ma.validate.Length(1, 200),
-        metadata={"description": "its id"},
-    )
+    actor = text(200, "a username, `cli`, or the id of a user or a key", load_default=None)
+    action = text(80, "a noun, or one verb of it", example="keys.create_key", load_default=None)
+    object_id = text(200, "its id", data_key="object", load_default=None)
     outcome = ma.fields.Enum(
         Outcome, by_value=True, load_default=None, metadata={"description": "how it ended; without it, all"}
     )
-    project = ma.fields.String(
-        load_default=None,
-        validate=ma.validate.Length(1, 80),
-        metadata={"description": "another project than the caller's: for operators"},
-    )
+    project = text(80, "another project than the caller's: for operators", load_default=None)
     everything = ma.fields.Boolean(
         data_key="all", load_default=False, metadata={"description": "of every project and of none: for operators"}
     )
-    limit = ma.fields.Integer(
-        load_default=20, validate=ma.validate.Range(1, 100), metadata={"description": "at most, on a page"}
-    )
+    limit = page_size()
     after = ma.fields.Integer(
         load_default=None,
         validate=ma.validate.Range(1, 2**63 - 1),

@@ -2,28 +2,19 @@
 
 import marshmallow as ma
 
-from app.core.services.people.accounts import PASSWORD_LENGTHS
+from app.api.schemas import Body, text
+from app.core.entities.identity import PASSWORD_LENGTHS
 
 
-class CredentialsSchema(ma.Schema):
-    class Meta:
-        unknown = ma.RAISE
-
+class CredentialsSchema(Body):
     username = ma.fields.String(required=True, validate=ma.validate.Length(1, 64), metadata={"example": "admin"})
     password = ma.fields.String(
         required=True, validate=ma.validate.Length(1, 1024), metadata={"format": "password"}
     )
-    project = ma.fields.String(
-        load_default=None,
-        validate=ma.validate.Length(1, 63),
-        metadata={"description": "the project that the token is for; without it, your first"},
-    )
+    project = text(63, "the project that the token is for; without it, your first", load_default=None)
 
 
-class RefreshSchema(ma.Schema):
-    class Meta:
-        unknown = ma.RAISE
-
+class RefreshSchema(Body):
     refresh_token = ma.fields.String(required=True, validate=ma.validate.Length(1, 100))
 
 
@@ -34,10 +25,7 @@ class TokenSchema(ma.Schema):
     refresh_token = ma.fields.String(metadata={"description": "for the next access token; good once"})
 
 
-class PasswordChangeSchema(ma.Schema):
-    class Meta:
-        unknown = ma.RAISE
-
+class PasswordChangeSchema(Body):
     old_password = ma.fields.String(
         required=True, validate=ma.validate.Length(1, 1024), metadata={"format": "password"}
     )

@@ -26,11 +26,10 @@ from app.api.jobs.routes import JOB
 from app.api.jobs.schemas import AnyJobSchema, PreferSchema
 from app.api.jobs.waiting import accepted
 from app.core.entities.data_pipeline import DatasetReport
-from app.core.entities.dataset_versions import DatasetSummary, DatasetVersion
+from app.core.entities.dataset_versions import DatasetDiff, DatasetPage, DatasetSummary, DatasetVersion
 from app.core.entities.identity import Role
 from app.core.entities.jobs import FineTuningJob, JobState
 from app.core.errors import Invalid
-from app.core.services.data.dataset_versions import DatasetDiff, DatasetPage
 from app.extensions import current_services
 from app.gateway.authentication import current_principal, require
 from app.gateway.idempotency import creates
@@ -109,7 +108,7 @@ def upload(query: dict[str, Any], files: dict[str, Any]) -> DatasetVersion:
     The file is kept whole or not at all: one with faults is refused, and the answer lists all of them.
     """
     file = files["file"]
-    return current_services().dataset_versions.upload(
+    return current_services().dataset_changes.upload(
         current_principal(), file.stream, file.filename or "", **query
     )
 
@@ -148,7 +147,7 @@ def delete(dataset_id: str) -> None:
 
     Refused while a job, or a model version that came of one, refers to it.
     """
-    current_services().dataset_versions.delete(current_principal(), dataset_id)
+    current_services().dataset_changes.delete(current_principal(), dataset_id)
 
 
 @blueprint.get("/<dataset_id>/versions")
@@ -179,7 +178,7 @@ def upload_version(query: dict[str, Any], files: dict[str, Any], dataset_id: str
     it stay as they are, and so do the tags.
     """
     file = files["file"]
-    return current_services().dataset_versions.upload(
+    return current_services().dataset_changes.upload(
         current_principal(), file.stream, file.filename or "", dataset_id=dataset_id, **query
     )
 
@@ -276,7 +275,7 @@ def restore(body: dict[str, Any], dataset_id: str) -> DatasetVersion:
     A new version with the same rows: its `parent` is the earlier one, and those between the two stay. 404 where
     the dataset has no such version.
     """
-    return current_services().dataset_versions.restore(current_principal(), f"{dataset_id}:{body['version']}")
+    return current_services().dataset_changes.restore(current_principal(), f"{dataset_id}:{body['version']}")
 
 
 @blueprint.get("/<dataset_id>/diff")
@@ -311,7 +310,7 @@ def set_tag(body: dict[str, Any], dataset_id: str, tag: str) -> DatasetSummary:
     `ds-…@tag` then stands for that version. Jobs keep the version that it named when they were sent. 404 where the
     dataset has no such version.
     """
-    return current_services().dataset_versions.tag(current_principal(), f"{dataset_id}:{body['version']}", tag)
+    return current_services().dataset_changes.tag(current_principal(), f"{dataset_id}:{body['version']}", tag)
 
 
 @blueprint.delete("/<dataset_id>/tags/<tag>")
@@ -323,7 +322,7 @@ def remove_tag(dataset_id: str, tag: str) -> DatasetSummary:
 
     Jobs that were sent with it keep theirs too. 404 `tag_not_found` where the dataset has no such tag.
     """
-    return current_services().dataset_versions.untag(current_principal(), dataset_id, tag)
+    return current_services().dataset_changes.untag(current_principal(), dataset_id, tag)
 
 
 def _reference(dataset_id: str, version: int | None) -> str:

@@ -7,6 +7,8 @@ from typing import Any
 import marshmallow as ma
 from flask_smorest.fields import Upload
 
+from app.api.schemas import Body, integer, page_after, page_size, text
+
 _COLUMNS = {"description": "names that differ, theirs to ours", "example": '{"frage": "prompt"}'}
 
 
@@ -29,9 +31,7 @@ class UploadSchema(ma.Schema):
 
 
 class UploadQuerySchema(ma.Schema):
-    name = ma.fields.String(
-        required=True, validate=ma.validate.Length(1, 64), metadata={"description": "new in the project"}
-    )
+    name = text(64, "new in the project", required=True)
     columns = ColumnsField(load_default=None, metadata=_COLUMNS)
 
 
@@ -65,10 +65,8 @@ class DatasetSchema(ma.Schema):
 
 
 class DatasetQuerySchema(ma.Schema):
-    limit = ma.fields.Integer(
-        load_default=20, validate=ma.validate.Range(1, 100), metadata={"description": "at most, on a page"}
-    )
-    after = ma.fields.String(load_default=None, metadata={"description": "`next` of the page before"})
+    limit = page_size()
+    after = page_after()
 
 
 class DatasetListSchema(ma.Schema):
@@ -84,11 +82,7 @@ class InspectQuerySchema(ma.Schema):
     version = ma.fields.Integer(
         load_default=None, validate=ma.validate.Range(1, 2**31 - 1), metadata={"description": "else the newest"}
     )
-    base_model = ma.fields.String(
-        load_default=None,
-        validate=ma.validate.Length(1, 64),
-        metadata={"description": "lengths in its tokens; without it in characters"},
-    )
+    base_model = text(64, "lengths in its tokens; without it in characters", load_default=None)
     max_length = ma.fields.Integer(
         load_default=1024,
         validate=ma.validate.Range(16, 131_072),
@@ -96,17 +90,8 @@ class InspectQuerySchema(ma.Schema):
     )
 
 
-class ProcessSchema(ma.Schema):
-    class Meta:
-        unknown = ma.RAISE
-
-    version = ma.fields.Integer(
-        strict=True,
-        load_default=None,
-        allow_none=True,
-        validate=ma.validate.Range(1, 2**31 - 1),
-        metadata={"description": "else the newest"},
-    )
+class ProcessSchema(Body):
+    version = integer(1, 2**31 - 1, "else the newest", None)
     config = ma.fields.Dict(
         keys=ma.fields.String(),
         load_default=dict,
@@ -140,11 +125,7 @@ class ValidationSchema(ma.Schema):
 
 
 class PreviewQuerySchema(ma.Schema):
-    base_model = ma.fields.String(
-        required=True,
-        validate=ma.validate.Length(1, 64),
-        metadata={"description": "whose template and tokenizer read it", "example": "smollm2-135m-instruct"},
-    )
+    base_model = text(64, "whose template and tokenizer read it", example="smollm2-135m-instruct", required=True)
     row = ma.fields.Integer(
         required=True,
         validate=ma.validate.Range(1, 2**31 - 1),
@@ -185,10 +166,7 @@ class PreviewSchema(ma.Schema):
     label = ma.fields.String(allow_none=True)
 
 
-class RestoreSchema(ma.Schema):
-    class Meta:
-        unknown = ma.RAISE
-
+class RestoreSchema(Body):
     version = ma.fields.Integer(required=True, validate=ma.validate.Range(1, 2**31 - 1))
 
 

@@ -1,24 +1,12 @@
 """Bodies of /api/v1/engines."""
 
-from typing import Any
-
 import marshmallow as ma
 
-
-class Flag(ma.fields.Boolean):
-    """As JSON writes it: marshmallow's own takes "yes" and 1 as well."""
-
-    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
-        if not isinstance(value, bool):
-            raise self.make_error("invalid", input=value)
-        return value
+from app.api.schemas import Body, Yes
 
 
-class AdapterBodySchema(ma.Schema):
-    class Meta:
-        unknown = ma.RAISE
-
-    pinned = Flag(
+class AdapterBodySchema(Body):
+    pinned = Yes(
         load_default=False,
         metadata={"description": "keep it in memory, after a restart of the engine too"},
     )

@@ -5,9 +5,9 @@ from typing import Any
 
 import marshmallow as ma
 
+from app.core.entities.answer_stream import AnswerStream
 from app.core.entities.inference import AnswerPiece, TokenLogprob
 from app.core.errors import AppError
-from app.core.services.answers.answer_stream import AnswerStream
 from app.gateway.streams import frame
 
 _REASON = {"enum": ["stop", "length"]}

@@ -6,6 +6,7 @@ from typing import Any
 
 import marshmallow as ma
 
+from app.api.schemas import Body, Number, Yes, integer, text
 from app.core.entities.datasets import Message
 from app.core.entities.inference import (
     LONGEST_STOP,
@@ -19,38 +20,6 @@ MOST_TEXTS = 64
 MOST_ANSWERS = 8
 MOST_MESSAGES = 512
 MOST_CHARACTERS = 500_000  # of a conversation: some 128,000 tokens
-
-
-class Number(ma.fields.Float):
-    """A number as JSON writes it: marshmallow's own takes "0.5" as well."""
-
-    def _validated(self, value: Any) -> float:
-        if isinstance(value, str):
-            raise self.make_error("invalid", input=value)
-        return super()._validated(value)
-
-
-class Yes(ma.fields.Boolean):
-    """A boolean as JSON writes it."""
-
-    truthy = {True}  # noqa: RUF012  (marshmallow declares them so)
-    falsy = {False}  # noqa: RUF012
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
-        if not isinstance(value, bool):
-            raise self.make_error("invalid", input=value)
-        return value
-
-
-def integer(least: int, most: int, about: str, default: Any = ma.missing) -> ma.fields.Integer:
-    """Make a field for a whole number in these limits; null stands for a default of None."""
-    return ma.fields.Integer(
-        strict=True,
-        load_default=default,
-        allow_none=default is None,
-        validate=ma.validate.Range(least, most),
-        metadata={"description": about},
-    )
 
 
 def option(name: str, **changes: Any) -> ma.fields.Number[Any]:
@@ -70,19 +39,14 @@ def top_logprobs() -> ma.fields.Integer:
     return integer(0, MOST_LOGPROBS, "with `logprobs`: of so many of the likeliest in its place too", 0)
 
 
-class OptionsSchema(ma.Schema):
+class OptionsSchema(Body):
     """How an answer is drawn and where it ends."""
 
-    class Meta:
-        unknown = ma.RAISE
-
-    model = ma.fields.String(
+    model = text(
+        200,
+        "`name` (its newest version) or `name:3`; without it the resident base model answers",
         load_default=None,
         allow_none=True,
-        validate=ma.validate.Length(1, 200),
-        metadata={
-            "description": "`name` (its newest version) or `name:3`; without it the resident base model answers"
-        },
     )
     temperature = option("temperature")
     top_p = option("top_p")
@@ -136,10 +100,7 @@ class PredictSchema(OptionsSchema):
             raise ma.ValidationError("Give text or texts, one of the two.", "text")
 
 
-class MessageSchema(ma.Schema):
-    class Meta:
-        unknown = ma.RAISE
-
+class MessageSchema(Body):
     role = ma.fields.String(required=True, validate=ma.validate.OneOf(["system", "user", "assistant"]))
     content = ma.fields.String(required=True)
 
@@ -163,11 +124,11 @@ class ChatSchema(OptionsSchema):
     logprobs = Yes(load_default=False, metadata={"description": "of each token of the answer"})
     top_logprobs = top_logprobs()
     stream = Yes(load_default=False, metadata={"description": "as server-sent events, while it is made"})
-    conversation = ma.fields.String(
+    conversation = text(
+        128,
+        "your own id for it: the same version goes on with it, where a name has several",
         load_default=None,
         allow_none=True,
-        validate=ma.validate.Length(1, 128),
-        metadata={"description": "your own id for it: the same version goes on with it, where a name has several"},
     )
 
     @ma.validates_schema(skip_on_field_errors=False)

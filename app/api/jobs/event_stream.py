@@ -7,7 +7,7 @@ from app.api.jobs.schemas import EventSchema
 from app.core.entities.identity import Principal
 from app.core.entities.jobs import FINAL_STATES
 from app.core.errors import AppError
-from app.core.services.jobs.job_records import JobRecords
+from app.core.interfaces.services.jobs import JobReader
 from app.gateway.streams import frame
 
 LOOK_SECONDS = 0.5  # between two looks into the database: two queries by primary key, no transaction held between
@@ -15,7 +15,7 @@ PAGE = 500  # events read at once
 
 
 def event_frames(
-    records: JobRecords, principal: Principal, job_id: str, last: Any, after: int, go_on: Callable[[float], bool]
+    records: JobReader, principal: Principal, job_id: str, last: Any, after: int, go_on: Callable[[float], bool]
 ) -> Iterator[bytes | None]:
     """Frames from the number after ``after`` on, None at each look that found nothing, at last ``end``, which
     says of the job what the schema ``last`` does.

@@ -18,10 +18,8 @@ from app.api.jobs.schemas import (
     StreamQuerySchema,
 )
 from app.core.entities.identity import Role, Scope
-from app.core.entities.jobs import FineTuningJob
+from app.core.entities.jobs import FineTuningJob, JobPage, Step
 from app.core.errors import Forbidden
-from app.core.services.jobs.job_records import JobPage
-from app.core.services.jobs.job_service import Step
 from app.extensions import current_services
 from app.gateway.authentication import current_principal, require
 from app.gateway.idempotency import creates

@@ -5,6 +5,7 @@ from typing import Any
 
 import marshmallow as ma
 
+from app.api.schemas import Body, integer, page_after, page_size, text
 from app.core.entities.jobs import DEFAULT_QUEUE, PRIORITIES, JobState
 from app.gateway.openapi import FaultSchema
 
@@ -22,18 +23,33 @@ class JobQuerySchema(ma.Schema):
         load_default=None,
         metadata={"description": "only jobs in this state; without it, all"},
     )
-    limit = ma.fields.Integer(
-        load_default=20, validate=ma.validate.Range(1, 100), metadata={"description": "at most, on a page"}
+    limit = page_size()
+    after = page_after()
+
+
+def priority() -> ma.fields.Integer:
+    """Make the field ``priority`` of a request for a job."""
+    return integer(PRIORITIES[0], PRIORITIES[-1], "among the project's jobs: the higher, the sooner", 0)
+
+
+def queue() -> ma.fields.String:
+    """Make the field ``queue`` of a request for a job."""
+    about = "one of the service's queues: the workers that serve it may take the job"
+    return text(32, about, load_default=DEFAULT_QUEUE)
+
+
+def after_jobs() -> ma.fields.List[str]:
+    """Make the field ``after`` of a request for a job."""
+    return ma.fields.List(
+        ma.fields.String(validate=ma.validate.Length(1, 64)),
+        load_default=list,
+        validate=ma.validate.Length(0, 10),
+        metadata={"description": "ids of jobs that must succeed before this one runs"},
     )
-    after = ma.fields.String(load_default=None, metadata={"description": "`next` of the page before"})
 
 
 class AnyJobQuerySchema(JobQuerySchema):
-    kind = ma.fields.String(
-        load_default=None,
-        validate=ma.validate.Length(1, 32),
-        metadata={"description": "only jobs of this kind: `train`, `estimate`, `process` …", "example": "process"},
-    )
+    kind = text(32, "only jobs of this kind: `train`, `estimate`, `process` …", "process", load_default=None)
 
 
 class JobErrorSchema(ma.Schema):
@@ -79,10 +95,7 @@ class AnyJobListSchema(ma.Schema):
     next = ma.fields.String(allow_none=True, metadata={"description": "null on the last page"})
 
 
-class ChainStepSchema(ma.Schema):
-    class Meta:
-        unknown = ma.RAISE
-
+class ChainStepSchema(Body):
     name = ma.fields.String(
         required=True,
         validate=ma.validate.Regexp(r"^[A-Za-z][A-Za-z0-9_-]{0,31}\Z"),
@@ -105,22 +118,10 @@ class ChainStepSchema(ma.Schema):
     )
 
 
-class ChainSchema(ma.Schema):
-    class Meta:
-        unknown = ma.RAISE
-
+class ChainSchema(Body):
     jobs = ma.fields.List(ma.fields.Nested(ChainStepSchema), required=True, validate=ma.validate.Length(1, 10))
-    priority = ma.fields.Integer(
-        strict=True,
-        load_default=0,
-        validate=ma.validate.Range(PRIORITIES[0], PRIORITIES[-1]),
-        metadata={"description": "among the project's jobs: the higher, the sooner"},
-    )
-    queue = ma.fields.String(
-        load_default=DEFAULT_QUEUE,
-        validate=ma.validate.Length(1, 32),
-        metadata={"description": "one of the service's queues: the workers that serve it may take the jobs"},
-    )
+    priority = priority()
+    queue = queue()
 
 
 class ChainJobsSchema(ma.Schema):

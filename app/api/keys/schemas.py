@@ -2,39 +2,27 @@
 
 import marshmallow as ma
 
+from app.api.schemas import Body, integer, text
+from app.core.entities.api_keys import MOST_DAYS, NAME_LENGTHS
 from app.core.entities.identity import Scope
-from app.core.services.people.api_keys import MOST_DAYS, NAME_LENGTHS
 
 SCOPES = [scope.value for scope in Scope]
 
 
-class NewKeySchema(ma.Schema):
-    class Meta:
-        unknown = ma.RAISE
-
+class NewKeySchema(Body):
     name = ma.fields.String(
         required=True,
         validate=ma.validate.Length(NAME_LENGTHS.start, NAME_LENGTHS.stop - 1),
         metadata={"description": "to know it by", "example": "laptop"},
     )
-    owner = ma.fields.String(
-        load_default=None,
-        validate=ma.validate.Length(1, 130),
-        metadata={"description": "a service account's username; without it, you", "example": "ci@support"},
-    )
+    owner = text(130, "a service account's username; without it, you", example="ci@support", load_default=None)
     scopes = ma.fields.List(
         ma.fields.String(validate=ma.validate.OneOf(SCOPES)),
         load_default=[],
         validate=ma.validate.Length(max=len(SCOPES)),
         metadata={"description": "the parts of the service that it opens; empty: all that the role may"},
     )
-    expires_in_days = ma.fields.Integer(
-        load_default=None,
-        allow_none=True,
-        strict=True,
-        validate=ma.validate.Range(1, MOST_DAYS),
-        metadata={"description": "null: it is good until it is revoked"},
-    )
+    expires_in_days = integer(1, MOST_DAYS, "null: it is good until it is revoked", default=None)
 
 
 class KeySchema(ma.Schema):

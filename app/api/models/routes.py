@@ -107,7 +107,7 @@ def list_aliases(name: str) -> dict[str, Any]:
     Each with the versions that it carries and their weights, and who set it. An empty list says that there is
     none: a bare `name` stands for the newest version.
     """
-    return {"data": current_services().models.aliases(current_principal(), name)}
+    return {"data": current_services().model_aliases.aliases(current_principal(), name)}
 
 
 @blueprint.put("/<name>/aliases/<alias>")
@@ -123,7 +123,7 @@ def set_alias(body: dict[str, Any], name: str, alias: str) -> ModelAlias:
     """
     weights = body["weights"] if "weights" in body else {body["version"]: 1}
     shares = {int(number): weight for number, weight in weights.items()}
-    return current_services().models.set_alias(current_principal(), name, alias, shares)
+    return current_services().model_aliases.set_alias(current_principal(), name, alias, shares)
 
 
 @blueprint.delete("/<name>/aliases/<alias>")
@@ -136,4 +136,4 @@ def remove_alias(name: str, alias: str) -> None:
     `name@alias` names nothing any more; without `champion`, a bare `name` stands for the newest version. 404
     `alias_not_found`.
     """
-    current_services().models.remove_alias(current_principal(), name, alias)
+    current_services().model_aliases.remove_alias(current_principal(), name, alias)

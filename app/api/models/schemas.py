@@ -5,6 +5,8 @@ from typing import Any
 
 import marshmallow as ma
 
+from app.api.schemas import Body, integer
+
 LARGEST_NUMBER = 999_999_999  # that a reference can write
 MOST_SPLIT = 16  # versions of an alias
 LARGEST_WEIGHT = 1_000_000
@@ -47,15 +49,8 @@ class ModelVersionListSchema(ma.Schema):
     data = ma.fields.List(ma.fields.Nested(ModelVersionSchema))
 
 
-class AliasBodySchema(ma.Schema):
-    class Meta:
-        unknown = ma.RAISE
-
-    version = ma.fields.Integer(
-        strict=True,
-        validate=ma.validate.Range(1, LARGEST_NUMBER),
-        metadata={"description": "a version's number; or else `weights`"},
-    )
+class AliasBodySchema(Body):
+    version = integer(1, LARGEST_NUMBER, "a version's number; or else `weights`")
     weights = ma.fields.Dict(
         keys=ma.fields.String(
             validate=ma.validate.Regexp(r"[1-9][0-9]{0,8}\Z", error="Must be a version's number.")

@@ -1,7 +1,7 @@
 """Probes: open, so that an orchestrator needs no token."""
 
 from app.api.monitor.schemas import HealthSchema, ReadinessSchema
-from app.core.services.operations.monitoring import Readiness
+from app.core.interfaces.services.operations import Readiness
 from app.extensions import current_services
 from app.gateway.openapi import Blueprint
 

@@ -5,10 +5,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from app.core.entities.answer_stream import AnswerStream
 from app.core.entities.inference import Answer, AnswerPiece, Prediction, TokenCounts, TokenLogprob
 from app.core.entities.tool_calls import ToolCall
 from app.core.errors import AppError, Unavailable
-from app.core.services.answers.answer_stream import AnswerStream
 from app.gateway.errors import envelope
 from app.gateway.streams import frame
 

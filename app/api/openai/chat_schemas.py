@@ -6,7 +6,7 @@ from typing import Any
 
 import marshmallow as ma
 
-from app.api.infer.schemas import MOST_CHARACTERS, MOST_MESSAGES, Yes, option, top_logprobs
+from app.api.infer.schemas import MOST_CHARACTERS, MOST_MESSAGES, option, top_logprobs
 from app.api.openai.options import (
     NullIsNothing,
     OpenAIOptionsSchema,
@@ -24,6 +24,7 @@ from app.api.openai.tool_schemas import (
     check_results,
     check_tools,
 )
+from app.api.schemas import Body, Yes, text
 
 OLDER = "the older form of tools and tool_choice: send those instead"
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
@@ -44,9 +45,6 @@ class ContentField(ma.fields.Field[str]):
 class ChatMessageSchema(NullIsNothing):
     """An answer of this service, sent again as it is, is one."""
 
-    class Meta:
-        unknown = ma.RAISE
-
     role = ma.fields.String(
         required=True,
         validate=ma.validate.OneOf(ROLES),
@@ -63,10 +61,7 @@ class ChatMessageSchema(NullIsNothing):
         validate=ma.validate.Length(max=MOST_TOOLS),
         metadata={"description": "of the assistant: what it called, as it came"},
     )
-    tool_call_id = ma.fields.String(
-        validate=ma.validate.Length(1, 128),
-        metadata={"description": "of a `tool`: which call this is the result of"},
-    )
+    tool_call_id = text(128, "of a `tool`: which call this is the result of")
 
     @ma.validates_schema(pass_original=True, skip_on_field_errors=False)
     def _fits_its_role(self, data: Mapping[str, Any], sent: Any, **_kwargs: Any) -> None:
@@ -92,20 +87,14 @@ class ChatMessageSchema(NullIsNothing):
         return message | {key: data[key] for key in ("tool_calls", "tool_call_id") if data.get(key)}
 
 
-class JsonSchemaSchema(ma.Schema):
-    class Meta:
-        unknown = ma.RAISE
-
+class JsonSchemaSchema(Body):
     name = ma.fields.String(required=True, validate=ma.validate.Length(1, 64))
     description = ma.fields.String()
     schema = ma.fields.Dict(keys=ma.fields.String(), load_default=dict)
     strict = Yes(allow_none=True, metadata={"description": "it always is"})
 
 
-class ResponseFormatSchema(ma.Schema):
-    class Meta:
-        unknown = ma.RAISE
-
+class ResponseFormatSchema(Body):
     type = ma.fields.String(required=True, validate=ma.validate.OneOf(FORMATS))
     json_schema = ma.fields.Nested(JsonSchemaSchema)
 
@@ -145,10 +134,8 @@ class ChatCompletionBodySchema(OpenAIOptionsSchema):
         load_default=None,
         metadata={"description": "`json_object`, or `json_schema`: the answer keeps to it"},
     )
-    conversation = ma.fields.String(
-        load_default=None,
-        validate=ma.validate.Length(1, 128),
-        metadata={"description": "your own id for it: the same version goes on with it, where a name has several"},
+    conversation = text(
+        128, "your own id for it: the same version goes on with it, where a name has several", load_default=None
     )
     metadata = without_effect()
     store = without_effect(": nothing is stored")

@@ -5,9 +5,10 @@ from typing import Any
 
 import marshmallow as ma
 
-from app.api.infer.schemas import MOST_TEXTS, integer, option
+from app.api.infer.schemas import MOST_TEXTS, option
 from app.api.openai.chat_schemas import AnswerSchema
 from app.api.openai.options import OpenAIOptionsSchema, not_here
+from app.api.schemas import integer
 from app.core.entities.inference import MOST_LOGPROBS
 
 LONGEST_PROMPT = 500_000  # characters

@@ -69,9 +69,9 @@ def upload_file(form: dict[str, Any]) -> dict[str, Any]:
     """
     file = form["file"]
     name, source = upload_name(file.filename or "")
-    versions, principal = current_services().dataset_versions, current_principal()
-    made = versions.upload(principal, file.stream, source, name=name)
-    return uploaded_file(versions.get(principal, made.dataset_id))
+    services, principal = current_services(), current_principal()
+    made = services.dataset_changes.upload(principal, file.stream, source, name=name)
+    return uploaded_file(services.dataset_versions.get(principal, made.dataset_id))
 
 
 @blueprint.get("")
@@ -143,7 +143,7 @@ def delete_file(file_id: str) -> dict[str, Any]:
     if job_id := job_of_result(file_id):
         _measured(job_id)
         raise Conflict("a job's results stay with it: there is nothing to delete", code="results_stay")
-    current_services().dataset_versions.delete(current_principal(), file_id)
+    current_services().dataset_changes.delete(current_principal(), file_id)
     return {**DELETED, "id": file_id}
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import marshmallow as ma
 
-from app.api.infer.schemas import Number
 from app.api.openai.options import NullIsNothing, not_here
+from app.api.schemas import Number, page_size, text
 from app.core.entities.jobs import DEFAULT_QUEUE, PRIORITIES, JobState
 from app.core.entities.models import NAME
 from app.core.errors import Fault
@@ -42,9 +42,6 @@ class Auto(ma.fields.Field[Any]):
 
 
 class HyperparametersSchema(NullIsNothing):
-    class Meta:
-        unknown = ma.RAISE
-
     n_epochs = Auto(ma.fields.Integer(strict=True, validate=ma.validate.Range(1, 1000)), "epochs")
     batch_size = Auto(ma.fields.Integer(strict=True, validate=ma.validate.Range(1, 4096)), "rows of a step")
     learning_rate_multiplier = Auto(
@@ -67,9 +64,6 @@ class DpoSchema(ma.Schema):
 
 
 class MethodSchema(NullIsNothing):
-    class Meta:
-        unknown = ma.RAISE
-
     type = ma.fields.String(
         required=True,
         validate=ma.validate.OneOf(OBJECTIVES, error="Must be supervised or dpo: nothing else is trained here."),
@@ -103,18 +97,9 @@ class JobBodySchema(NullIsNothing):
     class Meta:
         unknown = ma.INCLUDE
 
-    model = ma.fields.String(
-        required=True,
-        validate=ma.validate.Length(1, 200),
-        metadata={"description": "a base model, or a version (`ft:…`, `name:3`) to train on from"},
-    )
-    training_file = ma.fields.String(
-        required=True, validate=ma.validate.Length(1, 100), metadata={"description": "of `POST /v1/files`"}
-    )
-    validation_file = ma.fields.String(
-        validate=ma.validate.Length(1, 100),
-        metadata={"description": "without it some rows of the training file validate"},
-    )
+    model = text(200, "a base model, or a version (`ft:…`, `name:3`) to train on from", required=True)
+    training_file = text(100, "of `POST /v1/files`", required=True)
+    validation_file = text(100, "without it some rows of the training file validate")
     suffix = ma.fields.String(
         validate=ma.validate.Regexp(
             rf"{NAME.pattern}\Z", error="Must be a name: 1 to 64 letters, digits, dots, dashes, underscores."
@@ -209,9 +194,7 @@ class OpenAIJobListSchema(ma.Schema):
 
 
 class OpenAIPageSchema(ma.Schema):
-    limit = ma.fields.Integer(
-        load_default=20, validate=ma.validate.Range(1, 100), metadata={"description": "at most, on a page"}
-    )
+    limit = page_size()
     after = ma.fields.String(load_default=None, metadata={"description": "the last id of the page before"})
 
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import marshmallow as ma
 
-from app.api.infer.schemas import MOST_ANSWERS, OptionsSchema, Yes, integer, option
+from app.api.infer.schemas import MOST_ANSWERS, OptionsSchema, option
+from app.api.schemas import Body, Yes, integer, text
 from app.core.entities.inference import LONGEST_STOP, MOST_STOPS
 
 TEMPERATURE = 1.0  # OpenAI's; /api/v1 has 0
@@ -23,7 +24,7 @@ def without_nulls(data: Any) -> Any:
     return {key: value for key, value in data.items() if value is not None} if isinstance(data, dict) else data
 
 
-class NullIsNothing(ma.Schema):
+class NullIsNothing(Body):
     """A field that is null is as good as left out, as OpenAI has it."""
 
     def on_bind_field(self, field_name: str, field_obj: ma.fields.Field[Any]) -> None:
@@ -35,10 +36,7 @@ class NullIsNothing(ma.Schema):
         return without_nulls(data)
 
 
-class StreamOptionsSchema(ma.Schema):
-    class Meta:
-        unknown = ma.RAISE
-
+class StreamOptionsSchema(Body):
     include_usage = Yes(load_default=False, metadata={"description": "a last chunk has the counts"})
     include_obfuscation = Yes(load_default=False, metadata={"description": "taken, and without effect here"})
 
@@ -64,11 +62,7 @@ class OpenAIOptionsSchema(NullIsNothing, OptionsSchema):
         unknown = ma.RAISE
         exclude = ("json_schema",)
 
-    model = ma.fields.String(
-        required=True,
-        validate=ma.validate.Length(1, 200),
-        metadata={"description": "of `GET /v1/models`; `name`, `name:3` and `name@alias` as well"},
-    )
+    model = text(200, "of `GET /v1/models`; `name`, `name:3` and `name@alias` as well", required=True)
     temperature = option("temperature", default=TEMPERATURE)
     max_tokens = option("max_tokens")
     n = integer(1, MOST_ANSWERS, "answers to each prompt", 1)

@@ -20,12 +20,7 @@ def _type() -> ma.fields.String:
     return ma.fields.String(required=True, validate=_function, metadata={"enum": ["function"]})
 
 
-class _Schema(NullIsNothing):
-    class Meta:
-        unknown = ma.RAISE
-
-
-class FunctionSchema(_Schema):
+class FunctionSchema(NullIsNothing):
     name = ma.fields.String(
         required=True,
         validate=ma.validate.Regexp(r"[A-Za-z0-9_-]{1,64}\Z", error="Must be 1 to 64 of A-Z a-z 0-9 _ -"),
@@ -39,7 +34,7 @@ class FunctionSchema(_Schema):
         return {key: value for key, value in data.items() if key != "strict"}
 
 
-class ToolSchema(_Schema):
+class ToolSchema(NullIsNothing):
     type = _type()
     function = ma.fields.Nested(FunctionSchema, required=True)
 
@@ -58,12 +53,12 @@ class ArgumentsField(ma.fields.String):
         return arguments
 
 
-class CalledFunctionSchema(_Schema):
+class CalledFunctionSchema(NullIsNothing):
     name = ma.fields.String(required=True, validate=ma.validate.Length(1, 64))
     arguments = ArgumentsField(required=True, metadata={"description": "a JSON object, as a text"})
 
 
-class ToolCallSchema(_Schema):
+class ToolCallSchema(NullIsNothing):
     id = ma.fields.String(required=True, validate=ma.validate.Length(1, 128))
     type = _type()
     function = ma.fields.Nested(CalledFunctionSchema, required=True)

@@ -2,6 +2,7 @@
 
 import marshmallow as ma
 
+from app.api.schemas import Body, integer, text
 from app.core.entities.identity import MEMBER_ROLES
 
 ROLES = [role.value for role in MEMBER_ROLES]
@@ -16,36 +17,16 @@ class ProjectListSchema(ma.Schema):
     data = ma.fields.List(ma.fields.Nested(ProjectSchema))
 
 
-class NewProjectSchema(ma.Schema):
-    class Meta:
-        unknown = ma.RAISE
-
-    id = ma.fields.String(
-        required=True,
-        validate=ma.validate.Length(1, 63),
-        metadata={"description": "small letters, digits and dashes; it stays", "example": "support"},
-    )
-    admin = ma.fields.String(
-        required=True,
-        validate=ma.validate.Length(1, 64),
-        metadata={"description": "a user's name, who becomes its first admin", "example": "alice"},
-    )
+class NewProjectSchema(Body):
+    id = text(63, "small letters, digits and dashes; it stays", example="support", required=True)
+    admin = text(64, "a user's name, who becomes its first admin", example="alice", required=True)
 
 
 def _limit(description: str) -> ma.fields.Integer:
-    return ma.fields.Integer(
-        strict=True,
-        allow_none=True,
-        load_default=None,
-        validate=ma.validate.Range(1, 2**53),
-        metadata={"description": description},
-    )
+    return integer(1, 2**53, description, default=None)
 
 
-class ProjectLimitsSchema(ma.Schema):
-    class Meta:
-        unknown = ma.RAISE
-
+class ProjectLimitsSchema(Body):
     running = _limit("jobs that train at once")
     queued = _limit("jobs that wait")
     requests = _limit("requests in a minute")
@@ -80,16 +61,9 @@ class MemberListSchema(ma.Schema):
     data = ma.fields.List(ma.fields.Nested(MemberSchema))
 
 
-class RoleSchema(ma.Schema):
-    class Meta:
-        unknown = ma.RAISE
-
+class RoleSchema(Body):
     role = ma.fields.String(required=True, validate=ma.validate.OneOf(ROLES))
 
 
 class ServiceAccountSchema(RoleSchema):
-    name = ma.fields.String(
-        required=True,
-        validate=ma.validate.Length(1, 63),
-        metadata={"description": "small letters, digits, dots, dashes and underscores", "example": "ci"},
-    )
+    name = text(63, "small letters, digits, dots, dashes and underscores", example="ci", required=True)

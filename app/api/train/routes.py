@@ -28,8 +28,7 @@ from app.api.train.schemas import (
     TrainSchema,
 )
 from app.core.entities.identity import Role
-from app.core.entities.jobs import FineTuningJob
-from app.core.services.jobs.job_records import JobPage
+from app.core.entities.jobs import FineTuningJob, JobPage
 from app.extensions import current_services
 from app.gateway.authentication import current_principal, require
 from app.gateway.idempotency import creates

@@ -5,8 +5,9 @@ from typing import Any
 
 import marshmallow as ma
 
-from app.api.jobs.schemas import JobErrorSchema
-from app.core.entities.jobs import DEFAULT_QUEUE, PRIORITIES, JobState
+from app.api.jobs.schemas import JobErrorSchema, after_jobs, priority, queue
+from app.api.schemas import Body, text
+from app.core.entities.jobs import JobState
 from app.core.entities.training_config import TrainingConfig
 from app.extensions import current_services
 from app.gateway.authentication import current_principal
@@ -41,42 +42,13 @@ def document_training_config(api: Api) -> None:
     api.ma_plugin.converter.add_attribute_function(reference)
 
 
-class TrainSchema(ma.Schema):
-    class Meta:
-        unknown = ma.RAISE
-
-    dataset_id = ma.fields.String(
-        allow_none=True,
-        validate=ma.validate.Length(1, 100),
-        metadata={"description": "`ds-…` (its newest version), `ds-…:3` or `ds-…@tag`"},
-    )
-    dataset_path = ma.fields.String(
-        allow_none=True,
-        validate=ma.validate.Length(1, 1024),
-        metadata={"description": "or a file under data/raw", "example": "data/raw/sample_data.json"},
-    )
-    base_model = ma.fields.String(
-        allow_none=True,
-        validate=ma.validate.Length(1, 64),
-        metadata={"description": "a base model's name; without it, the service's default"},
-    )
-    priority = ma.fields.Integer(
-        strict=True,
-        load_default=0,
-        validate=ma.validate.Range(PRIORITIES[0], PRIORITIES[-1]),
-        metadata={"description": "among the project's jobs: the higher, the sooner"},
-    )
-    queue = ma.fields.String(
-        load_default=DEFAULT_QUEUE,
-        validate=ma.validate.Length(1, 32),
-        metadata={"description": "one of the service's queues: the workers that serve it may take the job"},
-    )
-    after = ma.fields.List(
-        ma.fields.String(validate=ma.validate.Length(1, 64)),
-        load_default=list,
-        validate=ma.validate.Length(0, 10),
-        metadata={"description": "ids of jobs that must succeed before this one runs"},
-    )
+class TrainSchema(Body):
+    dataset_id = text(100, "`ds-…` (its newest version), `ds-…:3` or `ds-…@tag`", allow_none=True)
+    dataset_path = text(1024, "or a file under data/raw", example="data/raw/sample_data.json", allow_none=True)
+    base_model = text(64, "a base model's name; without it, the service's default", allow_none=True)
+    priority = priority()
+    queue = queue()
+    after = after_jobs()
     config = TrainingConfigField(
         load_default=dict, metadata={"description": "over the service's train_config.yaml"}
     )

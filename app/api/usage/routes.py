@@ -4,7 +4,7 @@ from typing import Any
 
 from app.api.usage.schemas import UsageListSchema, UsageQuerySchema
 from app.core.entities.identity import Role
-from app.core.services.answers.usage import UsagePage
+from app.core.entities.usage import UsagePage
 from app.extensions import current_services
 from app.gateway.authentication import current_principal, require
 from app.gateway.openapi import Blueprint

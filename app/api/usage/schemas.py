@@ -5,6 +5,8 @@ from typing import Any
 
 import marshmallow as ma
 
+from app.api.schemas import page_after, page_size, text
+
 
 class UsageQuerySchema(ma.Schema):
     by = ma.fields.String(
@@ -20,15 +22,9 @@ class UsageQuerySchema(ma.Schema):
     last = ma.fields.Date(
         data_key="to", load_default=None, metadata={"description": "last day, included; without it, today"}
     )
-    model = ma.fields.String(
-        load_default=None,
-        validate=ma.validate.Length(1, 80),
-        metadata={"description": "only this version, or base model", "example": "support-assistant:1"},
-    )
-    limit = ma.fields.Integer(
-        load_default=20, validate=ma.validate.Range(1, 100), metadata={"description": "at most, on a page"}
-    )
-    after = ma.fields.String(load_default=None, metadata={"description": "`next` of the page before"})
+    model = text(80, "only this version, or base model", example="support-assistant:1", load_default=None)
+    limit = page_size()
+    after = page_after()
 
     @ma.validates_schema
     def _in_order(self, data: Mapping[str, Any], **_kwargs: Any) -> None:

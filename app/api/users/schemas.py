@@ -2,25 +2,18 @@
 
 import marshmallow as ma
 
-from app.core.entities.identity import DEFAULT_PROJECT_ID, Role
-from app.core.services.people.accounts import PASSWORD_LENGTHS
+from app.api.schemas import Body, text
+from app.core.entities.identity import DEFAULT_PROJECT_ID, PASSWORD_LENGTHS, Role
 
 
-class NewUserSchema(ma.Schema):
-    class Meta:
-        unknown = ma.RAISE
-
+class NewUserSchema(Body):
     username = ma.fields.String(required=True, validate=ma.validate.Length(1, 64), metadata={"example": "alice"})
     password = ma.fields.String(
         load_default=None,
         validate=ma.validate.Length(1, 1024),
         metadata={"format": "password", "description": "or a subject"},
     )
-    subject = ma.fields.String(
-        load_default=None,
-        validate=ma.validate.Length(1, 255),
-        metadata={"description": "what the external issuer's tokens call them (`sub`)"},
-    )
+    subject = text(255, "what the external issuer's tokens call them (`sub`)", load_default=None)
     role = ma.fields.String(
         required=True,
         validate=ma.validate.OneOf([role.value for role in Role]),
@@ -29,10 +22,7 @@ class NewUserSchema(ma.Schema):
     project = ma.fields.String(load_default=DEFAULT_PROJECT_ID, validate=ma.validate.Length(1, 63))
 
 
-class NewPasswordSchema(ma.Schema):
-    class Meta:
-        unknown = ma.RAISE
-
+class NewPasswordSchema(Body):
     password = ma.fields.String(
         required=True,
         validate=ma.validate.Length(PASSWORD_LENGTHS.start, PASSWORD_LENGTHS.stop - 1),
@@ -40,17 +30,12 @@ class NewPasswordSchema(ma.Schema):
     )
 
 
-class SubjectSchema(ma.Schema):
-    class Meta:
-        unknown = ma.RAISE
-
-    subject = ma.fields.String(
+class SubjectSchema(Body):
+    subject = text(
+        255,
+        "what the external issuer's tokens call them (`sub`); null: nobody there is them",
         required=True,
         allow_none=True,
-        validate=ma.validate.Length(1, 255),
-        metadata={
-            "description": "what the external issuer's tokens call them (`sub`); null: nobody there is them"
-        },
     )
 
 

@@ -14,8 +14,7 @@ from app.api.webhooks.schemas import (
     WebhookWithSecretSchema,
 )
 from app.core.entities.identity import Role
-from app.core.entities.webhooks import Delivery, Webhook
-from app.core.services.operations.webhooks import DeliveryPage
+from app.core.entities.webhooks import Delivery, DeliveryPage, Webhook
 from app.extensions import current_services
 from app.gateway.authentication import current_principal, require
 from app.gateway.idempotency import creates

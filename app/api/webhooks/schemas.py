@@ -2,7 +2,7 @@
 
 import marshmallow as ma
 
-from app.api.infer.schemas import Yes
+from app.api.schemas import Body, Yes, page_after, page_size
 from app.core.entities.webhooks import WebhookEvent
 
 EVENTS = [event.value for event in WebhookEvent]
@@ -21,20 +21,14 @@ LENGTHS = ma.validate.Length(1, 2000)
 URL = {"description": "https, and a public address", "example": "https://hooks.example.com/llm"}
 
 
-class NewWebhookSchema(ma.Schema):
-    class Meta:
-        unknown = ma.RAISE
-
+class NewWebhookSchema(Body):
     url = ma.fields.String(required=True, validate=LENGTHS, metadata=URL)
     events = ma.fields.List(EVENT, load_default=EVENTS, validate=HOW_MANY)
     enabled = Yes(load_default=True)
 
 
-class WebhookChangeSchema(ma.Schema):
+class WebhookChangeSchema(Body):
     """What is left out stays."""
-
-    class Meta:
-        unknown = ma.RAISE
 
     url = ma.fields.String(validate=LENGTHS, metadata=URL)
     events = ma.fields.List(EVENT, validate=HOW_MANY)
@@ -79,11 +73,6 @@ class DeliveryListSchema(ma.Schema):
     next = ma.fields.String(allow_none=True, metadata={"description": "null on the last page"})
 
 
-class DeliveryQuerySchema(ma.Schema):
-    class Meta:
-        unknown = ma.RAISE
-
-    limit = ma.fields.Integer(
-        load_default=20, validate=ma.validate.Range(1, 100), metadata={"description": "at most, on a page"}
-    )
-    after = ma.fields.String(load_default=None, metadata={"description": "`next` of the page before"})
+class DeliveryQuerySchema(Body):
+    limit = page_size()
+    after = page_after()

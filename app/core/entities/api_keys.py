@@ -16,6 +16,9 @@ from hashlib import sha256
 
 from app.core.entities.identity import Scope
 
+NAME_LENGTHS = range(1, 101)
+MOST_DAYS = 3650
+
 PREFIX = "llmft_"
 _ALPHABET = string.digits + string.ascii_letters
 _SHAPE = re.compile(rf"({PREFIX}[0-9A-Za-z]{{40}})([0-9A-Za-z]{{6}})", re.ASCII)

@@ -1,5 +1,6 @@
 """Who did what to which."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -43,3 +44,11 @@ class AuditFilter:
     action: str | None = None
     object_id: str | None = None
     outcome: Outcome | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditPage:
+    """``next`` is the ``after`` of the page that follows, None on the last."""
+
+    entries: Sequence[AuditEntry]
+    next: int | None

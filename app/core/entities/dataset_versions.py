@@ -4,8 +4,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
+from app.core.entities.datasets import Conversation
 from app.core.errors import Invalid
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -76,3 +77,32 @@ class DatasetReference:
             )
         number = found["number"]
         return cls(found["id"], int(number) if number else None, found["tag"])
+
+
+ChangeKind = Literal["added", "removed", "changed"]
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetPage:
+    """``next`` is the ``after`` of the page that follows, None on the last."""
+
+    datasets: Sequence[DatasetSummary]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RowChange:
+    kind: ChangeKind
+    before: Conversation | None
+    after: Conversation | None
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetDiff:
+    """Rows by what became of them; ``changes`` holds the first ones."""
+
+    before: str  # references
+    after: str
+    unchanged: int
+    counts: Mapping[ChangeKind, int]
+    changes: Sequence[RowChange]

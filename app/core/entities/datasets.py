@@ -116,3 +116,21 @@ def no_row(number: int, numbers: Sequence[int]) -> NotFound:
     """Say that no row has that number, and which have one."""
     held = f"{min(numbers)} to {max(numbers)}" if numbers else "none"
     return NotFound(f"there is no row {number}: the rows are {held}", code="row_not_found")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSummary:
+    """Tokens of one split, for one base model, after truncation to ``max_length``."""
+
+    supervised: int  # the loss is on these: the assistant's, of a pair both answers, of a plain text all
+    unsupervised: int
+    truncated_rows: int
+    truncated: int  # tokens cut off
+    row_lengths: Mapping[int, int]  # percentile → tokens of a row, or of either answer of a pair with its prompt
+
+
+@dataclass(frozen=True, slots=True)
+class SplitSummary:
+    split: str
+    rows: int
+    tokens: TokenSummary | None  # None if no base model was named, or there are no rows

@@ -80,3 +80,23 @@ def not_servable(config: Mapping[str, Any], engine: EngineKind) -> str | None:
     if config.get("lora", {}).get("use_dora"):
         return "it is trained with use_dora, which vLLM does not serve"
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterReport:
+    reference: str
+    bytes: int | None
+    pinned: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineReport:
+    """``adapters`` are the project's; of those of other projects, how many there are and what they take."""
+
+    base_model: str
+    resident: bool
+    kind: EngineKind | None
+    context: int | None
+    adapters: Sequence[AdapterReport]
+    others: int
+    other_bytes: int

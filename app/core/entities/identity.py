@@ -6,6 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 
 DEFAULT_PROJECT_ID = "default"
+PASSWORD_LENGTHS = range(12, 1025)
 
 
 class Role(StrEnum):

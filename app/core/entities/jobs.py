@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from app.core.entities.identity import Principal, Role
@@ -95,7 +96,7 @@ class FineTuningJob:
     dataset_id: str | None = None  # with ``dataset_number`` the version that it reads; None: a file, or nothing
     dataset_number: int | None = None
     is_light: bool = False  # claimed by the light slots of workers, and not counted with the others
-    after: Sequence[str] = field(default_factory=list)  # ids of the jobs that must succeed before this one may be claimed
+    after: Sequence[str] = field(default_factory=list)  # ids of jobs that must succeed before this one is claimed
     inputs: Mapping[str, str] = field(default_factory=dict)  # key of its request → id of the job that makes it
     started_at: datetime | None = None
     finished_at: datetime | None = None
@@ -117,10 +118,11 @@ class FineTuningJob:
 
     @property
     def asker(self) -> Principal | None:
-        """Who submitted it, as services ask for one; None: a command in the foreground."""
-        if self.created_by is None:
-            return None
-        return Principal(self.created_by, "", self.project_id, Role.DEVELOPER)
+        """Who submitted it, as services ask for one; None: a command in the foreground.
+
+        The role was asked for when the job was submitted: what a worker checks again is not refused for it.
+        """
+        return None if self.created_by is None else Principal(self.created_by, "", self.project_id, Role.OPERATOR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,3 +227,31 @@ def after_loss(
             message = f"lost in each of {job.lost} attempts, and not tried again; the last: {error.message}"
             return JobState.FAILED, JobError("poisoned", message)
     return after_stop(job), None
+
+
+@dataclass(frozen=True, slots=True)
+class JobPage:
+    """``next`` is the ``after`` of the page that follows, None on the last."""
+
+    jobs: Sequence[FineTuningJob]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One job of a chain. A value ``$name`` in its request stands for what the step of that name makes."""
+
+    name: str
+    kind: str
+    request: Mapping[str, Any]
+    after: Sequence[str] = ()  # names of steps before it, beside those that its request names
+
+
+@dataclass(frozen=True, slots=True)
+class UnfinishedRun:
+    """``checkpoints`` is the folder of the job that wrote the run's newest whole checkpoint."""
+
+    folder: Path
+    checkpoints: Path
+    job_id: str
+    has_artifacts: bool  # of that job: it came to its end, if not to its publishing

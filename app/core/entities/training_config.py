@@ -18,7 +18,7 @@ from app.core.entities.choices import OneOf
 from app.core.entities.data_pipeline import PipelineConfig
 from app.core.entities.reasoning import Reasoning
 from app.core.errors import Fault, Invalid
-from app.core.factories import ADAPTATIONS, OBJECTIVES, TRACKERS
+from app.core.factories import ADAPTATIONS, OBJECTIVES, STRATEGIES, TRACKERS
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 VersionReference = Annotated[
@@ -94,7 +94,7 @@ class TrainingConfig(BaseModel):
 
     objective: Annotated[str, OneOf(OBJECTIVES)] = "sft"
     adaptation: Annotated[str, OneOf(ADAPTATIONS)] = "lora"
-    strategy: Literal["single", "ddp", "deepspeed", "fsdp"] = "single"
+    strategy: Annotated[str, OneOf(STRATEGIES)] = "single"
     processes: int = Field(1, ge=1, le=1024, description="that train together; each is a rank of the strategy")
     zero_stage: Literal[2, 3] = Field(2, description="what deepspeed shards: 2 gradients, 3 parameters too")
     lora: LoraSettings = LoraSettings()

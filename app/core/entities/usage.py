@@ -1,5 +1,6 @@
 """What requests to models used."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -38,3 +39,11 @@ class UsageSum:
     completion_tokens: int
     mean_seconds: float
     mean_first_token_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class UsagePage:
+    """``next`` is the ``after`` of the page that follows, None on the last."""
+
+    sums: Sequence[UsageSum]
+    next: str | None

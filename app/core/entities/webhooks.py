@@ -123,3 +123,11 @@ def signature(secrets_in_use: Sequence[str], event_id: str, timestamp: int, body
     signed = f"{event_id}.{timestamp}.{body}".encode()
     keys = [b64decode(secret.removeprefix(SECRET_PREFIX)) for secret in secrets_in_use]
     return " ".join("v1," + b64encode(hmac.digest(key, signed, "sha256")).decode() for key in keys)
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryPage:
+    """``next`` is the ``after`` of the page that follows, None on the last."""
+
+    deliveries: Sequence[Delivery]
+    next: str | None

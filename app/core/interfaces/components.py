@@ -28,6 +28,10 @@ RowProgress = Callable[[str, int, int], None]  # is told (what is done, rows don
 ByteProgress = Callable[[int, int], None]  # is told (bytes done, bytes in all), many times
 
 
+def unwatched(name: str, done: int, total: int) -> None:
+    """Be a RowProgress that tells nobody."""
+
+
 class DataFormat(ABC):
     """Recognises one shape of row and converts it to a conversation."""
 

@@ -8,8 +8,7 @@ from app.core.entities.data_pipeline import PipelineConfig, PipelineResult, Step
 from app.core.entities.datasets import Conversation
 from app.core.entities.recording import Recorder
 from app.core.factories import DATA_PROCESSORS
-from app.core.interfaces.components import DataProcessor, RowProgress
-from app.core.processors.watching import unwatched
+from app.core.interfaces.components import DataProcessor, RowProgress, unwatched
 
 KEPT_CHANGES = 1000
 

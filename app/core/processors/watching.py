@@ -12,10 +12,6 @@ T = TypeVar("T")
 _EVERY = 1000  # rows
 
 
-def unwatched(name: str, done: int, total: int) -> None:
-    """Nobody looks."""
-
-
 def watched(
     name: str,
     items: Iterable[T],

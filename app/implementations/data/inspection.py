@@ -15,10 +15,10 @@ from app.core.entities.data_pipeline import (
     PipelineConfig,
 )
 from app.core.entities.datasets import Conversation
-from app.core.interfaces.components import RowProgress
+from app.core.interfaces.components import RowProgress, unwatched
 from app.core.processors.cleaning import clean_row, empty_warning, identity, is_empty, texts
 from app.core.processors.splitting import label_of
-from app.core.processors.watching import unwatched, watched
+from app.core.processors.watching import watched
 from app.implementations.data.languages import language_finder
 from app.implementations.data.near_duplicates import find_near_duplicates
 from app.implementations.data.private_data import Finder, personal_data_finder, secret_finder

@@ -12,9 +12,9 @@ from functools import lru_cache
 
 from app.core.entities.data_pipeline import NearDuplicateOptions
 from app.core.errors import Unavailable
-from app.core.interfaces.components import RowProgress
+from app.core.interfaces.components import RowProgress, unwatched
 from app.core.processors.splitting import Union
-from app.core.processors.watching import unwatched, watched
+from app.core.processors.watching import watched
 
 # A Chinese or Japanese character is a word: these scripts write no spaces.
 _CJK = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"

@@ -11,9 +11,8 @@ from typing import Any
 import psutil
 import pytest
 
-from app.core.entities.jobs import FINAL_STATES, FineTuningJob, JobState
+from app.core.entities.jobs import FINAL_STATES, FineTuningJob, JobState, Step
 from app.core.entities.models import BaseModelSpec
-from app.core.services.jobs.job_service import Step
 from app.registries import BASE_MODEL_SOURCES
 from tests.running_service import BASE, Developer, MakeService, Service, wait_until
 

@@ -128,14 +128,12 @@ def refusal(service: Service) -> str:
     return line
 
 
-def test_a_second_one_on_the_same_instance_is_refused(make_service: MakeService) -> None:
-    service = make_service()
-    ready(service.start("run.py"))
+def test_figures_of_web_processes_add_up_and_a_second_service_is_refused(
+    make_service: MakeService,
+) -> None:
+    service = make_service(web_workers=2)
+    address = ready(service.start("run.py"))
     assert "INSTANCE_DIR" in refusal(service)
-
-
-def test_figures_of_several_web_processes_add_up(make_service: MakeService) -> None:
-    address = ready(make_service(web_workers=2).start("run.py"))
     claimed = urllib.request.Request(f"{address}/docs", headers={"X-Forwarded-Proto": "https"})
     with urllib.request.urlopen(
         claimed, timeout=30

@@ -231,7 +231,8 @@ def test_a_job_remembers_how_it_was_asked_for(jobs, add):
 
 def test_a_retried_request_adds_nothing_where_its_job_is(jobs, make_job):
     def add(*, is_retry, since, **others):
-        return jobs.add([make_job(request_key="k", is_retry=is_retry, **others)], since=since)
+        [job] = jobs.add([make_job(request_key="k", is_retry=is_retry, **others)], since=since)
+        return job
 
     at = make_job().created_at
     first = add(is_retry=False, since=at)
@@ -239,7 +240,7 @@ def test_a_retried_request_adds_nothing_where_its_job_is(jobs, make_job):
     meant = add(is_retry=False, since=at)
     assert meant.id != first.id
     assert add(is_retry=True, since=at).id in (first.id, meant.id)
-    assert jobs.add([make_job(request_key="other", is_retry=True)], since=at).request_key == "other"
+    assert jobs.add([make_job(request_key="other", is_retry=True)], since=at)[0].request_key == "other"
     assert add(is_retry=True, since=at, project_id="other").project_id == "other"
     overtook = add(is_retry=True, since=datetime.now(UTC) + timedelta(days=1))
     assert overtook.id not in (first.id, meant.id)

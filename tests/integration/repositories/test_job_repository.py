@@ -31,6 +31,8 @@ def held(repositories, make_job):
 
 
 def test_a_job_comes_back_as_it_went_in(jobs, make_job):
+    first = make_job()
+    jobs.add([first])
     in_new_york = datetime(2026, 2, 3, 4, 5, 6, 789, tzinfo=timezone(timedelta(hours=-5)))
     job = make_job(
         state=JobState.FAILED,
@@ -43,7 +45,9 @@ def test_a_job_comes_back_as_it_went_in(jobs, make_job):
         model_version_id="v",
         cancel_requested=True,
         attempts=2,
-        metrics={"train_loss": 1 / 3},
+        result={"train_loss": 1 / 3},
+        after=[first.id],
+        made=["assistant:1"],
     )
     jobs.add([job])
     found = jobs.get("default", job.id)
@@ -308,12 +312,14 @@ def test_success_publishes_the_next_number_of_the_name(repositories, make_job, m
         job = make_job(project_id=project)
         jobs.add([job])
         version = make_version(job, name=name)
-        published = jobs.succeed(job.id, repositories.claim(job.id), Finished({"eval_loss": 0.5}, [version]))
-        assert published == replace(version, number=number)
-        assert repositories.versions.get(project, version.id) == published
+        fence = repositories.claim(job.id)
+        made = jobs.succeed(job.id, fence, Finished({"eval_loss": 0.5}, [version]))
+        assert made == [f"{name}:{number}"]
+        assert repositories.versions.get(project, version.id) == replace(version, number=number)
         ended = jobs.get(project, job.id)
         assert (ended.state, ended.model_version_id) == (JobState.SUCCEEDED, version.id)
-        assert ended.metrics == {"eval_loss": 0.5}
+        assert (ended.result, ended.made) == ({"eval_loss": 0.5}, made)
+        assert (jobs.has_succeeded(job.id, fence), jobs.has_succeeded(job.id, fence + 1)) == (True, False)
         assert ended.finished_at is not None
     assert jobs.leases() == []
 

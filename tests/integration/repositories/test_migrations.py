@@ -121,8 +121,10 @@ def test_jobs_of_an_earlier_schema_are_kept(app, empty_engine, make_job, revisio
         "heartbeat": 0,
         "lease_seconds": 0,
         "last_event": 0,
+        "metrics": {},
     }
-    jobs = table("jobs", *(column(c.name, c.type) for c in JobRow.__table__.c if c.name in columns))
+    known = (column(c.name, c.type) for c in JobRow.__table__.c if c.name in columns)
+    jobs = table("jobs", *known, column("metrics", JobRow.__table__.c.result.type))
     with empty_engine.begin() as connection:
         connection.execute(jobs.insert(), row)
     assert "older than this code" in schema_fault(empty_engine)

@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 
 import pytest
 
@@ -11,6 +12,7 @@ from app.core.entities.jobs import JobState
 from app.core.entities.limits import ProjectLimits, ProjectUse
 from app.core.errors import Forbidden
 from app.core.interfaces.job_kinds import Finished
+from app.implementations.kinds.train import ONE_VERSION
 
 NOW = datetime(2026, 3, 3, tzinfo=UTC)
 VERSION = DatasetVersion(
@@ -85,22 +87,24 @@ def test_what_is_there_twice_is_there_once(repositories):
 
 def test_a_project_without_room_for_a_version_takes_no_job(repositories, publish, make_job):
     limits = ProjectLimits(versions=1)
-    repositories.jobs.add([make_job(state=JobState.VALIDATING_FILES)], limits)
+    add = partial(repositories.jobs.add, needs=ONE_VERSION)
+    add([make_job(state=JobState.VALIDATING_FILES)], limits)
     publish(limits)
-    message = refused(repositories.jobs.add, make_job(), limits)
+    message = refused(add, [make_job()], limits)
     assert "1 of the 1 published versions" in message
     repositories.jobs.set_limits("default", ProjectLimits(versions=2))
-    repositories.jobs.add([make_job()], limits)
+    add([make_job()], limits)
     repositories.jobs.set_limits("default", ProjectLimits(versions=2, storage_bytes=1))
-    assert "bytes" in refused(repositories.jobs.add, make_job(), limits)
-    repositories.jobs.add([make_job(project_id="other")], limits)
+    assert "bytes" in refused(add, [make_job()], limits)
+    repositories.jobs.add([make_job()], limits)  # one that publishes nothing
+    add([make_job(project_id="other")], limits)
 
 
 def test_a_refused_publication_changes_nothing(repositories, make_job, make_version):
     job = make_job()
     repositories.jobs.add([job])
     fence = repositories.claim(job.id)
-    refused(repositories.jobs.succeed, job.id, fence, make_version(job), {}, ProjectLimits(versions=0))
+    refused(repositories.jobs.succeed, job.id, fence, Finished({}, [make_version(job)]), ProjectLimits(versions=0))
     assert repositories.jobs.get("default", job.id).state is JobState.RUNNING
     assert repositories.versions.models("default") == []
 

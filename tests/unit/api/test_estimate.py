@@ -1,4 +1,4 @@
-"""What a job would take, asked over HTTP and on the command line; a worker has the double rehearse, in a real process."""
+"""What a job would take, asked over HTTP and on the command line; the double rehearses, in a real process."""
 
 import pytest
 
@@ -63,7 +63,7 @@ def test_the_same_question_starts_no_second_rehearsal(caller, jobs):
     assert [job.run_folder is None for job in jobs()] == [True, False]  # the newest first
 
 
-@pytest.mark.parametrize("prefer", [{"Prefer": "wait=0"}, {"Prefer": "respond-async, Wait = \"0\""}])
+@pytest.mark.parametrize("prefer", [{"Prefer": "wait=0"}, {"Prefer": 'respond-async, Wait = "0"'}])
 def test_who_does_not_wait_is_told_where_the_answer_will_be(caller, services, prefer):
     answer = caller("POST", PATH, json=BODY, headers=prefer)
     assert answer.status_code == 202

@@ -1,39 +1,20 @@
 """The operator's hand on engines: what they hold, and which adapters stay."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from app.core.entities.engines import EngineKind
+from app.core.entities.engines import AdapterReport, EngineReport
 from app.core.entities.identity import Principal
 from app.core.entities.models import ModelVersion, Reference, no_model
 from app.core.errors import Invalid, NotFound
 from app.core.interfaces.operations import EngineAdmin
+from app.core.interfaces.services.answers import Engines
 from app.core.interfaces.storage import ModelVersionRepository
 from app.core.services.answers.targets import Targets
 from app.core.services.models.resolver import ModelResolver
 
 
-@dataclass(frozen=True, slots=True)
-class AdapterReport:
-    reference: str
-    bytes: int | None
-    pinned: bool | None
-
-
-@dataclass(frozen=True, slots=True)
-class EngineReport:
-    """``adapters`` are the project's; of those of other projects, how many there are and what they take."""
-
-    base_model: str
-    resident: bool
-    kind: EngineKind | None
-    context: int | None
-    adapters: Sequence[AdapterReport]
-    others: int
-    other_bytes: int
-
-
-class EngineService:
+class EngineService(Engines):
     def __init__(
         self,
         versions: ModelVersionRepository,
@@ -47,7 +28,6 @@ class EngineService:
         self._admin = admin
 
     def engines(self, principal: Principal) -> Sequence[EngineReport]:
-        """Every engine that is configured, whether it answers or not."""
         reports = []
         for state in self._admin.states():
             found = [(self._versions.get(principal.project_id, one.name), one) for one in state.adapters]
@@ -67,11 +47,6 @@ class EngineService:
         return reports
 
     def load(self, principal: Principal, base_model: str, reference: str, *, pinned: bool) -> ModelVersion:
-        """Have a version's adapter in the engine's memory, and keep it there or not.
-
-        A pin is the version's, so that an engine that has been restarted gets it again with the first request.
-        What ``Targets`` and ``EngineAdmin.load`` raise; then nothing has changed.
-        """
         version = self._version(principal, base_model, reference)
         adapter = self._targets.of(version).adapter
         if adapter is None:
@@ -84,7 +59,6 @@ class EngineService:
         return replace(version, pinned=pinned)
 
     def unload(self, principal: Principal, base_model: str, reference: str) -> None:
-        """Free its memory, pinned or not; a request for it loads it again. ``NotFound`` (adapter_not_loaded)."""
         version = self._version(principal, base_model, reference)
         was_loaded = self._admin.unload(base_model, version.id)
         self._versions.pin(version.project_id, version.id, False)

@@ -8,6 +8,7 @@ from dataclasses import fields, replace
 from functools import partial
 from typing import TypeVar
 
+from app.core.entities.answer_stream import AnswerStream, ReadCalls
 from app.core.entities.datasets import Message
 from app.core.entities.engines import EngineName
 from app.core.entities.identity import Principal
@@ -27,7 +28,7 @@ from app.core.entities.models import not_generative
 from app.core.entities.tool_calls import Tool, ToolCall, ToolCallStream, split_tool_calls
 from app.core.errors import Fault, Invalid, Unavailable
 from app.core.interfaces.operations import EngineClient, UsageLog, Wanted
-from app.core.services.answers.answer_stream import AnswerStream, ReadCalls
+from app.core.interfaces.services.answers import Inference
 from app.core.services.answers.targets import Target, Targets
 from app.core.services.answers.usage import metered
 from app.core.services.people.rates import RateService
@@ -36,14 +37,8 @@ T = TypeVar("T")
 MOST_AT_ONCE = 32  # texts of batches that this process has at the engines
 
 
-class InferenceService:
-    """Renders with the template of who is to answer, and asks the engine of its base model.
-
-    Its methods raise ``NotFound`` for a model that the caller's project does not have, ``Invalid``
-    (not_generative) where one with a label head is to chat, (not_servable) for one that no engine attaches and
-    (chat_not_renderable, tools_not_supported) for what its template does not take, ``TooMany`` (tokens_used_up),
-    and what ``EngineClient`` raises, (client_gone) among it once ``is_wanted`` says that nobody waits.
-    """
+class InferenceService(Inference):
+    """Renders with the template of who is to answer, and asks the engine of its base model."""
 
     def __init__(self, targets: Targets, engines: EngineClient, usage: UsageLog, rates: RateService) -> None:
         self._targets = targets
@@ -60,8 +55,6 @@ class InferenceService:
         model: str | None = None,
         is_wanted: Wanted | None = None,
     ) -> Sequence[Prediction] | Sequence[LabelPrediction]:
-        """To each text as the one message of a user, all at once. Where one fails, all do: ``Invalid`` names each
-        text that the template or the engine does not take. A label head tells the label of each."""
         target = self._target(principal, model)
         if target.label_length is not None:
             return self._labels(principal, target, texts, options)
@@ -71,7 +64,6 @@ class InferenceService:
         return [_prediction(target, generation) for generation in generations]
 
     def chat(self, principal: Principal, request: ChatRequest, is_wanted: Wanted | None = None) -> Prediction:
-        """What comes after the conversation so far."""
         target = self._writing(principal, request.model, request.conversation)
         prompt = target.tokenizer.encode_prompt(request.messages, request.tools)
         [asked] = _requests(principal, target, [prompt], request.options)
@@ -79,7 +71,6 @@ class InferenceService:
         return _prediction(target, generation, _read_calls(target, request.tools))
 
     def stream(self, principal: Principal, request: ChatRequest, is_wanted: Wanted | None = None) -> AnswerStream:
-        """The same as it comes. What ``chat`` raises it raises at once, but for what fails on the way."""
         target = self._writing(principal, request.model, request.conversation)
         prompt = target.tokenizer.encode_prompt(request.messages, request.tools)
         [asked] = _requests(principal, target, [prompt], request.options)
@@ -90,8 +81,6 @@ class InferenceService:
     def complete(
         self, principal: Principal, request: CompletionRequest, is_wanted: Wanted | None = None
     ) -> Sequence[Prediction]:
-        """What each text goes on with, as the model says it: thoughts are not told from the rest. Where one fails,
-        all do."""
         target = self._writing(principal, request.model)
         prompts = _each("prompt", len(request.prompts), lambda place: _beginning(target, request.prompts[place]))
         asked = _requests(principal, target, prompts, request.options)
@@ -101,7 +90,6 @@ class InferenceService:
     def stream_completion(
         self, principal: Principal, request: CompletionRequest, is_wanted: Wanted | None = None
     ) -> AnswerStream:
-        """The same as it comes, of the one text that ``request`` has."""
         target = self._writing(principal, request.model)
         [prompt] = request.prompts
         [asked] = _requests(principal, target, [_beginning(target, prompt)], request.options)

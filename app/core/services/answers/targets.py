@@ -1,6 +1,7 @@
 """Who answers to a name."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Lock
 
@@ -60,10 +61,8 @@ class Targets:
         without a label head and (not_servable) for one that its engine does not attach, ``Unavailable``
         (artifacts_missing, template_mismatch, base_mismatch) where what it was trained with is not what is here.
         """
-        with self._lock:
-            kept = self._kept.get((project_id, model))
-        if kept is not None:
-            return kept
+        with self._lock, suppress(KeyError):
+            return self._kept[project_id, model]
         split: list[ModelAlias] = []
 
         def draw(alias: ModelAlias) -> int:

@@ -1,16 +1,17 @@
 """What requests used: one row each, and sums of them."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Literal
 
 from app.core.entities.identity import Principal
-from app.core.entities.usage import Usage, UsageSum
+from app.core.entities.usage import Usage, UsagePage
 from app.core.errors import AppError
 from app.core.interfaces.operations import UsageLog
+from app.core.interfaces.services.answers import UsageReports
 from app.core.interfaces.storage import UsageRepository
 from app.core.services.answers.targets import Target
 from app.core.services.people.rates import RateService
@@ -80,15 +81,7 @@ def metered(log: UsageLog, rates: RateService, principal: Principal, target: Tar
         )
 
 
-@dataclass(frozen=True, slots=True)
-class UsagePage:
-    """``next`` is the ``after`` of the page that follows, None on the last."""
-
-    sums: Sequence[UsageSum]
-    next: str | None
-
-
-class UsageService:
+class UsageService(UsageReports):
     def __init__(self, repository: UsageRepository) -> None:
         self._repository = repository
 
@@ -103,11 +96,6 @@ class UsageService:
         limit: int = 20,
         after: str | None = None,
     ) -> UsagePage:
-        """Of the project, by model, or by day from the newest on. Days are UTC's, ``first`` and ``last`` included.
-
-        Without ``last`` up to today, without ``first`` the thirty days before. ``after`` is the key of the last
-        one of the page before.
-        """
         last = last or datetime.now(UTC).date()
         first = first or last - timedelta(days=DAYS - 1)
         found = self._repository.sums(principal.project_id, by, first, last, model)

@@ -11,9 +11,9 @@ from app.core.entities.identity import Principal
 from app.core.entities.previews import RowPreview
 from app.core.entities.training_config import training_config
 from app.core.errors import AppError, Fault, Invalid
-from app.core.interfaces.components import BaseModelStore, ByteProgress, ChatTokenizer, RowProgress
+from app.core.interfaces.components import BaseModelStore, ByteProgress, ChatTokenizer, RowProgress, unwatched
+from app.core.interfaces.services.data import DataPreparation
 from app.core.processors.pipeline import run_pipeline
-from app.core.processors.watching import unwatched
 from app.core.services.data.dataset_versions import DatasetVersionService
 from app.core.services.data.datasets import DatasetService
 from app.core.services.data.encoding import encode_by_shape, objective_of
@@ -22,7 +22,7 @@ from app.core.services.data.preview import preview
 REFERENCE = "ds-"
 
 
-class DataPreparationService:
+class DataPreparationService(DataPreparation):
     """``inspect`` is the implementations'; ``defaults`` is what a pipeline does unasked."""
 
     def __init__(
@@ -47,10 +47,6 @@ class DataPreparationService:
         trusted: bool = False,
         progress: ByteProgress | None = None,
     ) -> Sequence[Conversation]:
-        """Read the rows of a dataset that a request may look through; where ``trusted`` of any, and of a file.
-
-        ``Invalid`` (invalid_data) with every fault of the file, dataset_too_large.
-        """
         if not trusted:
             return self._versions.few_rows(principal, source, "POST /api/v1/datasets/{id}/validate")
         if source.startswith(REFERENCE):
@@ -67,10 +63,6 @@ class DataPreparationService:
         slow_checks: bool = True,
         on_progress: RowProgress = unwatched,
     ) -> Inspection:
-        """Warnings and a report; lengths are in the base model's tokens where one is named.
-
-        Without ``slow_checks`` near-duplicates, languages, secrets and personal data are not looked for.
-        """
         config = config or self.defaults
         if not slow_checks:
             off = dict.fromkeys(("near_duplicates", "languages", "secrets", "personal_data"), False)
@@ -81,11 +73,6 @@ class DataPreparationService:
     def preview(
         self, principal: Principal | None, source: str, row: int, *, trusted: bool = False, **changes: Any
     ) -> RowPreview:
-        """The row with that number as a base model reads it.
-
-        ``changes`` are keys of the training config; without an objective it is the one for rows of that shape.
-        ``NotFound`` (row_not_found), and ``Invalid`` with what would keep it from training.
-        """
         if trusted and not source.startswith(REFERENCE):
             rows = self.rows(principal, source, trusted=True)
             found = next((one for one in rows if one.row == row), None)
@@ -104,7 +91,6 @@ class DataPreparationService:
         *,
         on_progress: RowProgress = unwatched,
     ) -> tuple[DatasetVersion, PipelineResult]:
-        """The next version of a dataset, of what the pipeline makes of the version ``reference``."""
         config = config or self.defaults
         parent = self._versions.version(principal, reference)
         result = run_pipeline(self._versions.rows(principal, reference), config, on_progress=on_progress)

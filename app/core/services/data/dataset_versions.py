@@ -3,59 +3,33 @@
 import secrets
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 from app.core.entities.dataset_versions import (
     NAME,
+    ChangeKind,
     Dataset,
+    DatasetDiff,
+    DatasetPage,
     DatasetReference,
     DatasetSummary,
     DatasetVersion,
+    RowChange,
 )
 from app.core.entities.datasets import Conversation, Split, row_key
 from app.core.entities.identity import DEFAULT_PROJECT_ID, Principal
 from app.core.entities.limits import ProjectLimits
 from app.core.errors import Fault, Invalid, NotFound, no_dataset
 from app.core.interfaces.components import ByteProgress, DatasetLibrary, KeptRows
+from app.core.interfaces.services.data import DatasetEditor, DatasetReader
 from app.core.interfaces.storage import DatasetRepository
 
-ChangeKind = Literal["added", "removed", "changed"]
 
-
-@dataclass(frozen=True, slots=True)
-class DatasetPage:
-    """``next`` is the ``after`` of the page that follows, None on the last."""
-
-    datasets: Sequence[DatasetSummary]
-    next: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class RowChange:
-    kind: ChangeKind
-    before: Conversation | None
-    after: Conversation | None
-
-
-@dataclass(frozen=True, slots=True)
-class DatasetDiff:
-    """Rows by what became of them; ``changes`` holds the first ones."""
-
-    before: str  # references
-    after: str
-    unchanged: int
-    counts: Mapping[ChangeKind, int]
-    changes: Sequence[RowChange]
-
-
-class DatasetVersionService:
-    """``limits`` hold for projects that have none of their own; a request looks through ``most_bytes`` of rows.
-
-    What makes a version raises ``Forbidden`` (quota_exceeded) where the project has no room for it.
-    """
+class DatasetVersionService(DatasetReader, DatasetEditor):
+    """``limits`` hold for projects that have none of their own; a request looks through ``most_bytes`` of rows."""
 
     def __init__(
         self, repository: DatasetRepository, library: DatasetLibrary, limits: ProjectLimits, most_bytes: int
@@ -76,11 +50,6 @@ class DatasetVersionService:
         columns: Mapping[str, str] | None = None,
         progress: ByteProgress | None = None,
     ) -> DatasetVersion:
-        """A new dataset under ``name``, or the next version of ``dataset_id``; whole or not at all.
-
-        ``source`` is the file's name, whose ending says what it holds; ``columns`` renames its columns, theirs →
-        ours. ``Invalid`` (invalid_data) with every fault, file_type_not_supported.
-        """
         project = _project(principal)
         if dataset_id is None:
             _check_name(name)
@@ -101,22 +70,18 @@ class DatasetVersionService:
         after: str | None = None,
         oldest_first: bool = False,
     ) -> DatasetPage:
-        """Newest first, or oldest, from the dataset after ``after`` on."""
         project = _project(principal)
         found = self._repository.list(project, limit=limit + 1, after=after, oldest_first=oldest_first)
         return DatasetPage(found[:limit], found[limit - 1].dataset.id if len(found) > limit else None)
 
     def get(self, principal: Principal | None, dataset_id: str) -> DatasetSummary:
-        """``NotFound`` for another project's too."""
         return self._existing(_project(principal), dataset_id)
 
     def versions(self, principal: Principal | None, dataset_id: str) -> Sequence[DatasetVersion]:
-        """Newest first."""
         self._existing(_project(principal), dataset_id)
         return self._repository.versions(_project(principal), dataset_id)
 
     def version(self, principal: Principal | None, reference: str) -> DatasetVersion:
-        """Of ``ds-…``, ``ds-…:3`` or ``ds-…@tag``. ``Invalid`` (bad_reference), ``NotFound``."""
         parsed = DatasetReference.parse(reference)
         found = self._repository.version(_project(principal), parsed.id, parsed.number, parsed.tag)
         if found is None:
@@ -124,18 +89,12 @@ class DatasetVersionService:
         return found
 
     def rows(self, principal: Principal | None, reference: str) -> Sequence[Conversation]:
-        """Open all rows of a version, however many: for a worker, or the operator on the host."""
         return self._library.rows(self.version(principal, reference).digest)
 
     def row(self, principal: Principal | None, reference: str, number: int) -> Conversation:
-        """Read one row of a version. ``NotFound`` (row_not_found)."""
         return self._library.row(self.version(principal, reference).digest, number)
 
     def few_rows(self, principal: Principal | None, reference: str, instead: str) -> Sequence[Conversation]:
-        """Read all rows of a version that one request may look through.
-
-        ``Invalid`` (dataset_too_large) for any other, which names ``instead``: what looks through that.
-        """
         version = self.version(principal, reference)
         rows = self._library.rows_within(version.digest, self._most_bytes)
         if rows is None:
@@ -147,7 +106,6 @@ class DatasetVersionService:
         return rows
 
     def tag(self, principal: Principal | None, reference: str, tag: str) -> DatasetSummary:
-        """Have ``tag`` name the version; it moves if it named another."""
         if not NAME.fullmatch(tag):
             raise _bad_name("tag", tag)
         version = self.version(principal, reference)
@@ -160,7 +118,6 @@ class DatasetVersionService:
         return self._existing(_project(principal), dataset_id)
 
     def restore(self, principal: Principal | None, reference: str) -> DatasetVersion:
-        """The rows of an earlier version as the newest one."""
         old = self.version(principal, reference)
         restored = replace(
             old,
@@ -182,7 +139,6 @@ class DatasetVersionService:
         pipeline: Mapping[str, Any],
         changes: Sequence[Mapping[str, Any]],
     ) -> DatasetVersion:
-        """Add the next version, of rows that ``pipeline`` made of ``parent``."""
         if not rows:
             raise Invalid("the pipeline leaves no row", code="no_rows")
         with self._library.keeping(rows) as kept:
@@ -197,14 +153,12 @@ class DatasetVersionService:
         pipeline: Mapping[str, Any],
         changes: Sequence[Mapping[str, Any]],
     ) -> DatasetVersion:
-        """Return the next version as it is to be added, of rows that are kept."""
         version = self._version(principal, parent.dataset_id, kept, f"made of version {parent.number}")
         return replace(version, format=parent.format, parent=parent.number, pipeline=pipeline, changes=changes)
 
     def with_validation(
         self, principal: Principal | None, training: DatasetVersion, validation: DatasetVersion
     ) -> DatasetVersion:
-        """A new dataset: the rows of the one train, those of the other validate, whatever split they had."""
         splits: Sequence[tuple[DatasetVersion, Split]] = ((training, "train"), (validation, "validation"))
         parts = ((row, split) for part, split in splits for row in self._library.rows(part.digest))
         rows = (replace(row, row=place, split=split) for place, (row, split) in enumerate(parts, start=1))
@@ -219,11 +173,6 @@ class DatasetVersionService:
     def diff(
         self, principal: Principal | None, before: str, after: str, limit: int = 20, *, trusted: bool = False
     ) -> DatasetDiff:
-        """Compare the rows of two versions, which may be of two datasets; tell what became of them.
-
-        A row whose beginning is in both, with other words after it, is changed. ``Invalid`` (dataset_too_large)
-        unless ``trusted``.
-        """
         old, new = self.version(principal, before), self.version(principal, after)
         read = self.rows if trusted else partial(self.few_rows, instead="flask data diff")
         unchanged, changes = compare(read(principal, old.reference), read(principal, new.reference))
@@ -234,7 +183,6 @@ class DatasetVersionService:
         )
 
     def delete(self, principal: Principal | None, dataset_id: str) -> None:
-        """With all of its versions. ``Conflict`` (dataset_in_use) while a job or a model version refers to it."""
         digests = self._repository.delete(_project(principal), dataset_id)
         if digests is None:
             raise no_dataset(dataset_id)

@@ -1,48 +1,37 @@
 """Datasets: is a file sound, what does its cut hold, and what does a base model make of it."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
-from app.core.entities.datasets import SPLITS, Conversation, DatasetCheck, PreparedDataset, TokenizedRow
+from app.core.entities.datasets import (
+    SPLITS,
+    Conversation,
+    DatasetCheck,
+    PreparedDataset,
+    SplitSummary,
+    TokenizedRow,
+    TokenSummary,
+)
 from app.core.errors import Invalid
 from app.core.interfaces.components import BaseModelStore, ByteProgress, DatasetStore
+from app.core.interfaces.services.data import DatasetFiles
 from app.core.services.data.encoding import encode_by_shape
 from app.utils.percentiles import percentiles
 
 PERCENTILES = (50, 90, 100)
 
 
-@dataclass(frozen=True, slots=True)
-class TokenSummary:
-    """Tokens of one split, for one base model, after truncation to ``max_length``."""
-
-    supervised: int  # the loss is on these: the assistant's, of a pair both answers, of a plain text all
-    unsupervised: int
-    truncated_rows: int
-    truncated: int  # tokens cut off
-    row_lengths: Mapping[int, int]  # percentile → tokens of a row, or of either answer of a pair with its prompt
-
-
-@dataclass(frozen=True, slots=True)
-class SplitSummary:
-    split: str
-    rows: int
-    tokens: TokenSummary | None  # None if no base model was named, or there are no rows
-
-
-class DatasetService:
+class DatasetService(DatasetFiles):
     def __init__(self, datasets: DatasetStore, bases: BaseModelStore) -> None:
         self._datasets = datasets
         self._bases = bases
 
     def check(self, dataset_path: str, *, trusted: bool = False) -> DatasetCheck:
-        """Every structural fault of a file at once."""
         return self._datasets.check(dataset_path, trusted=trusted)
 
     def prepare(
         self, dataset_path: str, seed: int, *, trusted: bool = False, progress: ByteProgress | None = None
     ) -> PreparedDataset:
-        """Check and split. ``Invalid`` (invalid_data) with every fault of the file."""
         check = self._datasets.check(dataset_path, trusted=trusted, progress=progress)
         if check.faults:
             raise Invalid("the data has faults", code="invalid_data", faults=check.faults)
@@ -51,7 +40,6 @@ class DatasetService:
     def rows(
         self, dataset_path: str, seed: int, *, trusted: bool = False, progress: ByteProgress | None = None
     ) -> Sequence[Conversation]:
-        """All of a file, in its order, whatever split they train in. ``Invalid`` as ``prepare``."""
         prepared = self.prepare(dataset_path, seed, trusted=trusted, progress=progress)
         rows = [row for split in SPLITS for row in self._datasets.rows(prepared, split)]
         return sorted((replace(row, split=None) for row in rows), key=lambda row: row.row)
@@ -59,7 +47,6 @@ class DatasetService:
     def summary(
         self, prepared: PreparedDataset, base_model: str | None, max_length: int
     ) -> Sequence[SplitSummary]:
-        """Rows of each split, and their tokens by the base model's tokenizer, which must be on this machine."""
         tokenizer = self._bases.tokenizer(base_model) if base_model else None
         found = []
         for split in SPLITS:

@@ -1,35 +1,39 @@
 """Carries jobs of any kind to their end. The row is the truth; whoever claims it holds it for a lease."""
 
 import logging
+import os
+import socket
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from itertools import count
 from typing import Any
 
-from app.core.entities.jobs import Claim, FineTuningJob, JobError, JobEvent, JobState, Order
+from app.core.entities.jobs import FINAL_STATES, Claim, FineTuningJob, JobError, JobEvent, JobState, Order
 from app.core.entities.limits import ProjectLimits
 from app.core.errors import AppError, Conflict, StaleAttempt
 from app.core.interfaces.job_kinds import Finished, JobKind, Watch
 from app.core.interfaces.operations import TrainerLauncher
+from app.core.interfaces.services.jobs import Execution, OnEvent
 from app.core.interfaces.storage import JobRepository
 from app.core.services.jobs.attempt import Attempt, Pace
 from app.core.services.jobs.heartbeat import Heartbeat, Reaper
+from app.core.services.jobs.job_records import no_job
 from app.utils.clock import boottime
 
 log = logging.getLogger(__name__)
 LONGEST_WAIT = 0.5  # seconds between two looks at whether to stop
+LOST_SECONDS = 0.5  # between two looks at a job that another process holds
 FORGET_SECONDS = 60.0  # between two looks for rows that are kept no longer
 
-OnEvent = Callable[[JobEvent], None]
 
-
-class ExecutionService:
+class ExecutionService(Execution):
     """``threads`` is what each child may use, ``queues`` those whose jobs it takes (None: all), ``limits`` hold
-    for projects that have none of their own. Safe to call from many threads.
+    for projects that have none of their own.
     """
 
     def __init__(
@@ -66,17 +70,11 @@ class ExecutionService:
         *,
         is_light: bool = False,
     ) -> bool:
-        """Claim a job that waits and carry it as far as it goes; False if there is none, or when draining.
-
-        One that was to be validated is queued or failed, and waits to be claimed again; one that was queued runs
-        in a child process, on the ``gpus`` of this slot (``0,1``; empty: on none; None: on whatever there is).
-        ``is_light`` is a slot for light kinds alone. ``on_event`` hears what the child says. ``Unavailable`` if
-        the database does not answer.
-        """
         if self._draining.is_set():
             return False
         read_before = boottime()
         choice: dict[str, Any] = {"queues": self._queues, "limits": self._limits, "is_light": is_light}
+        choice["kinds"] = list(self._kinds)  # others are left to a worker that knows them
         claim = self._jobs.claim(owner, self._lease_seconds, job_id, **choice)
         if claim is None:
             return False
@@ -89,23 +87,32 @@ class ExecutionService:
         return True
 
     def prepare(self, gpus: str | None = None) -> None:
-        """Have a spare child for the next job of this thread. To be called each poll interval without one."""
         if not self._draining.is_set():
             self._launcher.prepare(self._threads, gpus)
 
     def dismiss(self) -> None:
-        """Leave no spare child of this thread."""
         self._launcher.dismiss()
 
     def watch_leases(self) -> None:
-        """Let go of jobs whose owner is lost; forget what is kept no longer. To be called each poll interval."""
         self._reaper.scan()
         if time.monotonic() >= self._forget_at:
             self._forget_at = time.monotonic() + FORGET_SECONDS
             self._forget()
 
+    def carry(self, job: FineTuningJob, on_event: OnEvent | None = None) -> FineTuningJob:
+        owner = f"{socket.gethostname()}:{os.getpid()}:foreground"
+        while job.state not in FINAL_STATES:
+            if not self.run_next(owner, job.id, on_event=on_event):
+                # A worker has it; or the claim was lost, and there may be no worker to find that out.
+                time.sleep(LOST_SECONDS)
+                self.watch_leases()
+            found = self._jobs.get(job.project_id, job.id)
+            if found is None:
+                raise no_job(job.id)
+            job = found
+        return job
+
     def drain(self) -> None:
-        """Claim no more, stop children and give their jobs back. Returns at once; ``run_next`` does it."""
         self._draining.set()
 
     def _forget(self) -> None:
@@ -116,7 +123,7 @@ class ExecutionService:
 
     def _carry(self, claim: Claim, heartbeat: Heartbeat, on_event: OnEvent | None, gpus: str | None) -> None:
         try:
-            kind = self._kind_of(claim.job)
+            kind = self._kinds[claim.job.kind]
             if claim.job.inputs:
                 claim = replace(claim, job=self._bound(claim, kind, heartbeat))
             if claim.job.state is JobState.VALIDATING_FILES:
@@ -135,11 +142,6 @@ class ExecutionService:
             log.exception("job %s: claim %d failed", claim.job.id, claim.fence)
             message = "the worker failed: its log says why"
             self._fail(claim, heartbeat, JobError("internal_error", message))
-
-    def _kind_of(self, job: FineTuningJob) -> JobKind:
-        if job.kind not in self._kinds:
-            raise Conflict(f"this worker knows no jobs of kind {job.kind!r}: it is too old", code="unknown_kind")
-        return self._kinds[job.kind]
 
     def _fail(self, claim: Claim, heartbeat: Heartbeat, error: JobError) -> None:
         log.info("job %s: failed: %s: %s", claim.job.id, error.code, error.message)
@@ -172,8 +174,10 @@ class ExecutionService:
         def go_on() -> bool:
             return not (self._draining.is_set() or heartbeat.lost or heartbeat.order is Order.CANCEL)
 
+        numbers = count(-1, -1)  # those from 1 on are the child's
+
         def say(message: str, data: Mapping[str, Any]) -> None:
-            event = JobEvent(1, "message", "info", message, datetime.now(UTC), data)
+            event = JobEvent(next(numbers), "message", "info", message, datetime.now(UTC), data)
             heartbeat.persist(lambda: self._jobs.ingest(claim.job.id, claim.fence, [event], None))
 
         return Watch(go_on, say, heartbeat.persist)

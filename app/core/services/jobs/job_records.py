@@ -3,13 +3,13 @@
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from app.core.entities.identity import Principal
-from app.core.entities.jobs import FINAL_STATES, FineTuningJob, JobEvent, JobState
+from app.core.entities.jobs import FINAL_STATES, FineTuningJob, JobEvent, JobPage, JobState
 from app.core.entities.metrics import MetricCurve
 from app.core.errors import Fault, Invalid, NotFound
+from app.core.interfaces.services.jobs import JobReader
 from app.core.interfaces.storage import JobRepository
 from app.core.services.jobs.request_checks import project_of
 
@@ -17,22 +17,11 @@ JOB_ID = re.compile(r"[a-z]+-[0-9a-f]{24}")
 LOOK_SECONDS = 0.05  # between two looks at a job that somebody waits for
 
 
-@dataclass(frozen=True, slots=True)
-class JobPage:
-    """``next`` is the ``after`` of the page that follows, None on the last."""
-
-    jobs: Sequence[FineTuningJob]
-    next: str | None
-
-
-class JobRecords:
-    """A principal of None is the foreground command on the host, in the default project."""
-
+class JobRecords(JobReader):
     def __init__(self, jobs: JobRepository) -> None:
         self._jobs = jobs
 
     def get(self, principal: Principal | None, job_id: str, kind: str | None = None) -> FineTuningJob:
-        """``NotFound`` for another project's job too, and for one of another kind than ``kind``."""
         job = self._jobs.get(project_of(principal), job_id) if JOB_ID.fullmatch(job_id) else None
         if job is None or kind not in (None, job.kind):
             raise no_job(job_id)
@@ -48,7 +37,6 @@ class JobRecords:
         limit: int = 20,
         after: str | None = None,
     ) -> JobPage:
-        """Newest first, from the job after ``after`` on; those alone whose request has all of ``metadata``."""
         if after is not None and not JOB_ID.fullmatch(after):
             raise Invalid("after is not the id of a job", faults=[Fault("after", "not_a_job_id", "not a job id")])
         wanted: dict[str, Any] = {"state": state, "kind": kind, "metadata": metadata or {}}
@@ -56,7 +44,6 @@ class JobRecords:
         return JobPage(jobs[:limit], jobs[limit - 1].id if len(jobs) > limit else None)
 
     def wait(self, principal: Principal | None, job_id: str, seconds: float) -> FineTuningJob:
-        """Return the job once it has ended, or as it is after so many seconds."""
         until = time.monotonic() + seconds
         job = self.get(principal, job_id)
         while job.state not in FINAL_STATES and time.monotonic() < until:
@@ -73,27 +60,23 @@ class JobRecords:
         after: int = 0,
         limit: int = 100,
     ) -> Sequence[JobEvent]:
-        """In order, from the number after ``after`` on."""
         return self.news(principal, job_id, kind, after=after, limit=limit)[1]
 
     def latest_events(
         self, principal: Principal, job_id: str, *, before: int | None = None, limit: int = 20
     ) -> Sequence[JobEvent]:
-        """Newest first, from the number before ``before`` on."""
         job = self.get(principal, job_id)
         return self._jobs.latest_events(job.project_id, job.id, before=before, limit=limit)
 
     def metrics(
         self, principal: Principal | None, job_id: str, kind: str | None = None, *, points: int = 500
     ) -> MetricCurve:
-        """Of the whole run so far, in as many points at most; where an attempt did steps again, its own count."""
         job = self.get(principal, job_id, kind)
         return self._jobs.metrics(job.project_id, job.id, most=points)
 
     def news(
         self, principal: Principal | None, job_id: str, kind: str | None = None, *, after: int, limit: int
     ) -> tuple[FineTuningJob, Sequence[JobEvent]]:
-        """The job, and then its events: of a job in a final state, fewer than ``limit`` are the last there are."""
         job = self.get(principal, job_id, kind)
         return job, self._jobs.events(job.project_id, job.id, after=after, limit=limit)
 

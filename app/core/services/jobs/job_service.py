@@ -2,16 +2,17 @@
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from app.core.entities.identity import Principal
-from app.core.entities.jobs import DEFAULT_QUEUE, FINAL_STATES, FineTuningJob, JobState
+from app.core.entities.jobs import DEFAULT_QUEUE, FINAL_STATES, FineTuningJob, JobState, Step
 from app.core.entities.limits import NOTHING, ProjectLimits, ProjectUse
 from app.core.errors import AppError, Conflict, Fault, Invalid
 from app.core.interfaces.job_kinds import Draft, JobKind
 from app.core.interfaces.operations import JobQueue
+from app.core.interfaces.services.jobs import Jobs
 from app.core.interfaces.storage import JobRepository
 from app.core.services.jobs.job_records import JobRecords, no_job
 from app.core.services.jobs.request_checks import project_of
@@ -19,21 +20,8 @@ from app.core.services.jobs.request_checks import project_of
 LONGEST_CHAIN = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One job of a chain. A value ``$name`` in its request stands for what the step of that name makes."""
-
-    name: str
-    kind: str
-    request: Mapping[str, Any]
-    after: Sequence[str] = ()  # names of steps before it, beside those that its request names
-
-
-class JobService:
-    """A principal of None is the foreground command on the host, in the default project.
-
-    ``queues`` are those that a job may name; ``limits`` hold for projects that have none of their own.
-    """
+class JobService(Jobs):
+    """``queues`` are those that a job may name; ``limits`` hold for projects that have none of their own."""
 
     def __init__(
         self,
@@ -53,7 +41,6 @@ class JobService:
 
     @property
     def kinds(self) -> Sequence[str]:
-        """Names of the kinds that jobs may have."""
         return list(self._kinds)
 
     def submit(
@@ -61,6 +48,7 @@ class JobService:
         principal: Principal | None,
         kind: str,
         request: Mapping[str, Any],
+        /,
         *,
         priority: int = 0,
         queue: str = DEFAULT_QUEUE,
@@ -68,12 +56,6 @@ class JobService:
         since: datetime | None = None,
         **of_job: Any,
     ) -> FineTuningJob:
-        """Check a request, save its job, and ring for a worker. ``after`` are ids of jobs that must succeed first.
-
-        ``Invalid`` with every fault; ``TooMany`` (too_many_jobs) where as many of the project's wait as may,
-        ``Forbidden`` (quota_exceeded), ``Conflict`` (dependency_failed), ``NotFound``; then nothing is saved.
-        With ``since``, see ``JobRepository.add``. ``of_job`` are further fields of the job.
-        """
         found = self._kind(kind)
         self._check_queue(queue)
         draft = found.check(principal, request)
@@ -84,11 +66,6 @@ class JobService:
     def submit_chain(
         self, principal: Principal, steps: Sequence[Step], *, priority: int = 0, queue: str = DEFAULT_QUEUE
     ) -> Sequence[FineTuningJob]:
-        """Save a job for each step, all or none; each waits for the steps that it names.
-
-        What a step is to go on with is not there yet: its request is checked now with something like it in its
-        place, and again when it is. ``Invalid`` with every fault of every step.
-        """
         self._check_queue(queue)
         if not 1 <= len(steps) <= LONGEST_CHAIN:
             fault = Fault("jobs", "bad_length", f"must have 1 to {LONGEST_CHAIN} steps")
@@ -125,10 +102,6 @@ class JobService:
         return self._add(list(jobs.values()), needs, None)
 
     def retry(self, principal: Principal, job_id: str, kind: str | None = None) -> FineTuningJob:
-        """Save a new job, with ``retry_of``, that asks for what this one asked for, from the start.
-
-        ``Conflict`` (nothing_to_retry) unless that has failed or was cancelled; else as ``submit``.
-        """
         job = self._records.get(principal, job_id, kind)
         if job.state not in (JobState.FAILED, JobState.CANCELLED):
             message = f"the job is {job.state.value}: only one that has failed or was cancelled is tried again"
@@ -141,7 +114,6 @@ class JobService:
         return self.submit(principal, job.kind, request, retry_of=job.id, **of_job)
 
     def cancel(self, principal: Principal | None, job_id: str, kind: str | None = None) -> FineTuningJob:
-        """Cancel it, or ask its attempt to end. Again is no error; ``Conflict`` once it has another end."""
         self._records.get(principal, job_id, kind)
         job = self._jobs.request_cancel(project_of(principal), job_id)
         if job is None:
@@ -151,11 +123,6 @@ class JobService:
         return job
 
     def pause(self, principal: Principal | None, job_id: str, kind: str | None = None) -> FineTuningJob:
-        """Pause it; one that runs ends at its next step, with a checkpoint. Again is no error.
-
-        ``Conflict`` while its files are validated, once it has ended, for one of the foreground, and
-        (cannot_pause) for one of a kind that has no place to go on from.
-        """
         job = self._records.get(principal, job_id, kind)
         if not self._kind(job.kind).can_pause:
             message = f"a job of kind {job.kind} cannot pause: cancel it, and retry it later"
@@ -169,8 +136,6 @@ class JobService:
         return paused
 
     def resume(self, principal: Principal | None, job_id: str, kind: str | None = None) -> FineTuningJob:
-        """Queue a paused job again: whatever worker takes it goes on from its checkpoint. ``Conflict`` if it is
-        not paused."""
         self._records.get(principal, job_id, kind)
         job = self._jobs.resume(project_of(principal), job_id)
         if job is None:

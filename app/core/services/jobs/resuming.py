@@ -1,23 +1,13 @@
 """What a run leaves that did not come to its end, and who may go on with it."""
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
+from app.core.entities.jobs import UnfinishedRun
 from app.core.errors import Invalid
 from app.utils.folders import manifest_of, sha256_of
 
 _NAME = re.compile(r"^step-\d{8}$")
-
-
-@dataclass(frozen=True, slots=True)
-class UnfinishedRun:
-    """``checkpoints`` is the folder of the job that wrote the run's newest whole checkpoint."""
-
-    folder: Path
-    checkpoints: Path
-    job_id: str
-    has_artifacts: bool  # of that job: it came to its end, if not to its publishing
 
 
 def checkpoints_in(folder: Path) -> list[Path]:

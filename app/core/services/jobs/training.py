@@ -6,12 +6,12 @@ from typing import Any
 
 from app.core.entities.forecasts import Estimate, Forecast
 from app.core.entities.identity import DEFAULT_PROJECT_ID, Principal
-from app.core.entities.jobs import DEFAULT_QUEUE, FINAL_STATES, FineTuningJob, JobState
+from app.core.entities.jobs import DEFAULT_QUEUE, FINAL_STATES, FineTuningJob, JobState, UnfinishedRun
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import AppError, Conflict, Fault, Invalid, Unavailable
+from app.core.interfaces.services.jobs import Training
 from app.core.interfaces.storage import JobRepository
 from app.core.services.jobs.job_service import JobService
-from app.core.services.jobs.resuming import UnfinishedRun
 from app.core.services.jobs.training_requests import TrainingRequests
 from app.utils.folders import locked
 
@@ -26,9 +26,7 @@ NOT_THE_RUN = frozenset(
 )
 
 
-class TrainingService:
-    """A principal of None is the foreground command on the host: the default project, any path of the host."""
-
+class TrainingService(Training):
     def __init__(self, requests: TrainingRequests, jobs: JobService, repository: JobRepository) -> None:
         self._requests = requests
         self._jobs = jobs
@@ -36,7 +34,6 @@ class TrainingService:
 
     @property
     def defaults(self) -> TrainingConfig:
-        """What a request leaves out."""
         return self._requests.defaults
 
     def submit(
@@ -48,11 +45,6 @@ class TrainingService:
         queue: str = DEFAULT_QUEUE,
         after: Sequence[str] = (),
     ) -> FineTuningJob:
-        """Save a job that trains with the defaults and ``overrides`` over them, and ring for a worker.
-
-        ``overrides`` has the keys of TrainingConfig, flat or under ``model``, with JSON's own types. Raises what
-        ``JobService.submit`` raises; ``Invalid`` with every fault of the config, the names in it and the data.
-        """
         return self._jobs.submit(principal, "train", overrides, priority=priority, queue=queue, after=after)
 
     def submit_once(
@@ -67,22 +59,15 @@ class TrainingService:
         priority: int,
         queue: str,
     ) -> FineTuningJob:
-        """As ``submit``; where the same request has been heard since, and one of the two is a retry, its job."""
         of_request: dict[str, Any] = {"request": request, "request_key": request_key, "is_retry": is_retry}
         where: dict[str, Any] = {"since": since, "priority": priority, "queue": queue}
         return self._jobs.submit(principal, "train", overrides, **where, **of_request)
 
     def submit_estimate(self, principal: Principal | None, overrides: Mapping[str, Any]) -> FineTuningJob:
-        """Save a job that finds what the job of ``submit`` would take; raises what that raises."""
         return self._jobs.submit(principal, "estimate", overrides)
 
     @staticmethod
     def estimate_of(job: FineTuningJob) -> Estimate | None:
-        """Return what an ``estimate`` job found; None as long as it has not ended.
-
-        ``Invalid`` with what validation finds (invalid_data …) or what would end the run; ``Unavailable`` where
-        the estimate could not be made; ``Conflict`` (cancelled).
-        """
         if job.state not in FINAL_STATES:
             return None
         if job.state is JobState.CANCELLED:
@@ -94,10 +79,6 @@ class TrainingService:
         return Estimate(**{**job.result, "forecast": Forecast(**job.result["forecast"])})
 
     def resume_run(self, run: UnfinishedRun, overrides: Mapping[str, Any]) -> FineTuningJob:
-        """Save a job of the foreground that goes on with ``run``, in its folder, from its newest whole checkpoint.
-
-        ``Conflict`` (run_is_finished, run_is_live), and as ``submit``. The checkpoints are the new job's then.
-        """
         previous = self._repository.get(DEFAULT_PROJECT_ID, run.job_id)
         if run.has_artifacts if previous is None else previous.state is JobState.SUCCEEDED:
             raise Conflict("this run is finished: its version is published", code="run_is_finished")
@@ -117,13 +98,10 @@ class TrainingService:
         return job
 
     def check(self, principal: Principal, overrides: Mapping[str, Any]) -> None:
-        """``Invalid`` as ``submit``; nothing is saved."""
         self._requests.check(principal, overrides)
 
     def config_faults(self, principal: Principal | None, overrides: Mapping[str, Any]) -> Sequence[Fault]:
-        """Check a request's config over the service's defaults and the version it names; return its faults."""
         return self._requests.config_faults(principal, overrides)
 
     def named_faults(self, principal: Principal | None, overrides: Mapping[str, Any]) -> Sequence[Fault]:
-        """Return what is wrong with the version, the base model, the data and the place that a request names."""
         return self._requests.named_faults(principal, overrides)

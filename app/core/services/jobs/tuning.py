@@ -11,6 +11,7 @@ from app.core.entities.jobs import FineTuningJob
 from app.core.entities.served_models import tuned_name
 from app.core.entities.tuning import SavedCheckpoint, TuningRequest
 from app.core.errors import Fault, Invalid, NotFound
+from app.core.interfaces.services.jobs import Tuning
 from app.core.interfaces.storage import ModelVersionRepository
 from app.core.services.data.dataset_versions import DatasetVersionService
 from app.core.services.jobs.job_records import JobRecords
@@ -31,7 +32,7 @@ _NAMES = {
 }
 
 
-class TuningService:
+class TuningService(Tuning):
     """``results_dir`` is where runs leave their checkpoints, if this host sees it."""
 
     def __init__(
@@ -51,7 +52,6 @@ class TuningService:
         self._results_dir = results_dir
 
     def create(self, principal: Principal, asked: TuningRequest) -> FineTuningJob:
-        """One for a request, however often it is sent. ``Invalid`` with every fault, by OpenAI's names."""
         faults: list[Fault] = []
         config: dict[str, Any] = dict(asked.config)
         if asked.learning_rate_multiplier is not None:
@@ -102,20 +102,17 @@ class TuningService:
         return job
 
     def config_faults(self, principal: Principal, model: str, config: Mapping[str, Any]) -> Sequence[Fault]:
-        """Check the keys of TrainingConfig that a request for that model sets; return their faults."""
         with suppress(Invalid, NotFound):  # ``create`` says so
             config = {**config, **self._beginning(principal, model)}
         return self._training.config_faults(principal, config)
 
     def fine_tuned_model(self, job: FineTuningJob) -> str | None:
-        """The name of what it published."""
         if job.model_version_id is None:
             return None
         version = self._versions.get(job.project_id, job.model_version_id)
         return None if version is None else tuned_name(version)
 
     def checkpoints(self, principal: Principal, job_id: str) -> Sequence[SavedCheckpoint]:
-        """Newest first, those that are kept still and that this host sees."""
         job = self._records.get(principal, job_id, "train")
         if job.run_folder is None:
             return []
@@ -134,7 +131,6 @@ class TuningService:
         return found
 
     def multiplier(self, job: FineTuningJob) -> float:
-        """Divide the job's learning rate by the default of its day; of a job that does not hold it, by today's."""
         default = job.request.get("default_learning_rate", self._training.defaults.learning_rate)
         return float(f"{job.config['learning_rate'] / default:.6g}")
 

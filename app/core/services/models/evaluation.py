@@ -12,6 +12,7 @@ from app.core.entities.evaluation import EvaluationReport, ScoredAnswer
 from app.core.entities.identity import DEFAULT_PROJECT_ID
 from app.core.errors import Invalid
 from app.core.interfaces.components import ChatTokenizer, TextGenerator
+from app.core.interfaces.services.models import Evaluation
 from app.core.interfaces.stores import Stores
 from app.core.services.models.resolver import ModelResolver, Subject
 from app.utils.files import write_whole
@@ -21,7 +22,7 @@ MAX_NEW_TOKENS = 48  # an answer that states a fact is a sentence
 FactMatcher = Callable[[str, Sequence[Sequence[str]]], bool]
 
 
-class EvaluationService:
+class EvaluationService(Evaluation):
     """``generators`` builds a TextGenerator: that is when torch is loaded, in the calling process."""
 
     def __init__(
@@ -48,13 +49,6 @@ class EvaluationService:
         split: str = "test",
         on_progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> EvaluationReport:
-        """Ask ``model`` (``name``, ``name:3``, ``name@alias`` or a base model) the questions of a split.
-
-        It is on the host's behalf: any file of it may be named.
-
-        Rows need ``keys``: the figures and names that a right answer states. Model and data are immutable, so
-        a report that was written once is read again. ``Invalid`` lists the faults of the data.
-        """
         check = self._stores.datasets.check(dataset_path, trusted=True)
         if check.faults:
             raise Invalid(f"{dataset_path} has faults", code="invalid_data", faults=check.faults)
@@ -71,7 +65,6 @@ class EvaluationService:
         return report
 
     def answers(self, model: str, questions: Sequence[str], *, max_tokens: int) -> Sequence[str]:
-        """One answer to each user message, greedily, without a running service."""
         subject = self._resolver.subject(DEFAULT_PROJECT_ID, model)
         prompts = [subject.tokenizer.encode_prompt([{"role": "user", "content": text}]) for text in questions]
         found = dict(self._generate(subject, prompts, max_tokens))

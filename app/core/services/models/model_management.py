@@ -9,11 +9,12 @@ from app.core.entities.identity import DEFAULT_PROJECT_ID, Principal
 from app.core.entities.models import NAME, BaseModelSpec, ModelAlias, ModelSummary, ModelVersion, Reference
 from app.core.errors import Forbidden, Invalid, NotFound, Unavailable
 from app.core.interfaces.operations import EngineAdmin
+from app.core.interfaces.services.models import ModelAliases, ModelManagement
 from app.core.interfaces.stores import Stores
 from app.core.services.models.resolver import ModelResolver
 
 
-class ModelManagementService:
+class ModelManagementService(ModelManagement, ModelAliases):
     def __init__(self, stores: Stores, resolver: ModelResolver, engines: EngineAdmin) -> None:
         self._versions = stores.versions
         self._resolver = resolver
@@ -31,18 +32,12 @@ class ModelManagementService:
         raise _no_model(name)
 
     def versions(self, principal: Principal, name: str) -> Sequence[ModelVersion]:
-        """Newest first. ``NotFound`` if there is no such model."""
         versions = self._versions.versions(principal.project_id, name)
         if not versions:
             raise _no_model(name)
         return versions
 
     def delete(self, principal: Principal, reference: str) -> None:
-        """One version, ``name:3``, with its files: for good, and its number is not given again.
-
-        ``NotFound``; ``Conflict`` (version_has_alias); ``Forbidden`` (base_model_stays); ``Invalid`` for a name
-        that may stand for another version tomorrow.
-        """
         parsed = Reference.parse(reference)
         versions = self._versions.versions(principal.project_id, parsed.name)
         if not versions and self._resolver.is_base_model(parsed):
@@ -57,26 +52,19 @@ class ModelManagementService:
         self._artifacts.discard(version.artifacts)
 
     def version(self, version_id: str) -> ModelVersion:
-        """By its id, in the default project: for commands on the host."""
         version = self._versions.get(DEFAULT_PROJECT_ID, version_id)
         if version is None:
             raise _no_model(version_id)
         return version
 
     def find(self, reference: Reference) -> ModelVersion | None:
-        """In the default project: for commands on the host."""
         return self._resolver.version(DEFAULT_PROJECT_ID, reference)
 
     def aliases(self, principal: Principal, name: str) -> Sequence[ModelAlias]:
-        """By name. ``NotFound`` if there is no such model."""
         self.versions(principal, name)
         return self._versions.aliases(principal.project_id, name)
 
     def set_alias(self, principal: Principal, name: str, alias: str, weights: Mapping[int, int]) -> ModelAlias:
-        """Have ``alias`` carry these versions, each with its weight, in the place of what it carried.
-
-        ``NotFound`` (model_not_found) names every version that is not there.
-        """
         if not NAME.fullmatch(alias):
             raise Invalid(
                 f"{alias[:80]!r} is no name for an alias: at most 64 letters, digits, dots, dashes, underscores",
@@ -87,16 +75,13 @@ class ModelManagementService:
         return made
 
     def remove_alias(self, principal: Principal, name: str, alias: str) -> None:
-        """The versions stay. ``NotFound`` (alias_not_found)."""
         if not self._versions.remove_alias(principal.project_id, name, alias):
             raise NotFound(f"no alias {alias[:80]!r} of {name[:80]!r} in this project", code="alias_not_found")
 
     def bases(self) -> Sequence[tuple[BaseModelSpec, bool]]:
-        """Each base model, and whether it is on the disk."""
         return [(spec, self._bases.present(spec.name)) for spec in self._bases.specs()]
 
     def pull(self, name: str) -> Path:
-        """Lay a base model under models/base; the folder."""
         return self._bases.pull(name)
 
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from app.core.entities.webhooks import Delivery, Outcome, Webhook, signature
 from app.core.errors import Unavailable
+from app.core.interfaces.services.operations import WebhookDelivery
 from app.core.interfaces.webhooks import SecretBox, WebhookRepository, WebhookSender
 
 AT_ONCE = 8  # endpoints, so that one that hangs does not keep the others
@@ -19,8 +20,8 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class WebhookDeliveryService:
-    """At least once: an attempt is counted before it is made. Safe in many workers."""
+class WebhookDeliveryService(WebhookDelivery):
+    """An attempt is counted before it is made."""
 
     def __init__(
         self,
@@ -35,7 +36,6 @@ class WebhookDeliveryService:
         self._clock = clock
 
     def deliver_due(self) -> bool:
-        """One round; whether there was anything to send. To be called each poll interval, and again while true."""
         due = self._webhooks.claim_due(self._clock(), AT_ONCE)
         if due:
             with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="webhook") as pool:

@@ -2,13 +2,13 @@
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from app.core.entities.identity import Principal
 from app.core.entities.webhooks import (
     PING,
     Delivery,
+    DeliveryPage,
     Webhook,
     known_events,
     new_delivery,
@@ -16,22 +16,15 @@ from app.core.entities.webhooks import (
     new_secret,
 )
 from app.core.errors import Fault, Invalid, NotFound
+from app.core.interfaces.services.operations import Webhooks
 from app.core.interfaces.webhooks import SecretBox, WebhookRepository, WebhookSender
 
 MOST_OF_A_PROJECT = 10
 OLD_SECRET_FOR = timedelta(hours=24)
 
 
-@dataclass(frozen=True, slots=True)
-class DeliveryPage:
-    """``next`` is the ``after`` of the page that follows, None on the last."""
-
-    deliveries: Sequence[Delivery]
-    next: str | None
-
-
-class WebhookService:
-    """``NotFound`` (webhook_not_found) for what another project has, too. ``kinds`` are those of jobs."""
+class WebhookService(Webhooks):
+    """``kinds`` are those of jobs."""
 
     def __init__(
         self, webhooks: WebhookRepository, sender: WebhookSender, box: SecretBox, kinds: Sequence[str]
@@ -44,7 +37,6 @@ class WebhookService:
     def create(
         self, principal: Principal, url: str, events: Sequence[str], enabled: bool = True
     ) -> tuple[Webhook, str]:
-        """With its secret, which is told this once. ``Invalid``, ``Conflict`` (too_many_webhooks)."""
         self._check(url)
         ordered = self._in_order(events)
         secret = new_secret()
@@ -76,7 +68,6 @@ class WebhookService:
         events: Sequence[str] | None = None,
         enabled: bool | None = None,
     ) -> Webhook:
-        """What waits for one that is disabled is sent when it is enabled again. ``Invalid``."""
         if url is not None:
             self._check(url)
         ordered = None if events is None else self._in_order(events)
@@ -88,7 +79,6 @@ class WebhookService:
             raise _no_webhook(webhook_id)
 
     def rotate_secret(self, principal: Principal, webhook_id: str) -> tuple[Webhook, str]:
-        """The new secret, told this once; the old one signs beside it for a day."""
         secret = new_secret()
         changes = {
             "secret": self._box.seal(secret),
@@ -98,7 +88,6 @@ class WebhookService:
         return self._change(principal, webhook_id, changes), secret
 
     def ping(self, principal: Principal, webhook_id: str) -> Delivery:
-        """Send it an event that says nothing, as any other is sent."""
         event_id, now = new_event_id(), datetime.now(UTC)
         ping = new_delivery(webhook_id, principal.project_id, event_id, PING, webhook_id, now)
         if not self._webhooks.queue(ping):
@@ -108,7 +97,6 @@ class WebhookService:
     def deliveries(
         self, principal: Principal, webhook_id: str, *, limit: int = 20, after: str | None = None
     ) -> DeliveryPage:
-        """Newest first, from the one after that of the event ``after`` on. ``Invalid`` where there is none."""
         self.webhook(principal, webhook_id)
         found = self._webhooks.deliveries(principal.project_id, webhook_id, limit + 1, after)
         return DeliveryPage(found[:limit], found[limit - 1].event_id if len(found) > limit else None)

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from app.core.entities.identity import (
     DEFAULT_PROJECT_ID,
     MEMBER_ROLES,
+    PASSWORD_LENGTHS,
     Membership,
     Principal,
     Role,
@@ -17,15 +18,14 @@ from app.core.entities.identity import (
 )
 from app.core.errors import Conflict, Fault, Forbidden, Invalid, NotFound
 from app.core.interfaces.operations import PasswordHasher
+from app.core.interfaces.services.people import Accounts
 from app.core.interfaces.stores import People
 from app.core.services.people.callers import RecentCallers
 from app.core.services.people.identity import USERNAME
 from app.core.services.people.rates import RateService
 
-PASSWORD_LENGTHS = range(12, 1025)
 
-
-class AccountService:
+class AccountService(Accounts):
     def __init__(
         self,
         people: People,
@@ -51,11 +51,6 @@ class AccountService:
         project_id: str = DEFAULT_PROJECT_ID,
         subject: str | None = None,
     ) -> User:
-        """A member of the project; with the role operator its admin, and an operator everywhere.
-
-        They log in with the password, or at the external issuer, which calls them ``subject``. ``Invalid`` with
-        every fault; ``Conflict`` (username_taken, subject_taken, no_issuer); ``NotFound`` without the project.
-        """
         faults = []
         if not USERNAME.fullmatch(username):
             faults.append(
@@ -81,7 +76,6 @@ class AccountService:
         return user
 
     def ensure_admin(self, password: str | None) -> str | None:
-        """With no user yet, make ``admin``, an operator; the answer is the password if a random one was made."""
         if self._users.any():
             return None
         chosen = password or secrets.token_urlsafe(18)
@@ -95,11 +89,6 @@ class AccountService:
         return [(user, self._users.memberships(user.id)) for user in self._users.list()]
 
     def change_password(self, principal: Principal, old: str, new: str) -> None:
-        """One's own. Every session of theirs ends.
-
-        ``Forbidden`` (wrong_password; needs_log_in for a key: it may not take the account over), ``TooMany``
-        (too_many_attempts, with those to log in), ``Invalid``.
-        """
         if principal.key_id is not None:
             raise Forbidden("a key changes no password: log in for that", code="needs_log_in")
         self._rates.attempt(principal.username)
@@ -110,14 +99,9 @@ class AccountService:
         self._set_password(user, new, "new_password")
 
     def set_password(self, username: str, password: str) -> None:
-        """Of anybody but a service account. Every session of theirs ends. ``NotFound``, ``Invalid``."""
         self._set_password(self._person(username), password, "password")
 
     def link(self, username: str, subject: str | None) -> User:
-        """To what the external issuer calls them; None: to nobody there.
-
-        ``NotFound``, ``Conflict`` (subject_taken, no_issuer).
-        """
         user = self._person(username)
         known_as = None if subject is None else self._external_id(subject)
         self._users.set_external_id(user.id, known_as)
@@ -125,10 +109,6 @@ class AccountService:
         return replace(user, external_id=known_as)
 
     def disable(self, username: str) -> User:
-        """They call no more: sessions end and keys are revoked, for good; their rows stay. Again is no error.
-
-        ``NotFound`` (user_not_found), ``Conflict`` (last_operator).
-        """
         user, now = self._user(username), datetime.now(UTC)
         self._users.set_disabled(user.id, user.disabled_at or now)
         self._sessions.revoke_all(user.id, now)
@@ -137,13 +117,11 @@ class AccountService:
         return replace(user, disabled_at=user.disabled_at or now)
 
     def enable(self, username: str) -> User:
-        """They may log in again, with the roles that they had. ``NotFound`` (user_not_found)."""
         user = self._user(username)
         self._users.set_disabled(user.id, None)
         return replace(user, disabled_at=None)
 
     def sign_out(self, username: str) -> int:
-        """End every session of the user, and answer how many there were. ``NotFound`` (user_not_found)."""
         ended = self._sessions.revoke_all(self._user(username).id, datetime.now(UTC))
         self._callers.forget()
         return ended

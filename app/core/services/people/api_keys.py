@@ -4,18 +4,16 @@ import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from app.core.entities.api_keys import ApiKey, digest_of, hint_of, new_key_text
+from app.core.entities.api_keys import MOST_DAYS, NAME_LENGTHS, ApiKey, digest_of, hint_of, new_key_text
 from app.core.entities.identity import Principal, Role, Scope
 from app.core.errors import Fault, Forbidden, Invalid, NotFound
 from app.core.interfaces.identity import KeyRepository, UserRepository
 from app.core.interfaces.operations import TokenIssuer
+from app.core.interfaces.services.people import ApiKeys
 from app.core.services.people.callers import RecentCallers
 
-NAME_LENGTHS = range(1, 101)
-MOST_DAYS = 3650
 
-
-class ApiKeyService:
+class ApiKeyService(ApiKeys):
     def __init__(
         self, keys: KeyRepository, users: UserRepository, callers: RecentCallers, tokens: TokenIssuer
     ) -> None:
@@ -33,11 +31,6 @@ class ApiKeyService:
         scopes: Sequence[Scope] = (),
         days: int | None = None,
     ) -> tuple[ApiKey, str]:
-        """For the caller; an admin makes one for a service account of the project too. The text is told this once.
-
-        A key makes no keys: one that leaked must not outlive its revocation. ``Invalid`` with every fault,
-        ``Forbidden``, ``NotFound`` (member_not_found).
-        """
         faults = []
         if len(name) not in NAME_LENGTHS or not name.isprintable():
             faults.append(Fault("name", "invalid_name", "1 to 100 printable characters"))
@@ -64,17 +57,14 @@ class ApiKeyService:
         return key, text
 
     def keys(self, principal: Principal) -> Sequence[ApiKey]:
-        """The caller's in this project, all of the project for an admin; newest first."""
         return self._keys.list(principal.project_id, _whose(principal))
 
     def revoke(self, principal: Principal, key_id: str) -> None:
-        """Again is no error. ``NotFound`` (key_not_found) for one that the caller does not see, too."""
         if not self._keys.revoke(principal.project_id, key_id, datetime.now(UTC), _whose(principal)):
             raise NotFound(f"no key {key_id[:80]!r} in this project", code="key_not_found")
         self._callers.forget()
 
     def rotate_signing_key(self) -> str:
-        """Of access tokens; as ``TokenIssuer.rotate``."""
         return self._tokens.rotate()
 
     def _owner(self, principal: Principal, username: str | None) -> str:

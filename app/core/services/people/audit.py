@@ -1,12 +1,13 @@
 """The audit log: written at every change, read by admins."""
 
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 
-from app.core.entities.audit import AuditEntry, AuditFilter
+from app.core.entities.audit import AuditEntry, AuditFilter, AuditPage
 from app.core.entities.identity import Principal, Role
 from app.core.errors import Forbidden, no_project
+from app.core.interfaces.services.people import Audit
 from app.core.interfaces.storage import AuditRepository
 
 log = logging.getLogger(__name__)
@@ -15,20 +16,11 @@ LONGEST = 200  # characters of what a client wrote
 CHUNK = 500  # entries read at once
 
 
-@dataclass(frozen=True, slots=True)
-class AuditPage:
-    """``next`` is the ``after`` of the page that follows, None on the last."""
-
-    entries: Sequence[AuditEntry]
-    next: int | None
-
-
-class AuditService:
+class AuditService(Audit):
     def __init__(self, repository: AuditRepository) -> None:
         self._repository = repository
 
     def record(self, entry: AuditEntry) -> None:
-        """Keep it. The change has been made: where the database cannot take it, the log has the whole entry."""
         entry = replace(entry, actor=_shown(entry.actor), object_id=_shown(entry.object_id))
         try:
             self._repository.add(entry)
@@ -45,10 +37,6 @@ class AuditService:
         limit: int = 20,
         after: int | None = None,
     ) -> AuditPage:
-        """Newest first, of the project; an operator may name another, or ask for ``everything``.
-
-        ``NotFound`` (project_not_found) and ``Forbidden`` for everybody else.
-        """
         project_id = _of(principal, project, everything)
         found = self._repository.page(project_id, wanted, limit + 1, after)
         return AuditPage(found[:limit], found[limit - 1].number if len(found) > limit else None)
@@ -56,7 +44,6 @@ class AuditService:
     def all(
         self, principal: Principal, wanted: AuditFilter, *, project: str | None = None, everything: bool = False
     ) -> Iterator[AuditEntry]:
-        """What ``page`` has on all its pages, read as it is taken."""
         return self._chunks(_of(principal, project, everything), wanted)
 
     def _chunks(self, project_id: str | None, wanted: AuditFilter) -> Iterator[AuditEntry]:

@@ -1,5 +1,6 @@
 """Who was found behind a token or a key, for half a second."""
 
+from contextlib import suppress
 from threading import Lock
 
 from cachetools import TLRUCache
@@ -21,9 +22,9 @@ class RecentCallers:
         self._lock = Lock()
 
     def get(self, digest: str) -> Principal | None:
-        with self._lock:
-            kept = self._known.get(digest)
-        return kept and kept[1]
+        with self._lock, suppress(KeyError):  # the cache's own ``get`` looks twice: 4 µs, not 2
+            return self._known[digest][1]
+        return None
 
     def keep(self, digest: str, principal: Principal, looked_up_at: float) -> None:
         """``looked_up_at`` is the time before the look: what was revoked since then is not kept longer for it."""

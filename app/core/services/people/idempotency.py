@@ -12,6 +12,7 @@ from app.core.entities.idempotency import KeptAnswer, KeptRequest
 from app.core.entities.identity import Principal
 from app.core.errors import Conflict, Fault, Invalid, Unavailable
 from app.core.interfaces.idempotency import IdempotencyRepository
+from app.core.interfaces.services.people import Idempotency
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +21,7 @@ LEASE = timedelta(minutes=5)  # longer than one takes; so long what was killed i
 RETRY_SECONDS = 1
 
 
-class IdempotencyService:
+class IdempotencyService(Idempotency):
     """``keep_seconds``: how long answers are kept."""
 
     def __init__(
@@ -34,12 +35,6 @@ class IdempotencyService:
         self._clock = clock
 
     def begin(self, principal: Principal, where: str, key: str, fingerprint: str) -> KeptRequest:
-        """The request as it was sent before, with its answer; without one it is to be done, and to end with
-        ``keep`` or ``release``.
-
-        ``Invalid`` (invalid_idempotency_key, idempotency_key_reused), ``Conflict`` (idempotency_in_progress,
-        idempotency_secret_shown).
-        """
         if not KEY.fullmatch(key):
             wanted = "1 to 255 printable ASCII characters without spaces"
             fault = Fault("Idempotency-Key", "invalid_idempotency_key", wanted)
@@ -67,7 +62,6 @@ class IdempotencyService:
         return before
 
     def keep(self, request: KeptRequest, answer: KeptAnswer) -> None:
-        """Never raises: what was done is done, and its answer is on the way."""
         done = replace(request, answer=answer, expires_at=self._clock() + self._kept_for)
         try:
             self._repository.keep(done)
@@ -75,7 +69,6 @@ class IdempotencyService:
             log.warning("the answer to a request with an Idempotency-Key could not be kept")
 
     def release(self, request: KeptRequest) -> None:
-        """It was not done, or may go otherwise the next time. Never raises."""
         try:
             self._repository.release(request)
         except Unavailable:

@@ -14,6 +14,7 @@ from app.core.entities.api_keys import PREFIX, ApiKey, digest_of, is_key_text, r
 from app.core.entities.identity import AccessToken, Member, Principal, Session, external_id
 from app.core.errors import Unauthorized, Unavailable
 from app.core.interfaces.operations import ExternalIssuer, PasswordHasher, TokenIssuer
+from app.core.interfaces.services.people import Identity
 from app.core.interfaces.stores import People
 from app.core.services.people.callers import RecentCallers
 from app.core.services.people.rates import RateService
@@ -25,7 +26,7 @@ REFRESH_TOKEN = re.compile(r"llmftr_([0-9A-Za-z]{32})([0-9A-Za-z]{32})", re.ASCI
 USED_EVERY = timedelta(minutes=1)  # that a key's last use is written down
 
 
-class IdentityService:
+class IdentityService(Identity):
     def __init__(
         self,
         people: People,
@@ -51,11 +52,6 @@ class IdentityService:
         self._project_claim = project_claim
 
     def login(self, username: str, password: str, project_id: str | None = None) -> AccessToken:
-        """In that project, else in the user's first.
-
-        ``Unauthorized`` (invalid_credentials), after the same work whether or not there is such a user; once the
-        password is known to be right, not_a_member. ``TooMany`` (too_many_attempts), whether or not there is one.
-        """
         self._rates.attempt(username)
         decoy = self._decoy
         user = self._users.by_username(username) if USERNAME.fullmatch(username) else None
@@ -86,11 +82,6 @@ class IdentityService:
         return self._access(session, handle, secret)
 
     def refresh(self, refresh_token: str) -> AccessToken:
-        """A new access token and a new refresh token; the one given is used up.
-
-        ``Unauthorized`` (refresh_token_invalid) for one that is unknown, expired or revoked. One that was used
-        before revokes the session: somebody else may have it.
-        """
         match = REFRESH_TOKEN.fullmatch(refresh_token)
         refused = Unauthorized("the refresh token is not valid: log in again", code="refresh_token_invalid")
         if match is None:
@@ -105,21 +96,14 @@ class IdentityService:
         return self._access(session, match[1], secret)
 
     def logout(self, principal: Principal) -> None:
-        """Revokes the session: its access tokens and its refresh token. An API key has none."""
         if principal.session_id is not None:
             self._sessions.revoke(principal.session_id, datetime.now(UTC))
             self._callers.forget()
 
     def public_keys(self) -> Sequence[Mapping[str, Any]]:
-        """As ``TokenIssuer.public_keys``."""
         return self._tokens.public_keys()
 
     def authenticate(self, token: str) -> Principal:
-        """Who holds the access token or the API key, with the role that they have now.
-
-        ``Unauthorized`` with code token_expired, token_invalid, key_expired or key_invalid. Of an external
-        issuer's token also user_not_linked and not_a_member, or ``Unavailable`` (issuer_unavailable).
-        """
         digest = digest_of(token)
         known = self._callers.get(digest)
         if known is None:

@@ -7,13 +7,14 @@ from dataclasses import replace
 from app.core.entities.identity import Principal, Role
 from app.core.entities.limits import LimitReport, ProjectLimits
 from app.core.errors import Unavailable, no_project
+from app.core.interfaces.services.people import Limits
 from app.core.interfaces.storage import JobRepository
 
 SECONDS = 2.0  # that the limits of a project are kept for its requests
 MOST = 10_000
 
 
-class LimitService:
+class LimitService(Limits):
     """``otherwise`` holds where a project's own limits say nothing."""
 
     def __init__(self, jobs: JobRepository, otherwise: ProjectLimits) -> None:
@@ -22,19 +23,16 @@ class LimitService:
         self._recent: dict[str, tuple[float, ProjectLimits]] = {}
 
     def report(self, principal: Principal, project_id: str) -> LimitReport:
-        """``NotFound`` (project_not_found) for another project too, but for an operator."""
         own = self._own(principal, project_id)
         return LimitReport(own.or_else(self._otherwise), own, self._jobs.use(project_id))
 
     def change(self, principal: Principal, project_id: str, changes: Mapping[str, int | None]) -> LimitReport:
-        """Fields of ProjectLimits, for all that comes from now on; None: what the service's settings say."""
         if changes:
             self._jobs.set_limits(project_id, replace(self._own(principal, project_id), **changes))
             self._recent.clear()
         return self.report(principal, project_id)
 
     def recent(self, principal: Principal) -> ProjectLimits:
-        """As they were some seconds ago, without a look into the database for each request."""
         until, found = self._recent.get(principal.project_id, (0.0, None))
         if found is None or time.monotonic() >= until:
             now = time.monotonic()

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from app.core.entities.identity import MEMBER_ROLES, Member, Principal, Project, Role, User
 from app.core.errors import Conflict, Fault, Invalid, NotFound, no_project
 from app.core.interfaces.identity import KeyRepository, UserRepository
+from app.core.interfaces.services.people import Projects
 from app.core.services.people.accounts import no_user
 from app.core.services.people.callers import RecentCallers
 
@@ -15,23 +16,19 @@ PROJECT_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
 SERVICE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}", re.ASCII)
 
 
-class ProjectService:
-    """What it changes in a project it changes in the principal's own."""
-
+class ProjectService(Projects):
     def __init__(self, users: UserRepository, keys: KeyRepository, callers: RecentCallers) -> None:
         self._users = users
         self._keys = keys
         self._callers = callers
 
     def projects(self, principal: Principal) -> Sequence[Project]:
-        """An operator's are all, anybody else's those that they are members of; by id."""
         if principal.role.covers(Role.OPERATOR):
             return self._users.projects()
         own = {membership.project_id for membership in self._users.memberships(principal.user_id)}
         return [project for project in self._users.projects() if project.id in own]
 
     def create(self, project_id: str, admin: str) -> Project:
-        """With that user as its first admin. ``Conflict`` (project_taken), ``NotFound`` (user_not_found)."""
         if not PROJECT_ID.fullmatch(project_id):
             wanted = "1 to 63 small letters, digits and dashes, a letter or a digit first"
             raise Invalid("the project has faults", faults=[Fault("id", "invalid_project_id", wanted)])
@@ -45,10 +42,6 @@ class ProjectService:
         return self._users.members(principal.project_id)
 
     def set_role(self, principal: Principal, username: str, role: Role) -> Member:
-        """Of a member, or of a user who becomes one.
-
-        ``NotFound`` (user_not_found), for a service account of another project too; ``Conflict`` (last_admin).
-        """
         _check(role)
         user = self._users.by_username(username)
         if user is None or (user.is_service and self._users.member(user.id, principal.project_id) is None):
@@ -58,10 +51,6 @@ class ProjectService:
         return Member(user, role)
 
     def remove(self, principal: Principal, username: str) -> None:
-        """What they made stays. Their keys for this project are revoked, and stay so if they come back.
-
-        ``NotFound`` (member_not_found), ``Conflict`` (last_admin).
-        """
         user = self._users.by_username(username)
         if user is None or not self._users.remove_member(user.id, principal.project_id):
             raise NotFound(f"no member {username[:80]!r} in this project", code="member_not_found")
@@ -70,7 +59,6 @@ class ProjectService:
         self._callers.forget()
 
     def create_service_account(self, principal: Principal, name: str, role: Role) -> Member:
-        """``name@project``, which logs in with keys alone. ``Conflict`` (username_taken)."""
         _check(role)
         if not SERVICE_NAME.fullmatch(name):
             wanted = "1 to 63 small letters, digits, dots, dashes and underscores, a letter or a digit first"
@@ -91,7 +79,6 @@ class ProjectService:
         return Member(user, role)
 
     def acting_in(self, operator: Principal, project_id: str) -> Principal:
-        """The host's operator in that project. ``NotFound`` (project_not_found)."""
         if project_id not in {project.id for project in self._users.projects()}:
             raise no_project(project_id)
         return Principal(operator.user_id, operator.username, project_id, operator.role)

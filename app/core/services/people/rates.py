@@ -8,6 +8,7 @@ from app.core.entities.identity import Principal
 from app.core.entities.limits import Rate, Reading
 from app.core.errors import TooMany
 from app.core.interfaces.operations import RateCounter
+from app.core.interfaces.services.people import Rates
 from app.core.services.people.limits import LimitService
 
 MINUTE = 60
@@ -23,47 +24,38 @@ class ServiceRates:
     attempts: Sequence[Rate]  # at one account, from anywhere
 
 
-class RateService:
+class RateService(Rates):
     def __init__(self, counter: RateCounter, limits: LimitService, rates: ServiceRates) -> None:
         self._counter = counter
         self._limits = limits
         self._rates = rates
 
     def count(self, caller: Principal | None, address: str) -> Sequence[Reading]:
-        """One request more. The readings of all rates that it falls under, up to the first that refuses it."""
         if caller is None:
             return self._take("requests", [(rate, address) for rate in _named("address", self._rates.requests)])
         most = self._limits.recent(caller).requests
         return self._take("requests", _counts(caller, self._rates.requests, most))
 
     def count_log_in(self, address: str) -> Sequence[Reading]:
-        """One more from there."""
         return self._take("log-ins", [(rate, address) for rate in self._rates.log_ins])
 
     def attempt(self, username: str) -> None:
-        """One more at the account, which need not exist. ``TooMany`` (too_many_attempts)."""
         readings = self._take("attempts", self._of_account(username))
         if waits := [reading.wait for reading in readings if reading.is_refused]:
             message = "too many log-ins for this account: wait for as many seconds as Retry-After says"
             raise TooMany(message, code="too_many_attempts", retry_after=max(waits))
 
     def forgive(self, username: str) -> None:
-        """The attempts so far: the last one had the right password."""
         for rate, account in self._of_account(username):
             self._counter.forget(_key("attempts", rate, account), rate.seconds)
 
     def tokens(self, caller: Principal) -> Sequence[Reading]:
-        """What is left of each rate of tokens."""
         return [
             Reading.of(rate, self._counter.window(_key("tokens", rate, who), rate.seconds))
             for rate, who in self._of_tokens(caller)
         ]
 
     def admit(self, caller: Principal) -> None:
-        """While the window has tokens left; what a request takes is known once it is answered.
-
-        ``TooMany`` (tokens_used_up).
-        """
         used_up = [reading for reading in self.tokens(caller) if not reading.remaining]
         if used_up:
             rate = used_up[0].rate

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from app.core.entities.data_pipeline import CleaningOptions, PipelineConfig
 from app.core.entities.datasets import Conversation
 from app.core.entities.recording import Recorder
+from app.core.interfaces.components import unwatched
 from app.core.processors.cleaning import CleanRows, clean_row, clean_text, is_empty
 from app.core.processors.markup import is_html
-from app.core.processors.watching import unwatched
 
 ALL = CleaningOptions()
 # What the cleaning looks for, so that random texts are full of it.

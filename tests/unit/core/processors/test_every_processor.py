@@ -8,8 +8,7 @@ from app.core.entities.data_pipeline import PipelineConfig
 from app.core.entities.datasets import Conversation
 from app.core.entities.recording import Recorder
 from app.core.errors import Invalid
-from app.core.interfaces.components import DataProcessor
-from app.core.processors.watching import unwatched
+from app.core.interfaces.components import DataProcessor, unwatched
 from app.registries import DATA_PROCESSORS
 
 ROWS = [

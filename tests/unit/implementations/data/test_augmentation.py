@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from app.core.entities.data_pipeline import AugmentationOptions, PipelineConfig
 from app.core.entities.datasets import SPLITS, Conversation, Split
 from app.core.entities.recording import Recorder
-from app.core.processors.watching import unwatched
+from app.core.interfaces.components import unwatched
 from app.implementations.data.augmentation import FRAMES, AugmentRows
 
 EVERY = AugmentationOptions(augmenters=("rephrase", "typos", "system_prompt", "later_turn"))

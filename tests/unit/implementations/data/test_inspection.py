@@ -210,11 +210,6 @@ def test_no_rows() -> None:
     assert (report.total_samples, report.lengths, report.languages) == (0, {}, {})
 
 
-def test_percentiles_are_lengths_of_rows() -> None:
-    assert percentiles(range(1, 1001), PERCENTILES) == {50: 500, 90: 900, 95: 950, 99: 990, 100: 1000}
-    assert percentiles([7], PERCENTILES) == {50: 7, 90: 7, 95: 7, 99: 7, 100: 7}
-
-
 def test_the_sample_data_has_two_languages_and_nothing_private() -> None:
     raw = json.loads((ROOT / "data/raw/sample_data.json").read_text("utf-8"))
     rows = [Conversation(n, one["messages"], one["split"]) for n, one in enumerate(raw, start=1)]

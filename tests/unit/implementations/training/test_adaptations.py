@@ -25,6 +25,7 @@ from app.implementations.serving.adapter_files import check_adapter
 from app.implementations.training import packed_attention
 from app.implementations.training.adaptations.lora import count_parameters, trainable
 from app.implementations.training.batches import pack
+from app.implementations.training.objective_module import ObjectiveModule
 from app.implementations.training.objectives.sft import SftObjective
 from app.registries import ADAPTATIONS, BASE_MODEL_SOURCES
 from tests.unit.implementations.training.test_runner import write_split
@@ -217,7 +218,7 @@ def test_an_evaluation_leaves_qloras_gradients_as_they_are(base, make_rows):
     """bitsandbytes repacks weights at the first evaluation, on some CPUs, into a form without a gradient."""
     batch = pack(make_rows(5))
     _, model = prepared(base, adaptation="qlora")
-    objective = sft(model)
+    objective = ObjectiveModule(sft(model))
 
     def gradients() -> list[torch.Tensor]:
         objective.train().zero_grad()

@@ -185,11 +185,12 @@ def test_processes_share_the_scoring(make_model, make_pairs, listener, tmp_path)
     """Five pairs in batches of two are three batches: rank 1 has one, and computes one for nothing."""
     rows = make_pairs(5)
     objective = DpoObjective(adapted(make_model), TrainingConfig(batch_size=2))
+    module = ObjectiveModule(objective)
     shares = []
     for rank in (0, 1):
         strategy = SimpleNamespace(rank=rank, processes=2, agree=lambda flag: flag)
-        shares.append(objective._score(objective, strategy, rows, CPU, listener()))
-    alone = objective._score(objective, SingleProcess(), rows, CPU, listener())
+        shares.append(objective._score(module, strategy, rows, CPU, listener()))
+    alone = objective._score(module, SingleProcess(), rows, CPU, listener())
 
     assert torch.equal(shares[0] + shares[1], alone)
     assert [bool(share.all(1)[row]) for share in shares for row in (0, 2, 4)] == [

@@ -6,9 +6,10 @@ from typing import Any, cast
 
 import pytest
 
+from app.core.entities.datasets import SplitSummary
 from app.core.errors import Invalid
 from app.core.interfaces.components import BaseModelStore
-from app.core.services.data.datasets import DatasetService, SplitSummary
+from app.core.services.data.datasets import DatasetService
 from app.implementations.data.formats import PreferenceFormat, PromptCompletionFormat, TextFormat
 from app.implementations.data.store import FileDatasetStore
 from app.implementations.data.tokenization import FolderChatTokenizer

@@ -1,21 +1,18 @@
-"""A row, token by token, as data and as a terminal shows it."""
+"""A row, token by token."""
 
 import json
-import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from app.core.entities.datasets import Conversation, Message
-from app.core.entities.previews import PreviewSequence, RowPreview
+from app.core.entities.previews import PreviewSequence
 from app.core.entities.training_config import TrainingConfig
 from app.core.errors import Invalid
 from app.core.interfaces.components import ChatTokenizer
 from app.core.services.data.encoding import encode
 from app.core.services.data.ledger import count_row
-from app.core.services.data.preview import preview, render_preview
+from app.core.services.data.preview import preview
 from app.implementations.data.encoder_tokenizer import load_tokenizer
 from app.implementations.models.random_encoder import write_random_encoder
 from app.implementations.models.random_model import write_random_tokenizer
@@ -28,7 +25,6 @@ PAIR = Conversation(7, [QUESTION, ANSWER], rejected=WORSE)
 TEXT = Conversation(9, [], text="Once upon a time there was a shop that opened at nine.")
 LABELLED = Conversation(10, [], text="When do you open?", label="hours")
 ROWS = {"sft": CHAT, "dpo": PAIR, "pretrain": TEXT, "classification": LABELLED}
-ANSI = re.compile(r"\033\[[0-9;]*m")
 
 
 @pytest.fixture(scope="module", params=["llama", "qwen2"])
@@ -135,7 +131,6 @@ def test_reasoning_is_seen_or_gone(tokenizer: ChatTokenizer) -> None:
     keep, drop = (preview(row, tokenizer, config(reasoning=reasoning)) for reasoning in ("keep", "drop"))
     assert "hm\n</think>\n\nAt nine." in text_of(keep.sequences[0], "trained")
     assert "hm" not in text_of(drop.sequences[0], "trained", "masked")
-    assert "reasoning: drop" in render_preview(drop, colour=False)
     only = Conversation(1, [QUESTION, {"role": "assistant", "content": "<think>hm</think>\n"}])
     with pytest.raises(Invalid) as caught:
         preview(only, tokenizer, config(reasoning="drop"))
@@ -149,48 +144,3 @@ def test_a_character_of_several_tokens_stands_with_the_last_of_them(chatml: Chat
     spoken = [token.text for token in found.sequences[0].tokens if token.kind == "trained"]
     assert "".join(spoken) == family + "<|im_end|>"
     assert "" in spoken
-    assert "‥|‥|‥|👨" in render_preview(found, colour=False)
-
-
-def test_brackets(chatml: ChatTokenizer) -> None:
-    length = len(chatml.encode_prompt([QUESTION])) + 2
-    text = render_preview(preview(CHAT, chatml, config(max_length=length)), colour=False)
-    head, legend, _, *lines = text.splitlines()
-    assert head == "row 8 · sft · reasoning: keep"
-    assert re.fullmatch(r"\[trained 2\]  masked \d+  \{truncated \d+\}  dropped 1  of \d+ tokens", legend)
-    assert lines[0].startswith("<|im_start|>|")
-    assert lines[0].endswith("⏎")
-    assert re.search(r"\[.+\|.+\]\{.*<\|im_end\|>\}$", lines[-1])
-
-
-def test_colours_change_nothing_but_the_colours(chatml: ChatTokenizer) -> None:
-    found = preview(CHAT, chatml, config())
-    text = render_preview(found, colour=True)
-    assert "\033[30;42m" in text
-    assert "".join(token.text for token in found.sequences[0].tokens).replace(" ", "·").replace("\n", "⏎\n") in (
-        ANSI.sub("", text)
-    )
-    assert all(line.endswith("\033[0m") for line in text.splitlines() if "\033" in line and "tokens" not in line)
-
-
-HOSTILE = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=20)
-
-
-@settings(max_examples=50)
-@given(text=HOSTILE, colour=st.booleans())
-def test_no_text_reaches_the_terminals_controls(chatml: ChatTokenizer, text: str, colour: bool) -> None:
-    row = Conversation(1, [{"role": "user", "content": text}, {"role": "assistant", "content": text}], label=None)
-    shown = (
-        ANSI.sub("", render_preview(preview(row, chatml, config()), colour=colour))
-        if colour
-        else (render_preview(preview(row, chatml, config()), colour=False))
-    )
-    assert all(character.isprintable() or character in "\n\u200d" for character in shown)
-
-
-def test_an_escape_is_written_out(chatml: ChatTokenizer) -> None:
-    row = Conversation(1, [QUESTION, {"role": "assistant", "content": "\033[2Ja\u202eb"}])
-    found: RowPreview = preview(row, chatml, config())
-    shown = render_preview(found, colour=False).replace("|", "")
-    assert "<U+001B>[2J" in shown
-    assert "<U+202E>" in shown
