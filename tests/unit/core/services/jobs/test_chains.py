@@ -245,8 +245,9 @@ def test_whatever_a_request_holds_is_taken_or_a_fault(jobs, dataset, kind, key):
             jobs.submit_chain(CLIENT, [step("one", kind, **{**sound[kind], key: value})])
 
 
-def test_the_chain_of_the_documents(jobs, dataset, services):
+def test_the_chain_of_the_documents(jobs, dataset, services, settings):
     """Cleaned twice, trained on, trained further, and scored: what is not there yet stands for what it is like."""
+    make_base(settings.models_dir / "base" / BASE)
     steps = [
         step("clean", "process", dataset_id=dataset),
         step("more", "process", dataset_id="$clean", config={"steps": ["clean", "split", "augment"]}),
