@@ -46,6 +46,7 @@ def _train(run_folder: Path) -> None:
         "job_id": run_folder.name,
         "attempt": 1,
         "runner": "double",
+        "processes": 1,
         "config": TrainingConfig(experiment_name="double-ok").model_dump(mode="json"),
         "base_model_folder": str(run_folder),
         "dataset_folder": str(run_folder),

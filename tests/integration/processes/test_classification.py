@@ -47,12 +47,12 @@ def test_tickets_are_learnt_and_the_version_tells_labels_only(service: Service) 
     for base, job_id in jobs.items():
         job = service.wait_for(job_id)
         assert (job.state, job.error) == (JobState.SUCCEEDED, None)
-        last = job.metrics["evaluations"][-1]
+        last = job.result["evaluations"][-1]
         assert last.keys() == {"step", "eval_loss", "eval_accuracy", "eval_macro_f1"}
         if base == "tiny-random":  # in so few steps the encoder learns nothing yet
             assert last["eval_loss"] < 1.7  # of six labels, as many rows each, 1.79 is a guess
             assert last["eval_accuracy"] > 1 / 6
-        assert job.metrics["trained_tokens"] == 2 * 168
+        assert job.result["trained_tokens"] == 2 * 168
         version = service.services.models.version(str(job.model_version_id))
         assert (version.base_model, version.generates) == (base, False)
         engine = EngineName(base, version.artifacts)

@@ -30,13 +30,15 @@ def start(tmp_path: Path) -> Iterator[Start]:
         job_file: dict[str, Any] = {
             "job_id": f"job-{name}",
             "attempt": 1,
+            "runner": "double",
+            "processes": processes,
             "config": config.model_dump(mode="json"),
             "base_model_folder": str(tmp_path),
             "dataset_folder": str(tmp_path),
             "run_folder": str(run_folder),
             "threads": 2,
         }
-        handle = ProcessTrainerLauncher("double").start(job_file, attempt_folder, boottime() + lease)
+        handle = ProcessTrainerLauncher().start(job_file, attempt_folder, boottime() + lease)
         assert isinstance(handle, ProcessTrainerHandle)
         handles.append(handle)
         return handle

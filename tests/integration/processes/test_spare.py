@@ -36,7 +36,7 @@ Prepared = Callable[..., psutil.Process]
 
 @pytest.fixture
 def launcher() -> Iterator[ProcessTrainerLauncher]:
-    made = ProcessTrainerLauncher("double", spares=True)
+    made = ProcessTrainerLauncher("double")
     yield made
     made.dismiss()
 
@@ -53,6 +53,7 @@ def start(tmp_path: Path, launcher: ProcessTrainerLauncher) -> Iterator[Start]:
         job_file: dict[str, Any] = {
             "job_id": f"job-{len(handles)}",
             "attempt": 1,
+            "runner": "double",
             "config": config.model_dump(mode="json"),
             "base_model_folder": str(tmp_path),
             "dataset_folder": str(tmp_path),
@@ -218,7 +219,7 @@ def test_one_that_was_killed_is_replaced(prepared: Prepared, start: Start) -> No
 def test_one_that_ends_before_it_is_prepared_is_not_started_again_and_again(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    launcher = ProcessTrainerLauncher("no-such-runner", spares=True)
+    launcher = ProcessTrainerLauncher("no-such-runner")
     launcher.prepare(1, None)
     [spare] = spares_of(os.getpid())
     wait_until(lambda: not at_large(spare))
@@ -233,7 +234,7 @@ def test_it_trains_to_the_same_bytes_as_a_new_process(tmp_path: Path, caplog: py
     base = tmp_path / "base"
     base.mkdir()
     BASE_MODEL_SOURCES.load("random")(BaseModelSpec("tiny", "random", "llama"), base)
-    launcher = ProcessTrainerLauncher("torch", spares=True)
+    launcher = ProcessTrainerLauncher("torch")
     train_tiny(launcher, base, tmp_path / "new")
     launcher.prepare(1, None)
     [spare] = spares_of(os.getpid())
@@ -309,7 +310,8 @@ def train_tiny(launcher: ProcessTrainerLauncher, base: Path, run: Path) -> int:
     lora = {"r": 4, "lora_dropout": 0.1}
     config = TrainingConfig(base_model="tiny", num_epochs=1, batch_size=2, device="cpu", lora=lora)
     folders = {"base_model_folder": str(base), "dataset_folder": str(run), "run_folder": str(run)}
-    job_file = {"job_id": "job", "attempt": 1, "config": config.model_dump(mode="json"), "threads": 1, **folders}
+    about = {"job_id": "job", "attempt": 1, "runner": "torch", "threads": 1}
+    job_file = {**about, "config": config.model_dump(mode="json"), **folders}
     handle = launcher.start(job_file, attempt, boottime() + 5 * LONG)
     assert isinstance(handle, ProcessTrainerHandle)
     assert ended_well(handle), (run / "logs.txt").read_text()

@@ -96,7 +96,7 @@ def test_another_worker_goes_on_to_the_same_adapter(
     assert adapter(service, job) == adapter(service, alone)
     assert steps(service, job_id) == steps(service, alone.id) == list(range(1, STEPS + 1))  # not one made twice
     figures = ("train_loss", "eval_loss", "trained_tokens")
-    assert {name: job.metrics[name] for name in figures} == {name: alone.metrics[name] for name in figures}
+    assert {name: job.result[name] for name in figures} == {name: alone.result[name] for name in figures}
 
 
 def test_the_foreground_and_a_worker_train_the_same_adapter(service: Service) -> None:

@@ -41,13 +41,14 @@ def start(tmp_path: Path) -> Iterator[Start]:
         job_file: dict[str, Any] = {
             "job_id": f"job-{name}",
             "attempt": 1,
+            "runner": "double",
             "config": config.model_dump(mode="json"),
             "base_model_folder": str(tmp_path),
             "dataset_folder": str(tmp_path),
             "run_folder": str(run_folder),
             "threads": 1,
         }
-        handle = ProcessTrainerLauncher("double").start(job_file, attempt_folder, boottime() + lease)
+        handle = ProcessTrainerLauncher().start(job_file, attempt_folder, boottime() + lease)
         assert isinstance(handle, ProcessTrainerHandle)
         handles.append(handle)
         return handle
@@ -242,7 +243,7 @@ from app.implementations.queue.trainer_launcher import ProcessTrainerLauncher
 from app.utils.clock import boottime
 from tests.running_service import at_large
 job = json.loads(sys.argv[1])
-handle = ProcessTrainerLauncher("double").start(job, Path(job["run_folder"]) / "attempts/1", boottime() + 60)
+handle = ProcessTrainerLauncher().start(job, Path(job["run_folder"]) / "attempts/1", boottime() + 60)
 while not handle.new_events():
     handle.wait(10)
 print(handle.pid, flush=True)
@@ -255,7 +256,8 @@ def test_it_does_not_outlive_a_worker_that_was_killed(tmp_path: Path) -> None:
     (run_folder / "attempts" / "1").mkdir(parents=True)
     folders = dict.fromkeys(("base_model_folder", "dataset_folder"), str(tmp_path))
     config = TrainingConfig(experiment_name="double-hangs").model_dump(mode="json")
-    job = {"job_id": "j", "attempt": 1, "config": config, "run_folder": str(run_folder), "threads": 1, **folders}
+    about = {"job_id": "j", "attempt": 1, "runner": "double", "threads": 1}
+    job = {**about, "config": config, "run_folder": str(run_folder), **folders}
     command = [sys.executable, "-c", LAUNCH_AND_WAIT, json.dumps(job)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
         assert worker.stdout is not None

@@ -130,13 +130,14 @@ class Bench:
         job_file = {
             "job_id": "ftjob-1",
             "attempt": attempt,
+            "runner": "torch",
             "config": config.model_dump(mode="json"),
             "base_model_folder": str(self.base),
             "dataset_folder": str(folder / "dataset"),
             "run_folder": str(folder),
             "threads": 1,
         }
-        handle = ProcessTrainerLauncher("torch").start(job_file, attempt_folder, boottime() + SECONDS)
+        handle = ProcessTrainerLauncher().start(job_file, attempt_folder, boottime() + SECONDS)
         try:
             while not handle.wait(SECONDS):  # its lease ends it, if nothing else does
                 pass

@@ -22,18 +22,18 @@ def test_of_this_job_by_claim_and_none_of_another(tmp_path: Path) -> None:
     leave(tmp_path, "4", "job", 4, None)
     leave(tmp_path, "11", "job", 11, line(1))
     (tmp_path / "attempts" / "5").mkdir()  # its worker was lost before it wrote a job file
-    found = ProcessTrainerLauncher("double").earlier_events(tmp_path, "job", 11, lambda _: 0)
+    found = ProcessTrainerLauncher().earlier_events(tmp_path, "job", 11, lambda _: 0)
     assert [(attempt, [event.seq for event in events]) for attempt, events in found] == [(9, [1, 2]), (10, [1])]
 
 
 def test_a_first_attempt_finds_none(tmp_path: Path) -> None:
-    assert list(ProcessTrainerLauncher("double").earlier_events(tmp_path, "job", 2, lambda _: 0)) == []
+    assert list(ProcessTrainerLauncher().earlier_events(tmp_path, "job", 2, lambda _: 0)) == []
 
 
 def test_only_what_is_not_known(tmp_path: Path) -> None:
     for attempt in (1, 2, 3):
         leave(tmp_path, str(attempt), "job", attempt, b"".join(map(line, range(1, 6))))
-    found = ProcessTrainerLauncher("double").earlier_events(tmp_path, "job", 4, {1: 5, 2: 3, 3: 0}.__getitem__)
+    found = ProcessTrainerLauncher().earlier_events(tmp_path, "job", 4, {1: 5, 2: 3, 3: 0}.__getitem__)
     assert [(attempt, [event.seq for event in events]) for attempt, events in found] == [
         (2, [4, 5]),
         (3, [1, 2, 3, 4, 5]),
