@@ -93,8 +93,10 @@ def test_a_database_out_of_reach_stops_the_start(quiet):
 
 def test_services_share_their_repositories(started):
     services = started.extensions["services"]
-    assert isinstance(services.training._jobs, JobRepository)
-    assert services.training._jobs is services.execution._jobs is services.monitoring._jobs
+    jobs = services.execution._jobs
+    assert isinstance(jobs, JobRepository)
+    others = (services.jobs, services.job_records, services.limits, services.monitoring)
+    assert all(service._jobs is jobs for service in others)
 
 
 def test_one_line_holds_the_first_faults():
@@ -142,7 +144,10 @@ def test_relative_places_start_at_the_repository(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"cpu_threads": 4, "worker_slots": 3}, "worker_slots: 3 trainers, .* 4 cores: at most 2"),
+        (
+            {"cpu_threads": 4, "worker_slots": 3},
+            "worker_slots: 3 trainers, .* 4 cores: at most 1, or set .* worker_light_slots",
+        ),
         ({"queues": ["nightly"]}, "queues: must name default"),
         ({"worker_queues": ["nightly", "default"]}, "worker_queues: not among queues: nightly"),
         ({"worker_queues": ["Nightly"]}, "worker_queues"),
@@ -154,6 +159,26 @@ def test_relative_places_start_at_the_repository(monkeypatch, tmp_path):
 def test_a_setting_that_cannot_be_is_named(settings, message):
     with pytest.raises(SettingsError, match=message):
         load_settings(**settings)
+
+
+@pytest.mark.parametrize(
+    ("cores", "slots", "light", "threads"),
+    [
+        (1, 1, 1, (1, 0)),  # one core is everybody's
+        (2, 1, 1, (1, 0)),  # no core is left beside the engine's and the trainer's
+        (4, 1, 1, (1, 1)),
+        (4, 2, 0, (1, 0)),
+        (8, 1, 1, (3, 1)),
+        (8, 1, 16, (1, 3)),  # what the engine and one trainer leave
+        (16, 2, 2, (3, 2)),
+        (16, 1, 0, (8, 0)),
+    ],
+)
+def test_light_slots_have_their_threads_and_all_fit_the_cores(cores, slots, light, threads):
+    settings = load_settings(cpu_threads=cores, worker_slots=slots, worker_light_slots=light)
+    assert (settings.trainer_threads, settings.light_threads) == threads
+    used = settings.engine_threads + slots * settings.trainer_threads + settings.light_threads
+    assert used <= max(2, cores)
 
 
 def test_slots_on_gpus_need_no_cores():

@@ -24,7 +24,7 @@ from app.api.datasets.schemas import (
 )
 from app.api.jobs.routes import JOB
 from app.api.jobs.schemas import AnyJobSchema, PreferSchema
-from app.api.jobs.waiting import accepted
+from app.api.jobs.waiting import TAKES_LONGER, accepted
 from app.core.entities.data_pipeline import DatasetReport
 from app.core.entities.dataset_versions import DatasetDiff, DatasetPage, DatasetSummary, DatasetVersion
 from app.core.entities.identity import Role
@@ -206,7 +206,7 @@ def stats(query: dict[str, Any], dataset_id: str) -> DatasetReport:
 @blueprint.arguments(PreferSchema, location="headers")
 @blueprint.arguments(InspectQuerySchema, location="query")
 @blueprint.response(200, ValidationSchema, example={"report": REPORT, "warnings": [WARNING]})
-@blueprint.alt_response(202, schema=AnyJobSchema, description="It takes longer: `Location` is its job's address.")
+@blueprint.alt_response(202, schema=AnyJobSchema, description=TAKES_LONGER, example={**JOB, "kind": "inspect"})
 @blueprint.errors(404, 503)
 def validate(headers: dict[str, Any], query: dict[str, Any], dataset_id: str) -> Any:
     """See what is legal in a dataset and yet suspicious

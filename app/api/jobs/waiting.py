@@ -5,6 +5,8 @@ from flask import Response, jsonify, url_for
 from app.api.jobs.schemas import AnyJobSchema
 from app.core.entities.jobs import FineTuningJob
 
+TAKES_LONGER = "It takes longer: `Location` is its job's address."
+
 
 def accepted(job: FineTuningJob) -> Response:
     """Answer 202 with the job, and its address in ``Location``."""

@@ -6,6 +6,7 @@ from typing import Any
 from flask import Response
 
 from app.api.jobs.event_stream import event_frames
+from app.api.jobs.routes import JOB as ANY_JOB
 from app.api.jobs.schemas import (
     AnyJobSchema,
     EventListSchema,
@@ -15,7 +16,7 @@ from app.api.jobs.schemas import (
     ResumeSchema,
     StreamQuerySchema,
 )
-from app.api.jobs.waiting import accepted
+from app.api.jobs.waiting import TAKES_LONGER, accepted
 from app.api.train.metric_columns import metric_columns
 from app.api.train.schemas import (
     NAMED,
@@ -124,7 +125,9 @@ def submit(body: dict[str, Any]) -> FineTuningJob:
 @blueprint.arguments(PreferSchema, location="headers")
 @blueprint.arguments(TrainSchema, example=EXAMPLE)
 @blueprint.response(200, EstimateSchema, example=ESTIMATE)
-@blueprint.alt_response(202, schema=AnyJobSchema, description="It takes longer: `Location` is its job's address.")
+@blueprint.alt_response(
+    202, schema=AnyJobSchema, description=TAKES_LONGER, example={**ANY_JOB, "kind": "estimate"}
+)
 @blueprint.errors(400, 413, 503)
 def estimate(headers: dict[str, Any], body: dict[str, Any]) -> Any:
     """Ask what a job would take, before it is sent

@@ -227,8 +227,88 @@ def test_a_preview_names_a_base_model_that_is_no_name(upload, caller):
 def test_a_large_dataset_is_looked_at_quickly(upload, caller, monkeypatch):
     monkeypatch.setattr("app.api.datasets.routes.MOST_ROWS", 4)
     dataset = upload().json["dataset_id"]
-    found = caller("POST", f"/api/v1/datasets/{dataset}/validate?base_model=tiny-random").json
-    assert (found["report"]["unit"], found["report"]["rates"]) == ("characters", {})
+    found = caller("GET", f"/api/v1/datasets/{dataset}/stats?base_model=tiny-random").json
+    assert (found["unit"], found["rates"]) == ("characters", {})
+
+
+@pytest.mark.usefixtures("light_worker")
+def test_a_large_dataset_is_looked_through_by_a_worker(upload, caller, monkeypatch):
+    """With the answer that a small one gets at once."""
+    dataset = upload(LINES + LINES[: len(LINES) // 5]).json["dataset_id"]
+    path = f"/api/v1/datasets/{dataset}/validate"
+    at_once = caller("POST", path).json
+    monkeypatch.setattr("app.api.datasets.routes.MOST_ROWS", 4)
+    answer = caller("POST", path, headers={"Prefer": "wait=30"})
+    assert answer.status_code == 200
+    waited_for = answer.json
+    assert waited_for["report"].pop("rates").keys() == at_once["report"].pop("rates").keys()
+    assert waited_for == at_once
+    (job,) = caller("GET", "/api/v1/jobs?kind=inspect").json["data"]
+    assert (job["status"], job["dataset_id"]) == ("succeeded", dataset)
+
+
+def test_who_does_not_wait_for_it_finds_it_at_its_job(upload, caller, monkeypatch, services):
+    monkeypatch.setattr("app.api.datasets.routes.MOST_ROWS", 4)
+    dataset = upload().json["dataset_id"]
+    answer = caller("POST", f"/api/v1/datasets/{dataset}/validate", headers={"Prefer": "wait=0"})
+    assert (answer.status_code, answer.json["kind"]) == (202, "inspect")
+    assert services.execution.run_next("me", is_light=True)
+    shown = caller("GET", answer.headers["Location"]).json
+    assert shown["status"] == "succeeded"
+    assert shown["result"]["report"]["total_samples"] == 5
+
+
+# --- the pipeline, as a job ---
+
+
+@pytest.fixture
+def process(caller):
+    def submit(dataset, **body):
+        return caller("POST", f"/api/v1/datasets/{dataset}/process", json=body)
+
+    return submit
+
+
+def test_a_job_makes_the_next_version(upload, caller, process, services):
+    dataset = upload(LINES + LINES[: len(LINES) // 5]).json["dataset_id"]
+    answer = process(dataset, config={"steps": ["clean"]})
+    assert (answer.status_code, answer.json["kind"], answer.json["status"]) == (202, "process", "queued")
+    assert services.execution.run_next("me") is False  # it is a light slot's
+    assert services.execution.run_next("me", is_light=True)
+    job = caller("GET", f"/api/v1/jobs/{answer.json['id']}").json
+    assert (job["status"], job["error"], job["made"]) == ("succeeded", None, [f"{dataset}:2"])
+    assert job["result"]["rows"] == 5
+    newest = caller("GET", f"/api/v1/datasets/{dataset}").json["newest"]
+    assert (newest["number"], newest["rows"]) == (2, 5)
+
+
+def test_every_fault_of_a_pipeline_is_named(upload, process):
+    dataset = upload().json["dataset_id"]
+    answer = process(dataset, config={"steps": ["dance"], "seed": -1, "cleaning": {"html": 3}})
+    assert answer.status_code == 422
+    places = {fault["where"] for fault in answer.json["errors"]}
+    assert places == {"config.steps.0", "config.seed", "config.cleaning.html"}
+    assert process("ds-" + "0" * 24).status_code == 404
+
+
+def test_a_dataset_is_not_deleted_under_a_job_that_processes_it(upload, caller, process, services):
+    dataset = upload().json["dataset_id"]
+    place = f"/api/v1/jobs/{process(dataset).json['id']}"
+    refused = caller("DELETE", f"/api/v1/datasets/{dataset}")
+    assert (refused.status_code, refused.json["code"]) == (409, "dataset_in_use")
+    assert services.execution.run_next("me", is_light=True)
+    assert caller("GET", place).json["status"] == "succeeded"
+    assert caller("DELETE", f"/api/v1/datasets/{dataset}").status_code == 204
+    assert caller("GET", f"/api/v1/datasets/{dataset}").status_code == 404
+    shown = caller("GET", place).json  # which still says what it made
+    assert (shown["dataset_id"], shown["made"]) == (dataset, [f"{dataset}:2"])
+
+
+def test_a_dataset_is_deleted_once_its_job_was_cancelled(upload, caller, process):
+    dataset = upload().json["dataset_id"]
+    job = process(dataset).json["id"]
+    assert caller("POST", f"/api/v1/jobs/{job}/cancel").json["status"] == "cancelled"
+    assert caller("DELETE", f"/api/v1/datasets/{dataset}").status_code == 204
 
 
 @pytest.fixture
@@ -241,17 +321,16 @@ def test_what_a_request_cannot_look_through_names_what_can(upload, caller, small
     first = upload().json
     path = f"/api/v1/datasets/{first['dataset_id']}"
     upload(LINES * 2, to=first["dataset_id"])
-    inspect = "POST /api/v1/datasets/{id}/inspect"
-    for method, place, instead in (
-        ("GET", "stats", inspect),
-        ("POST", "validate", inspect),
-        ("GET", "diff?before=1&after=2", "flask data diff"),
+    for place, instead in (
+        ("stats", "POST /api/v1/datasets/{id}/validate"),
+        ("diff?before=1&after=2", "flask data diff"),
     ):
-        refused = caller(method, f"{path}/{place}")
+        refused = caller("GET", f"{path}/{place}")
         assert (refused.status_code, refused.json["code"]) == (422, "dataset_too_large"), place
         assert instead in refused.json["detail"]
         assert "100 bytes" in refused.json["detail"]
     assert caller("GET", f"{path}/preview?base_model=tiny-random&row=1").json["code"] != "dataset_too_large"
+    assert caller("POST", f"{path}/validate", headers={"Prefer": "wait=0"}).json["kind"] == "inspect"
 
 
 def test_the_operator_looks_through_what_a_request_cannot(upload, app, small_body):

@@ -55,7 +55,7 @@ def test_it_goes_on_after_the_last_event_seen(caller, job, query, headers, expec
 
 
 def test_more_events_than_a_page(caller, job, monkeypatch):
-    monkeypatch.setattr("app.api.train.event_stream.PAGE", 1)
+    monkeypatch.setattr("app.api.jobs.event_stream.PAGE", 1)
     answer = caller("GET", f"/api/v1/train/{job}/events/stream")
     assert [frame.get("id") for frame in frames(answer)[1:]] == ["1", "2", "3", None]
 

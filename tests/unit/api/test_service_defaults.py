@@ -20,7 +20,8 @@ def set_defaults(services, monkeypatch):
     """As if train_config.yaml said so, and the service had been started anew."""
 
     def set_defaults(**changes):
-        monkeypatch.setattr(services.training, "defaults", services.training.defaults.with_changes(**changes))
+        requests = services.training._requests  # as the estimates' too
+        monkeypatch.setattr(requests, "defaults", requests.defaults.with_changes(**changes))
 
     return set_defaults
 

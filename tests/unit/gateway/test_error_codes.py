@@ -36,6 +36,8 @@ def classes():
 
 
 def literal(node):
+    """Its text; of ``this or "that"`` the last one's."""
+    node = node.values[-1] if isinstance(node, ast.BoolOp) else node
     return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
 
 

@@ -15,6 +15,7 @@ from app.core.services.jobs.job_service import JobService
 from app.core.services.jobs.training_requests import TrainingRequests
 from app.utils.folders import locked
 
+RETRY_SECONDS = 10  # until an estimate that took too long is asked for again
 CRASHED = frozenset({"poisoned", "trainer_failed"})
 # What keeps an estimate from being made without saying anything of the run.
 NOT_THE_RUN = frozenset(
@@ -77,7 +78,8 @@ class TrainingService(Training):
         if job.error is not None:
             kind: type[AppError] = Unavailable if job.error.code in NOT_THE_RUN else Invalid
             code = "estimate_failed" if job.error.code in CRASHED else job.error.code
-            raise kind(job.error.message, code=code, faults=job.error.faults)
+            wait = RETRY_SECONDS if code == "estimate_timeout" else None
+            raise kind(job.error.message, code=code, faults=job.error.faults, retry_after=wait)
         return Estimate(**{**job.result, "forecast": Forecast(**job.result["forecast"])})
 
     def resume_run(self, run: UnfinishedRun, overrides: Mapping[str, Any]) -> FineTuningJob:
