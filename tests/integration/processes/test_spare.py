@@ -175,7 +175,7 @@ def test_one_of_another_environment_is_not_used_and_not_kept(
     spare = prepared(gpus="0")
     if "processes" in changes:
         config = TrainingConfig(experiment_name="double-ok", strategy="ddp", processes=2)
-        changes = {"config": config.model_dump(mode="json"), "threads": 2}
+        changes = {"config": config.model_dump(mode="json"), "threads": 2, "processes": 2}
     handle = start(**{"gpus": "0", **changes})
     assert handle.pid != spare.pid
     assert not at_large(spare)

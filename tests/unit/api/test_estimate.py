@@ -1,9 +1,9 @@
-"""What a job would take, asked over HTTP and on the command line; the double rehearses, in a real process."""
+"""What a job would take, over HTTP and on the command line; a worker has the double rehearse, in a real process."""
 
 import pytest
 
 from app.api.jobs.schemas import PreferSchema
-from app.core.entities.identity import Role
+from app.core.entities.identity import Principal, Role
 from app.core.entities.jobs import JobState
 from app.core.errors import Conflict
 from tests.running_service import BASE, make_base
@@ -27,7 +27,7 @@ def quiet_settings(quiet_settings):
 @pytest.fixture
 def jobs(services):
     """Every job that there is."""
-    return lambda: services.job_records.list(None).jobs
+    return lambda: services.job_records.list(Principal.host()).jobs
 
 
 @pytest.mark.usefixtures("light_worker")
@@ -85,7 +85,7 @@ def test_an_estimate_that_is_cancelled_is_told(caller, services):
     place = caller("POST", PATH, json=BODY, headers={"Prefer": "wait=0"}).headers["Location"]
     assert caller("POST", f"{place}/pause").json["code"] == "cannot_pause"
     assert caller("POST", f"{place}/cancel").json["status"] == "cancelled"
-    job = services.job_records.list(None).jobs[0]
+    job = services.job_records.list(Principal.host()).jobs[0]
     with pytest.raises(Conflict) as told:
         services.training.estimate_of(job)
     assert told.value.code == "cancelled"
