@@ -311,9 +311,10 @@ def build_services(
         defaults = defaults.with_changes(base_model=settings.default_base_model)
     trainer_threads = settings.cores if inline else settings.trainer_threads
     launcher = given.launcher or ProcessTrainerLauncher(settings.trainer if settings.spare_trainers else None)
+    helpers = given.launcher or ProcessTrainerLauncher()  # rehearsals and pipelines do not end a slot's spare
     pipeline_defaults = load_pipeline_config(CONFIG_DIR / "data_pipeline.yaml")
     forecasts = Forecasts(
-        launcher=launcher,
+        launcher=helpers,
         runner=f"{settings.trainer}-forecast",
         folder=settings.instance_dir / "forecasts",
         available=given.available_bytes or available_bytes,
@@ -321,7 +322,7 @@ def build_services(
     )
     work = settings.instance_dir / "jobs"
     requests = TrainingRequests(stores, resolver, kept_datasets, defaults)
-    cuts = JobCuts(datasets, library, launcher, work)
+    cuts = JobCuts(datasets, library, helpers, work)
     # A new kind of job is one file, and one line here.
     kinds: Sequence[JobKind] = [
         TrainKind(requests, stores, resolver, cuts, forecasts, settings.results_dir, settings.trainer),

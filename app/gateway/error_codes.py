@@ -171,7 +171,7 @@ CODES: Mapping[str, ErrorCode] = {
     "dependency_failed": _of(
         "A job that it waits for made nothing", "Look at that job's error; submit both again.", 409
     ),
-    "unknown_kind": _of("No such kind of job", "Name a kind that detail lists.", 409, 422),
+    "unknown_kind": _of("No such kind of job", "Name a kind that detail lists.", 422),
     "name_taken": _of("A step's name stands twice", "Give each step of a chain a name of its own.", 422),
     "unknown_step": _of("No such step before it", "Name a step that stands before this one.", 422),
     "time_limit": _of("It took longer than its kind may", "Ask for less, or when less runs there."),

@@ -12,13 +12,12 @@ from app.repositories.tables import JobRow, ProjectRow
 
 
 def next_of_all(
-    session: Session, queues: Sequence[str] | None, limits: ProjectLimits, *, is_light: bool
+    session: Session, offered: ColumnElement[bool], limits: ProjectLimits, *, is_light: bool
 ) -> JobRow | None:
     """The job to claim, its row locked, and its project's turn taken; jobs of the foreground are passed over.
 
     Of light kinds any number of a project run at once: there are few slots for them, and each soon ends.
     """
-    offered = _offered(queues, is_light)
     for project_id, own in _projects_in_turn(session, offered, is_light):
         most = None if is_light else own.or_else(limits).running
         room = most is None or count_jobs(session, project_id, RUNNING_STATES) < most
@@ -98,6 +97,11 @@ def _waits(states: Sequence[JobState]) -> ColumnElement[bool]:
     return and_(JobRow.state.in_(states), *idle)
 
 
-def _offered(queues: Sequence[str] | None, is_light: bool) -> ColumnElement[bool]:
-    by_a_client = and_(JobRow.created_by.is_not(None), JobRow.is_light.is_(is_light))
-    return by_a_client if queues is None else and_(by_a_client, JobRow.queue.in_(queues))
+def offered(queues: Sequence[str] | None, kinds: Sequence[str] | None, is_light: bool) -> ColumnElement[bool]:
+    """Say which jobs a worker's slot may take; those of the foreground none may."""
+    terms = [JobRow.created_by.is_not(None), JobRow.is_light.is_(is_light)]
+    if queues is not None:
+        terms.append(JobRow.queue.in_(queues))
+    if kinds is not None:
+        terms.append(JobRow.kind.in_(kinds))
+    return and_(*terms)

@@ -40,6 +40,7 @@ from app.repositories.claiming import (
     count_jobs,
     locked_project,
     next_of_all,
+    offered,
     one_that_waits,
     project_limits,
 )
@@ -77,6 +78,7 @@ class SqlJobRepository(JobRepository):
     ) -> Sequence[FineTuningJob]:
         project_id = jobs[0].project_id
         with self._database.write() as session:
+            states = _lock_needed(session, jobs)  # before the project: whoever locks both locks jobs first
             project = locked_project(session, project_id)
             if since is not None and (there := session.scalar(_same_request(jobs[0], since))) is not None:
                 return [job_entity(there)]
@@ -90,7 +92,8 @@ class SqlJobRepository(JobRepository):
                 _keep_dataset(session, job)
                 session.add(row := job_row(job))
                 session.flush()
-                _wait_for(session, row, job.after)
+                _wait_for(session, row, job.after, states)
+                states[job.id] = job.state
             return jobs
 
     def get(self, project_id: str, job_id: str) -> FineTuningJob | None:
@@ -168,10 +171,11 @@ class SqlJobRepository(JobRepository):
         queues: Sequence[str] | None = None,
         limits: ProjectLimits = NO_LIMITS,
         is_light: bool = False,
+        kinds: Sequence[str] | None = None,
     ) -> Claim | None:
         with self._database.write() as session:
             if job_id is None:
-                row = next_of_all(session, queues, limits, is_light=is_light)
+                row = next_of_all(session, offered(queues, kinds, is_light), limits, is_light=is_light)
             else:
                 row = session.scalar(one_that_waits(job_id))
             if row is None:
@@ -260,6 +264,7 @@ class SqlJobRepository(JobRepository):
     ) -> Sequence[str]:
         with self._database.write() as session:
             row = _held(session, job_id, fence)
+            session.execute(_those_who_wait(row.id))  # locked before the project, as in ``add``
             made: list[str] = []
             for version in finished.made:
                 if version.project_id != row.project_id:
@@ -384,14 +389,22 @@ def _move(row: JobRow, to: JobState) -> None:
         _tell_those_who_wait(row, to)
 
 
-def _wait_for(session: Session, row: JobRow, needed: Sequence[str]) -> None:
-    """Until this transaction ends, none of the jobs that ``row`` waits for ends unheard."""
-    query = select(JobRow).where(JobRow.project_id == row.project_id, JobRow.id.in_(needed))
-    found = {one.id: one for one in session.scalars(query.order_by(JobRow.id).with_for_update())}
+def _lock_needed(session: Session, jobs: Sequence[FineTuningJob]) -> dict[str, JobState]:
+    """Lock the jobs that these wait for and return their states: until this transaction ends none ends unheard."""
+    needed = {job_id for job in jobs for job_id in job.after}
+    if not needed:
+        return {}
+    of_project = (JobRow.project_id == jobs[0].project_id, JobRow.id.in_(needed))
+    query = select(JobRow.id, JobRow.state).where(*of_project).order_by(JobRow.id).with_for_update()
+    return {job_id: JobState(state) for job_id, state in session.execute(query)}
+
+
+def _wait_for(session: Session, row: JobRow, needed: Sequence[str], states: Mapping[str, JobState]) -> None:
+    """Have ``row`` wait for the jobs that it needs."""
     for job_id in needed:
-        if job_id not in found:
+        if job_id not in states:
             raise NotFound(f"after: there is no job {job_id[:80]!r} in this project", code="job_not_found")
-        state = JobState(found[job_id].state)
+        state = states[job_id]
         if state in FINAL_STATES - {JobState.SUCCEEDED}:
             raise Conflict(f"after: job {job_id} has {_ended(state)}", code="dependency_failed")
         session.add(JobNeedRow(job_id=row.id, needed_id=job_id, project_id=row.project_id))
@@ -402,8 +415,7 @@ def _tell_those_who_wait(row: JobRow, state: JobState) -> None:
     """Let the jobs that wait for this one go on, or cancel them: what they were to work with will not come."""
     session = object_session(row)
     assert session is not None
-    waiting = select(JobRow).join(JobNeedRow, JobNeedRow.job_id == JobRow.id).where(JobNeedRow.needed_id == row.id)
-    for other in session.scalars(waiting.order_by(JobRow.id).with_for_update(of=JobRow)):
+    for other in session.scalars(_those_who_wait(row.id)):
         if other.state in FINAL_STATES:
             continue
         if state is JobState.SUCCEEDED:
@@ -411,6 +423,11 @@ def _tell_those_who_wait(row: JobRow, state: JobState) -> None:
         else:
             message = f"job {row.id}, which it waits for, has {_ended(state)}"
             _let_go(other, JobState.CANCELLED, JobError("dependency_failed", message))
+
+
+def _those_who_wait(job_id: str) -> Select[JobRow]:
+    waiting = select(JobRow).join(JobNeedRow, JobNeedRow.job_id == JobRow.id).where(JobNeedRow.needed_id == job_id)
+    return waiting.order_by(JobRow.id).with_for_update(of=JobRow)
 
 
 def _ended(state: JobState) -> str:

@@ -40,7 +40,6 @@ def job_row(job: FineTuningJob) -> JobRow:
 def job_entity(row: JobRow) -> FineTuningJob:
     values = _columns(FineTuningJob, row)
     values["state"] = JobState(row.state)
-    values["after"], values["made"] = tuple(row.after), tuple(row.made)
     values["progress"] = Progress(**row.progress)
     values["error"] = None if row.error is None else _error(row.error)
     return FineTuningJob(**values)

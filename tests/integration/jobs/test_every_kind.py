@@ -107,8 +107,8 @@ def test_each_kind_comes_to_its_end(service: Service) -> None:
     assert {kind: job.state for kind, job in ended.items()} == dict.fromkeys(ended, JobState.SUCCEEDED), [
         job.error for job in ended.values()
     ]
-    assert ended["train"].made == ("made:1",)
-    assert ended["process"].made == (f"{small}:2",)
+    assert ended["train"].made == ["made:1"]
+    assert ended["process"].made == [f"{small}:2"]
     assert ended["process"].result["rows"] == 60
     assert ended["estimate"].result["fits"] is True
     assert ended["inspect"].result["report"]["total_samples"] == 60

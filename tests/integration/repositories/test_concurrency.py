@@ -206,3 +206,27 @@ def test_an_alias_that_many_set_at_once_is_wholly_one_of_theirs(repositories, ad
         return seen
 
     assert all(weights in wanted for seen in together(set_and_read) for weights in seen)
+
+
+def test_jobs_that_are_added_behind_jobs_that_end_wait_for_none_for_ever(
+    repositories, add_jobs, make_job, make_version, together
+):
+    """Half of the threads end jobs, with a version each, while the others add jobs that wait for these."""
+    pairs = 30
+    first = add_jobs(pairs)
+    second = [make_job(after=[job.id]) for job in first]
+    limits = ProjectLimits(queued=1000, versions=1000)
+
+    def work(number):
+        for place in range(number // 2, pairs, THREADS // 2):
+            if number % 2:
+                repositories.jobs.add([second[place]], limits)
+            else:
+                job = first[place]
+                while (claim := repositories.jobs.claim("worker", 30, job.id)) is None:
+                    pass  # whoever adds a job behind it has its row locked for a moment
+                repositories.jobs.succeed(job.id, claim.fence, Finished({}, [make_version(job)]), limits)
+
+    together(work)
+    claimed = {claim.job.id for claim in iter(lambda: repositories.jobs.claim("worker", 30, limits=limits), None)}
+    assert claimed == {job.id for job in second}

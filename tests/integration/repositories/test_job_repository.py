@@ -46,8 +46,8 @@ def test_a_job_comes_back_as_it_went_in(jobs, make_job):
         cancel_requested=True,
         attempts=2,
         result={"train_loss": 1 / 3},
-        after=(first.id,),
-        made=("assistant:1",),
+        after=[first.id],
+        made=["assistant:1"],
     )
     jobs.add([job])
     found = jobs.get("default", job.id)
@@ -318,7 +318,7 @@ def test_success_publishes_the_next_number_of_the_name(repositories, make_job, m
         assert repositories.versions.get(project, version.id) == replace(version, number=number)
         ended = jobs.get(project, job.id)
         assert (ended.state, ended.model_version_id) == (JobState.SUCCEEDED, version.id)
-        assert (ended.result, list(ended.made)) == ({"eval_loss": 0.5}, made)
+        assert (ended.result, ended.made) == ({"eval_loss": 0.5}, made)
         assert (jobs.has_succeeded(job.id, fence), jobs.has_succeeded(job.id, fence + 1)) == (True, False)
         assert ended.finished_at is not None
     assert jobs.leases() == []

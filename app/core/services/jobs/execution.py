@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from itertools import count
 from typing import Any
 
 from app.core.entities.jobs import FINAL_STATES, Claim, FineTuningJob, JobError, JobEvent, JobState, Order
@@ -73,6 +74,7 @@ class ExecutionService(Execution):
             return False
         read_before = boottime()
         choice: dict[str, Any] = {"queues": self._queues, "limits": self._limits, "is_light": is_light}
+        choice["kinds"] = list(self._kinds)  # others are left to a worker that knows them
         claim = self._jobs.claim(owner, self._lease_seconds, job_id, **choice)
         if claim is None:
             return False
@@ -121,7 +123,7 @@ class ExecutionService(Execution):
 
     def _carry(self, claim: Claim, heartbeat: Heartbeat, on_event: OnEvent | None, gpus: str | None) -> None:
         try:
-            kind = self._kind_of(claim.job)
+            kind = self._kinds[claim.job.kind]
             if claim.job.inputs:
                 claim = replace(claim, job=self._bound(claim, kind, heartbeat))
             if claim.job.state is JobState.VALIDATING_FILES:
@@ -140,11 +142,6 @@ class ExecutionService(Execution):
             log.exception("job %s: claim %d failed", claim.job.id, claim.fence)
             message = "the worker failed: its log says why"
             self._fail(claim, heartbeat, JobError("internal_error", message))
-
-    def _kind_of(self, job: FineTuningJob) -> JobKind:
-        if job.kind not in self._kinds:
-            raise Conflict(f"this worker knows no jobs of kind {job.kind!r}: it is too old", code="unknown_kind")
-        return self._kinds[job.kind]
 
     def _fail(self, claim: Claim, heartbeat: Heartbeat, error: JobError) -> None:
         log.info("job %s: failed: %s: %s", claim.job.id, error.code, error.message)
@@ -177,8 +174,10 @@ class ExecutionService(Execution):
         def go_on() -> bool:
             return not (self._draining.is_set() or heartbeat.lost or heartbeat.order is Order.CANCEL)
 
+        numbers = count(-1, -1)  # those from 1 on are the child's
+
         def say(message: str, data: Mapping[str, Any]) -> None:
-            event = JobEvent(1, "message", "info", message, datetime.now(UTC), data)
+            event = JobEvent(next(numbers), "message", "info", message, datetime.now(UTC), data)
             heartbeat.persist(lambda: self._jobs.ingest(claim.job.id, claim.fence, [event], None))
 
         return Watch(go_on, say, heartbeat.persist)

@@ -34,27 +34,23 @@ CHECKPOINTED = 0.25  # of a token's memory, with gradient_checkpointing
 BASE_BYTES = 600_000_000  # torch and its libraries
 # Keys of the config that change neither the memory of a run nor its time.
 _FREE = frozenset(
-    {
-        *(
-            "experiment_name",
-            "model_name",
-            "output_dir",
-            "dataset_path",
-            "dataset_id",
-            "learning_rate",
-            "lr_schedule",
-        ),
-        *(
-            "pipeline",
-            "warmup_steps",
-            "warmup_ratio",
-            "weight_decay",
-            "max_grad_norm",
-            "logging_steps",
-            "dpo_beta",
-        ),
-        *("early_stopping_threshold",),
-    }
+    [
+        "experiment_name",
+        "model_name",
+        "output_dir",
+        "dataset_path",
+        "dataset_id",
+        "pipeline",
+        "learning_rate",
+        "lr_schedule",
+        "warmup_steps",
+        "warmup_ratio",
+        "weight_decay",
+        "max_grad_norm",
+        "logging_steps",
+        "dpo_beta",
+        "early_stopping_threshold",
+    ]
 )
 
 log = logging.getLogger(__name__)
@@ -126,7 +122,7 @@ class Forecasts:
             )
 
     def _rehearse(self, config: TrainingConfig, base: Path, dataset: Path, go_on: Callable[[], bool]) -> Forecast:
-        """Measure a run's first steps in a child process. Raises as ``read``."""
+        """Measure a run's first steps in a child process. Raises as ``keep``."""
         with tempfile.TemporaryDirectory(prefix=".rehearsal-", dir=self._folder) as folder:
             job_file = {
                 **self.job_file(config, base, dataset),

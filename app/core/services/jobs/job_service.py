@@ -87,7 +87,7 @@ class JobService(Jobs):
                 found = self._kind(step.kind)
                 inputs = {key: jobs[name].id for key, name in _named(step.request).items()}
                 stand_ins = {key: _stand_in(drafts[name], key) for key, name in _named(step.request).items()}
-                draft = found.check(principal, {**step.request, **stand_ins})
+                draft = drafts[step.name] = found.check(principal, {**step.request, **stand_ins})
                 if inputs:  # the kind checks it once more when they are there
                     config = {**draft.config, **{key: step.request[key] for key in inputs}}
                     draft = replace(draft, config=config, dataset_digest="", dataset_id=None, dataset_number=None)
@@ -99,7 +99,6 @@ class JobService(Jobs):
             after = list(dict.fromkeys([*(jobs[name].id for name in step.after), *inputs.values()]))
             of_job = {"request": draft.request, "inputs": inputs, "priority": priority, "queue": queue}
             jobs[step.name] = self._job(principal, found, draft, after=after, **of_job)
-            drafts[step.name] = draft
             needs = needs.plus(found.needs)
         if faults:
             raise Invalid("the chain has faults: nothing was started", faults=faults)
@@ -198,6 +197,6 @@ def _named(request: Mapping[str, Any]) -> Mapping[str, str]:
 
 def _stand_in(draft: Draft, key: str) -> Any:
     """Return what a later step is checked with: the version that an earlier one begins with, or its base model."""
-    if key == "dataset_id":
-        return draft.config.get("dataset_id")
+    if key in ("dataset_id", "from_version"):
+        return draft.config.get(key)
     return draft.base_model
