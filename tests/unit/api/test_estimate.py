@@ -1,4 +1,4 @@
-"""What a job would take, over HTTP and on the command line; the double rehearses, in a real process."""
+"""What a job would take, asked over HTTP and on the command line; the double rehearses, in a real process."""
 
 import pytest
 
