@@ -146,7 +146,7 @@ def test_relative_places_start_at_the_repository(monkeypatch, tmp_path):
     [
         (
             {"cpu_threads": 4, "worker_slots": 3},
-            "worker_slots: 3 trainers, .* 4 cores: at most 1, or set .* worker_light_slots",
+            "3 trainers, .* 4 cores: at most 1, or .* worker_light_slots",
         ),
         ({"queues": ["nightly"]}, "queues: must name default"),
         ({"worker_queues": ["nightly", "default"]}, "worker_queues: not among queues: nightly"),

@@ -19,6 +19,7 @@ from app.core.entities.identity import Principal, Role, Scope
 from app.core.entities.models import ModelAlias, ModelVersion
 from app.core.entities.webhooks import WebhookEvent
 from app.core.errors import AppError
+from app.core.services.jobs.job_records import JobRecords
 from app.gateway import streams
 from tests.unit.conftest import SOUND_ROWS
 
@@ -48,6 +49,15 @@ def _network_settings(monkeypatch):
 def _short_streams(monkeypatch):
     """Of a job that has not ended: it says what there is, and lets the client come back."""
     monkeypatch.setattr(streams, "LONGEST_SECONDS", 0)
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch):
+    """For a job that no worker carries."""
+    wait = JobRecords.wait
+    monkeypatch.setattr(
+        JobRecords, "wait", lambda self, principal, job_id, seconds: wait(self, principal, job_id, 0)
+    )
 
 
 @pytest.fixture

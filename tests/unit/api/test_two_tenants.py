@@ -160,6 +160,7 @@ def test_lists_hold_nothing_of_another_project(client, bearer, owned):
         ("train/estimate", {"dataset_id": "{dataset_id}"}, 422, "dataset_id"),
         ("train", {"dataset_id": "{own}", "config": {"from_version": "support:1"}}, 422, "config.from_version"),
         ("train", {"dataset_path": "data/raw/sound.json"}, 422, "dataset_path"),
+        ("evaluations", {"model": "support:1", "dataset_id": "{own}"}, 422, "model"),
         ("predict", {"text": "hello", "model": "support"}, 404, None),
         ("predict", {"text": "hello", "model": "support:1"}, 404, None),
         ("chat", {"messages": [{"role": "user", "content": "hi"}], "model": "support@champion"}, 404, None),
