@@ -10,12 +10,14 @@ import pytest
 from app.core.entities.identity import Role
 from app.core.errors import Unavailable
 from app.core.services.people.idempotency import IdempotencyService
+from tests.running_service import BASE, make_base
 from tests.unit.conftest import SOUND_ROWS
 
 # Every other POST makes something: whoever adds one decides.
 MAKE_NOTHING = {
     *("auth.token", "auth.refresh", "auth.logout", "datasets.validate", "train.estimate"),
     *("train.cancel", "train.pause", "train.resume", "infer.predict", "infer.chat"),
+    *("jobs.cancel", "jobs.pause", "jobs.resume"),
     *("openai_jobs.cancel_job", "openai_jobs.pause_job", "openai_jobs.resume_job"),
     *("openai_answers.chat", "openai_answers.complete", "users.disable", "users.enable"),
 }
@@ -28,6 +30,10 @@ def upload(text=SOUND_ROWS):
 
 def for_tuning(text):
     return {"data": {"purpose": "fine-tune", **upload(text)["data"]}}
+
+
+def chain(name):
+    return {"json": {"jobs": [{"name": name, "kind": "train", "request": TRAIN}]}}
 
 
 @pytest.fixture
@@ -49,8 +55,9 @@ def webhook(caller):
 
 
 @pytest.fixture
-def requests(services, dataset, failed_job, webhook):
+def requests(services, settings, dataset, failed_job, webhook):
     """By endpoint: a path, and two bodies that are sound."""
+    make_base(settings.models_dir / "base" / BASE)
     for name in ("alice", "bob"):
         services.accounts.create_user(name, "a good password", Role.VIEWER)
     user = {"password": "a good password", "role": "viewer"}
@@ -58,6 +65,18 @@ def requests(services, dataset, failed_job, webhook):
     return {
         "train.submit": ("/api/v1/train", {"json": TRAIN}, {"json": {**TRAIN, "priority": 2}}),
         "train.retry": (f"/api/v1/train/{failed_job}/retry", {}, {"json": {}}),
+        "jobs.retry": (f"/api/v1/jobs/{failed_job}/retry", {}, {"json": {}}),
+        "jobs.submit_chain": ("/api/v1/jobs", chain("one"), chain("other")),
+        "evaluations.submit": (
+            "/api/v1/evaluations",
+            {"json": {"model": BASE, "dataset_id": dataset}},
+            {"json": {"model": BASE, "dataset_id": dataset, "split": "train"}},
+        ),
+        "datasets.process": (
+            f"/api/v1/datasets/{dataset}/process",
+            {"json": {"config": {"seed": 1}}},
+            {"json": {"config": {"seed": 2}}},
+        ),
         "datasets.upload": ("/api/v1/datasets?name=second", upload(), upload(other)),
         "datasets.upload_version": (f"/api/v1/datasets/{dataset}/versions", upload(), upload(other)),
         "datasets.restore": (
@@ -192,7 +211,7 @@ def test_what_is_not_about_the_body_is_not_kept(caller, client, bearer, services
             def fail(*_args, failure=failure, **_options):
                 raise failure
 
-            patch.setattr(services.training, "_submit", fail)
+            patch.setattr(services.training, "submit", fail)
             assert caller("POST", "/api/v1/train", json=TRAIN, headers=headers).status_code == status
     assert twins.kept_requests.kept == []
     assert caller("POST", "/api/v1/train", json=TRAIN, headers=headers).status_code == 202
@@ -240,7 +259,7 @@ def test_a_process_that_was_killed_holds_its_request_for_five_minutes(app, calle
 
     with monkeypatch.context() as patch:
         patch.setattr(timed, "release", lambda request: None)
-        patch.setattr(services.training, "_submit", lambda *_a, **_o: 1 / 0)
+        patch.setattr(services.training, "submit", lambda *_a, **_o: 1 / 0)
         assert ask().status_code == 500
     assert ask().json["code"] == "idempotency_in_progress"
     now += timedelta(seconds=299)
