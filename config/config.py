@@ -211,12 +211,11 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _slots_have_threads(self) -> Self:
-        most = max(1, self.cores - self.engine_threads - self.light_threads)
+        most = max(1, self.cores - self.engine_threads)
         if not self.worker_gpus and self.worker_slots > most:
             raise SettingsError(
-                f"configuration: worker_slots: {self.worker_slots} trainers, a thread each, the engine's "
-                f"{self.engine_threads} and the light slots' {self.light_threads} are more than the {self.cores} "
-                f"cores: at most {most}, or set cpu_threads or worker_light_slots"
+                f"configuration: worker_slots: {self.worker_slots} trainers, a thread each, and the engine's "
+                f"{self.engine_threads} are more than the {self.cores} cores: at most {most}, or set cpu_threads"
             )
         return self
 
@@ -271,8 +270,8 @@ class Settings(BaseSettings):
 
     @property
     def light_threads(self) -> int:
-        """Threads of the light slots, one each, where the engine and one trainer leave the host a core."""
-        return max(0, min(self.worker_light_slots, self.cores - self.engine_threads - 1))
+        """Threads of the light slots, one each, where the engine and a thread for each trainer leave a core."""
+        return max(0, min(self.worker_light_slots, self.cores - self.engine_threads - len(self.slots)))
 
     @property
     def slots(self) -> list[str | None]:

@@ -144,10 +144,7 @@ def test_relative_places_start_at_the_repository(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (
-            {"cpu_threads": 4, "worker_slots": 3},
-            "3 trainers, .* 4 cores: at most 1, or .* worker_light_slots",
-        ),
+        ({"cpu_threads": 4, "worker_slots": 3}, "3 trainers, .* 4 cores: at most 2"),
         ({"queues": ["nightly"]}, "queues: must name default"),
         ({"worker_queues": ["nightly", "default"]}, "worker_queues: not among queues: nightly"),
         ({"worker_queues": ["Nightly"]}, "worker_queues"),
@@ -167,9 +164,9 @@ def test_a_setting_that_cannot_be_is_named(settings, message):
         (1, 1, 1, (1, 0)),  # one core is everybody's
         (2, 1, 1, (1, 0)),  # no core is left beside the engine's and the trainer's
         (4, 1, 1, (1, 1)),
-        (4, 2, 0, (1, 0)),
+        (4, 2, 1, (1, 0)),
         (8, 1, 1, (3, 1)),
-        (8, 1, 16, (1, 3)),  # what the engine and one trainer leave
+        (8, 1, 16, (1, 3)),  # what the engine and the trainer leave
         (16, 2, 2, (3, 2)),
         (16, 1, 0, (8, 0)),
     ],

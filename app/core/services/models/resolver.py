@@ -131,7 +131,8 @@ class ModelResolver:
         self.check_base(version)
         folder, tokenizer = self._artifacts.folder(version), self._artifacts.tokenizer(version)
         names = version.reference, version.id, tokenizer
-        trained = {"seed": version.config["seed"], "reasoning": version.config.get("reasoning", "keep")}
+        seed = version.config.get("seed", TrainingConfig().seed)
+        trained = {"seed": seed, "reasoning": version.config.get("reasoning", "keep")}
         if version.is_whole_model:
             return Subject(*names, lambda: folder, version.base_model, **trained)
         return Subject(
