@@ -180,6 +180,7 @@ CODES: Mapping[str, ErrorCode] = {
     "cancelled": _of("The job was cancelled", "Ask again.", 409),
     "estimate_failed": _of("The estimate failed", "Ask again; if it stays so, tell the operator.", 503),
     "estimate_timeout": _of("The estimate took too long", "Ask again: what was measured is kept.", 503),
+    "inspect_failed": _of("The inspection failed", "Ask again; if it stays so, tell the operator.", 503),
     "does_not_fit": _of("It does not fit in memory", "Change the config as detail suggests.", 422),
     "device_missing": _of("No such device", "Choose a device or strategy that this host has.", 422),
     "package_missing": _of("A package is not installed", "Install what detail names, or choose another way.", 422),

@@ -29,7 +29,7 @@ from app.core.entities.data_pipeline import DatasetReport
 from app.core.entities.dataset_versions import DatasetDiff, DatasetPage, DatasetSummary, DatasetVersion
 from app.core.entities.identity import Role
 from app.core.entities.jobs import FineTuningJob, JobState
-from app.core.errors import Invalid
+from app.core.errors import Invalid, Unavailable
 from app.extensions import current_services
 from app.gateway.authentication import current_principal, require
 from app.gateway.idempotency import creates
@@ -227,6 +227,8 @@ def validate(headers: dict[str, Any], query: dict[str, Any], dataset_id: str) ->
             return services.data_preparation.inspect(rows, **query)
     job = services.jobs.submit(principal, "inspect", {"dataset_id": reference, **query})
     job = services.job_records.wait(principal, job.id, headers["wait"])
+    if job.error is not None:
+        raise Unavailable(job.error.message, code="inspect_failed", faults=job.error.faults)
     return job.result if job.state is JobState.SUCCEEDED else accepted(job)
 
 

@@ -2,12 +2,15 @@
 
 import io
 import json
+from dataclasses import replace
 
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
 from app.core.entities.identity import Role
+from app.core.entities.jobs import JobError, JobState
+from app.core.services.jobs.job_records import JobRecords
 
 ROWS = [
     {"messages": [{"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": f"{n}!"}]}
@@ -256,6 +259,20 @@ def test_who_does_not_wait_for_it_finds_it_at_its_job(upload, caller, monkeypatc
     shown = caller("GET", answer.headers["Location"]).json
     assert shown["status"] == "succeeded"
     assert shown["result"]["report"]["total_samples"] == 5
+
+
+def test_an_inspection_that_fails_says_so(upload, caller, monkeypatch):
+    dataset = upload().json["dataset_id"]
+    monkeypatch.setattr("app.api.datasets.routes.MOST_ROWS", 4)
+    wait, error = JobRecords.wait, JobError("poisoned", "its process was lost three times")
+
+    def failed(self, principal, job_id, seconds):
+        return replace(wait(self, principal, job_id, 0), state=JobState.FAILED, error=error)
+
+    monkeypatch.setattr(JobRecords, "wait", failed)
+    answer = caller("POST", f"/api/v1/datasets/{dataset}/validate")
+    assert (answer.status_code, answer.json["code"]) == (503, "inspect_failed")
+    assert "lost three times" in answer.json["detail"]
 
 
 # --- the pipeline, as a job ---
