@@ -7,6 +7,7 @@ import pytest
 
 from app import create_app
 from app.bootstrap import prepare_instance
+from app.cli import init_cli
 from app.core.errors import Invalid
 from app.extensions import db
 from tests.running_service import PASSWORD
@@ -28,6 +29,7 @@ def start(settings):
 
     def start(**changes):
         app = create_app(settings.model_copy(update={"admin_password": None, **changes}))
+        init_cli(app)
         started.append(app)
         prepare_instance(app)
         return app
