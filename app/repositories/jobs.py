@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 
 from sqlalchemy import Engine, Exists, Select, column, delete, exists, func, select, tuple_
-from sqlalchemy.orm import Session, object_session
+from sqlalchemy.orm import Session, aliased, object_session
 
 from app.core.entities.dataset_versions import DatasetVersion
 from app.core.entities.jobs import (
@@ -285,11 +285,14 @@ class SqlJobRepository(JobRepository):
     def forget(self, kind: str, before: datetime, most: int = 100) -> Sequence[str]:
         old = (JobRow.kind == kind, JobRow.finished_at < before)
         with self._database.write() as session:
-            needed = select(JobNeedRow.needed_id).where(JobNeedRow.needed_id == JobRow.id).exists()
+            waiting = aliased(JobRow)
+            needs = select(JobNeedRow.needed_id).join(waiting, waiting.id == JobNeedRow.job_id)
+            needed = needs.where(JobNeedRow.needed_id == JobRow.id, waiting.finished_at.is_(None)).exists()
             query = select(JobRow.id).where(*old, ~needed).limit(most)
             ids = session.scalars(query.with_for_update(skip_locked=True)).all()
             for table in (JobEventRow, JobMetricChunkRow, JobNeedRow):
                 session.execute(delete(table).where(table.job_id.in_(ids)))
+            session.execute(delete(JobNeedRow).where(JobNeedRow.needed_id.in_(ids)))
             session.execute(delete(JobRow).where(JobRow.id.in_(ids)))
             return ids
 

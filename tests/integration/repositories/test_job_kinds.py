@@ -199,16 +199,17 @@ def test_rows_are_removed_a_day_after_their_end_with_all_that_they_said(jobs, re
     assert list(jobs.forget("estimate", A_DAY_AGO)) == []
 
 
-def test_a_job_that_another_needs_is_not_forgotten(jobs, repositories, light, end):
+def test_a_job_is_not_forgotten_while_another_waits_for_it(jobs, repositories, light, end):
     needed = light()
     waits = light(after=[needed])
     end(needed)
     repositories.change(JobRow, needed, finished_at=A_DAY_AGO - timedelta(days=1))
     assert list(jobs.forget("estimate", A_DAY_AGO)) == []
     end(waits)
+    assert list(jobs.forget("estimate", A_DAY_AGO)) == [needed]
+    assert jobs.get("default", waits).after == [needed]
     repositories.change(JobRow, waits, finished_at=A_DAY_AGO - timedelta(days=1))
     assert list(jobs.forget("estimate", A_DAY_AGO)) == [waits]
-    assert list(jobs.forget("estimate", A_DAY_AGO)) == [needed]
 
 
 def test_a_look_removes_no_more_than_asked(jobs, repositories, light, end):
