@@ -52,9 +52,11 @@ def downgrade() -> None:
     """Jobs of other kinds than training go: the code before knows none."""
     op.drop_table("job_needs")
     op.drop_index(op.f("ix_jobs_kind_finished_at"), "jobs")
-    others = "(SELECT id FROM jobs WHERE kind != 'train')"
     for table in ("job_metric_chunks", "job_events"):
-        op.execute(f"DELETE FROM {table} WHERE job_id IN {others}")  # noqa: S608 - no text of a user
+        rows = sa.table(table, sa.column("job_id"))
+        jobs = sa.table("jobs", sa.column("id"), sa.column("kind"))
+        others = sa.select(jobs.c.id).where(jobs.c.kind != "train")
+        op.execute(sa.delete(rows).where(rows.c.job_id.in_(others)))
     op.execute("DELETE FROM jobs WHERE kind != 'train'")
     op.execute(RENAME.format("result", "metrics"))
     for column in reversed(ADDED):
