@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from app.bootstrap import build_runner
-from app.core.entities.trainer import Placement, TrainerExit
+from app.core.entities.trainer import TrainerExit
 from app.core.errors import AppError, Invalid
 from app.core.interfaces.components import Reporter, TrainingStopped
 from app.core.services.jobs.room import RUN_FOLDER
@@ -79,8 +79,9 @@ def main(arguments: list[str] | None = None) -> int:
             share_job(placement, raw)
         elif placement.processes > cores():
             raise Invalid(f"processes: this host has {cores()} cores, and each of {placement.processes} wants one")
+        mine = {**raw, "threads": share_of_threads(raw["threads"], placement)}  # before ranks inherit what it sets
         ranks.start(end)
-        return _carry_out(raw, placement, report)
+        return build_runner(raw["runner"]).carry_out(mine, placement, report)
 
     outcome, written = _run(work, report, ranks.lost)
     ranks.close()
@@ -108,7 +109,13 @@ def follow() -> TrainerExit:
         raise RuntimeError("torchrun has set no RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT")
     stop = threading.Event()
     report = Quiet(stop)
-    outcome, _ = _run(lambda: _carry_out(receive_job(placement), placement, report), report, lambda: None)
+
+    def work() -> Mapping[str, Any]:
+        raw = receive_job(placement)
+        mine = {**raw, "threads": share_of_threads(raw["threads"], placement)}
+        return build_runner(raw["runner"]).carry_out(mine, placement, report)
+
+    outcome, _ = _run(work, report, lambda: None)
     return outcome
 
 
@@ -178,11 +185,6 @@ class EventWriter(Reporter):
             # A full pipe has rung already; one that is closed has nobody to wake.
             with suppress(BlockingIOError, BrokenPipeError):
                 os.write(self._ring, b"!")
-
-
-def _carry_out(raw: Mapping[str, Any], placement: Placement, report: Reporter) -> Mapping[str, Any]:
-    mine = {**raw, "threads": share_of_threads(raw["threads"], placement)}
-    return build_runner(raw["runner"]).carry_out(mine, placement, report)
 
 
 def _run(

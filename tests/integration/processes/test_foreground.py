@@ -15,7 +15,8 @@ from app.core.entities.jobs import FineTuningJob, JobState
 from app.model.training_service import train
 from tests.running_service import BASE, Developer, MakeService, Service
 
-OF_ONE_JOB = {"id", "created_by", "created_at", "started_at", "finished_at", "run_folder", "model_version_id"}
+TIMES = {"created_at", "started_at", "finished_at"}
+OF_ONE_JOB = {*TIMES, "id", "created_by", "run_folder", "model_version_id", "made"}
 ASKED = {"base_model": BASE, "experiment_name": "double-ok", "num_epochs": 5, "model_name": "helper"}
 
 
@@ -63,11 +64,12 @@ def test_foreground_and_worker_leave_the_same(make_service: MakeService) -> None
     assert job_files[0].keys() == job_files[1].keys()
     assert [file["attempt"] for file in job_files] == [2, 2]
 
-    def events(principal: Principal | None, job: FineTuningJob) -> list[tuple[Any, ...]]:
+    def events(principal: Principal, job: FineTuningJob) -> list[tuple[Any, ...]]:
         heard = service.services.job_records.events(principal, job.id, limit=1000)
         return [(e.seq, e.type, e.level, e.message, json.dumps(e.data, sort_keys=True)) for e in heard]
 
-    assert events(None, here) == events(Developer, there)
-    assert len(events(None, here)) == 7  # the ledger, the first word, five steps
+    assert events(Principal.host(), here) == events(Developer, there)
+    assert len(events(Principal.host(), here)) == 7  # the ledger, the first word, five steps
     numbers = [service.services.models.version(job.model_version_id or "").number for job in (here, there)]
     assert numbers == [1, 2]
+    assert [job.made for job in (here, there)] == [["helper:1"], ["helper:2"]]
