@@ -35,12 +35,12 @@ def test_the_workers_log_is_by_the_projects_settings(make_service: MakeService) 
     service.wait_for(job_id)
 
     def ends() -> list[str]:
-        return [line for line in service.whole_log().splitlines() if f"job {job_id}: the trainer of" in line]
+        return [line for line in service.whole_log().splitlines() if f"job {job_id}: the child of" in line]
 
     wait_until(ends, service.log)
     assert len(ends()) == 1
     assert ends()[0].endswith(
-        f" INFO app.core.services.jobs.attempt [-] job {job_id}: the trainer of claim 2 succeeded"
+        f" INFO app.core.services.jobs.attempt [-] job {job_id}: the child of claim 2 succeeded"
     )
     assert "celery.app.trace" not in service.whole_log()  # nor is each doorbell told
 
