@@ -45,6 +45,7 @@ def environment(folder: Path) -> dict[str, str]:
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "FLASK_SKIP_DOTENV": "1",
+        "FLASK_APP": "run",  # as .flaskenv says
         "HF_HUB_OFFLINE": "1",
         "ADMIN_PASSWORD": "change-me-please",
         "PORT": "0",
