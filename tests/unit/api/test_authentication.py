@@ -25,7 +25,7 @@ def guarded(app):
 
 def test_nothing_opens_without_a_token(app, client):
     found = list(guarded(app))
-    assert len(found) == 84
+    assert len(found) == 95
     for endpoint, method, path in found:
         answer = client.open(path, method=method)
         code = answer.json["error"]["code"] if path.startswith("/v1/") else answer.json["code"]
