@@ -9,6 +9,7 @@ from app.bootstrap import build_runner
 from app.core.entities.models import BaseModelSpec
 from app.core.entities.training_config import TrainingConfig
 from app.core.interfaces.components import ChatTokenizer, TrainerJob
+from app.core.interfaces.stores import Stores
 from app.core.services.jobs.preflight import check_job
 from app.implementations.data.encoder_tokenizer import EncoderTokenizer, load_tokenizer
 from app.implementations.data.store import FileDatasetStore
@@ -72,7 +73,10 @@ def test_trained_tokens_are_the_ledgers_times_the_passes(bases, listener, tmp_pa
     )
     base: Any = OneBase(bases[preset])
     digest = store.check(path, trusted=True).digest
-    check = check_job(config, digest, store, base, FileTokenCache(), trusted=True, go_on=lambda: True)
+    prepared = store.prepare(path, digest, config.seed, trusted=True)
+    nowhere: Any = None  # what a check does not ask
+    stores = Stores(nowhere, base, store, nowhere, FileTokenCache())
+    check = check_job(config, prepared, stores, go_on=lambda: True)
     assert check is not None
     train = check.ledger.splits["train"]
     assert train.rows > 40
@@ -83,10 +87,8 @@ def test_trained_tokens_are_the_ledgers_times_the_passes(bases, listener, tmp_pa
             monkeypatch.setattr(kind, method, refuse)
     run = tmp_path / "run"
     run.mkdir()
-    prepared = store.prepare(path, digest, config.seed, trusted=True)
     job = TrainerJob("ftjob-1", 1, "torch", config, bases[preset], Path(prepared.folder), run, threads=1)
     metrics = build_runner("torch").run(job, listener())["metrics"]
     assert metrics["trained_tokens"] == EPOCHS * train.tokens.trained
 
-    again = check_job(config, digest, store, base, FileTokenCache(), trusted=True, go_on=lambda: True)
-    assert again == check
+    assert check_job(config, prepared, stores, go_on=lambda: True) == check
