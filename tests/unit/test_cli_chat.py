@@ -29,7 +29,7 @@ def asked(twins, place=-1):
 
 @pytest.fixture
 def wide(monkeypatch):
-    monkeypatch.setattr(shutil, "get_terminal_size", lambda: os.terminal_size((80, 24)))
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda **_: os.terminal_size((80, 24)))
 
 
 def test_it_answers_and_remembers(chat, twins):
@@ -147,5 +147,5 @@ def test_one_of_two_fails(chat, twins, wide):
 
 
 def test_in_a_narrow_terminal_one_stands_below_the_other(chat, monkeypatch):
-    monkeypatch.setattr(shutil, "get_terminal_size", lambda: os.terminal_size((40, 24)))
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda **_: os.terminal_size((40, 24)))
     assert chat("/compare a b", "abc") == ("a:\ncba\nb:\ncba\n", "")
