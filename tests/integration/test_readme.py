@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 STARTER = "smollm2-135m-instruct"
 START_SECONDS = 120
-SHELL_SECONDS = 480
+SHELL_SECONDS = 900
 
 
 def blocks() -> list[str]:
