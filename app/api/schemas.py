@@ -1,4 +1,4 @@
-"""What schemas of several nouns are made of."""
+"""Fields that schemas of several nouns share."""
 
 from typing import Any
 

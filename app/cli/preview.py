@@ -1,4 +1,4 @@
-"""How a terminal shows what a row becomes."""
+"""Show in a terminal what a row becomes."""
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby

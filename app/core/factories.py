@@ -53,7 +53,7 @@ class ComponentFactory(Generic[T]):
         return component
 
     def declared(self, name: object, attribute: str) -> Any:
-        """What the part ``name`` declares as ``attribute``; None where there is no such part."""
+        """Return what the part ``name`` declares as ``attribute``; None where there is no such part."""
         return getattr(self.load(name), attribute) if isinstance(name, str) and name in self._table else None
 
 

@@ -48,17 +48,17 @@ class EngineName:
 
 
 def needs_own_engine(config: Mapping[str, Any]) -> bool:
-    """Whether a version of this training config is a whole model or has a label head."""
+    """Tell whether a version of this training config is a whole model or has a label head."""
     return is_whole_model(config) or has_label_head(config)
 
 
 def is_whole_model(config: Mapping[str, Any]) -> bool:
-    """Whether a version of this training config is a model folder of its own, and no adapter over its base."""
+    """Tell whether a version of this config is a model folder of its own, and no adapter over its base."""
     return bool(ADAPTATIONS.declared(config.get("adaptation"), "publishes") == "model")
 
 
 def has_label_head(config: Mapping[str, Any]) -> bool:
-    """Whether a version of this training config tells labels and writes no text."""
+    """Tell whether a version of this training config tells labels and writes no text."""
     return bool(OBJECTIVES.declared(config.get("objective"), "label_head"))
 
 

@@ -93,7 +93,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who asks a service, in one project: the authenticated caller of a request, or a command on the host.
+    """The one who asks a service, in one project: the authenticated caller of a request, or a command on the host.
 
     ``scopes`` are those of the API key, None: all. A log-in has a ``session_id``, an API key a ``key_id``, and
     a token of an external issuer neither. One that ``is_host`` may name any path of the host.

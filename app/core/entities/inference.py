@@ -27,7 +27,7 @@ def _option(default: float | None, about: str, least: float, most: float) -> Any
 
 @dataclass(frozen=True, slots=True)
 class SamplingOptions:
-    """How the next token is drawn, and how many at most; names and meanings are vLLM's."""
+    """Options for drawing tokens, and how many at most; names and meanings are vLLM's."""
 
     max_tokens: int = _option(512, "new tokens at most, reasoning among them", 1, 32_768)
     temperature: float = _option(0.0, "0 always takes the likeliest token", 0, 2)
@@ -42,7 +42,7 @@ class SamplingOptions:
 
 @dataclass(frozen=True, slots=True)
 class AnswerOptions(SamplingOptions):
-    """How an answer is drawn, where it ends, and what is told of it."""
+    """Options of an answer: how it is drawn, where it ends, and what is told of it."""
 
     deadline_seconds: float | None = _option(None, "for the whole of it; then 503 `engine_timeout`", 0.1, 3600)
     stop: Sequence[str] = ()
@@ -54,7 +54,7 @@ class AnswerOptions(SamplingOptions):
 
 @dataclass(frozen=True, slots=True)
 class NumericOption:
-    """What a client may ask of an option that is a number; None, if that is its default, too."""
+    """An option that is a number, and what a client may give for it; None only if that is its default."""
 
     default: float | None
     whole: bool

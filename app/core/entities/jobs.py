@@ -169,7 +169,7 @@ def check_move(state: JobState, to: JobState) -> None:
 
 
 def check_end(state: JobState, to: JobState) -> None:
-    """Of a move that lets go of the job: it must not leave it to train on without anybody."""
+    """Refuse a move that lets go of a job and leaves it in a state that somebody must hold."""
     check_move(state, to)
     if to in RUNNING_STATES:
         raise Conflict(f"a job that is {to} is held by somebody", code="invalid_transition")

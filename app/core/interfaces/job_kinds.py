@@ -1,4 +1,4 @@
-"""What a kind of job is. The engine (app/core/services/jobs) carries jobs of any kind and knows none of them."""
+"""The interface of a kind of job. The engine, app/core/services/jobs, carries any kind and knows none of them."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +32,7 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a child process is told, beside what every child is told, and the folder of its files."""
+    """The part of a job file that a kind writes, and the folder of its files."""
 
     job_file: Mapping[str, Any]
     folder: Path

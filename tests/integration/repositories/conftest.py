@@ -122,3 +122,20 @@ def make_version() -> Callable[..., ModelVersion]:
         return ModelVersion(**{**values, **changes})
 
     return make
+
+
+@pytest.fixture
+def jobs(repositories):
+    return repositories.jobs
+
+
+@pytest.fixture
+def add(jobs, make_job):
+    """``add(…)`` saves a job and returns its id."""
+
+    def make(**changes):
+        job = make_job(**changes)
+        jobs.add([job])
+        return job.id
+
+    return make

@@ -13,21 +13,6 @@ NOW = datetime(2026, 5, 5, tzinfo=UTC)
 SEGFAULT = JobError("trainer_failed", "the trainer ended by SIGSEGV")
 
 
-@pytest.fixture
-def jobs(repositories):
-    return repositories.jobs
-
-
-@pytest.fixture
-def add(jobs, make_job):
-    def make(**changes):
-        job = make_job(**changes)
-        jobs.add([job])
-        return job.id
-
-    return make
-
-
 def claimed(jobs, times, **options):
     claims = [jobs.claim("worker", 30, **options) for _ in range(times)]
     return [claim and claim.job.id for claim in claims]

@@ -17,21 +17,6 @@ BOOM = JobError("trainer_failed", "it ended")
 
 
 @pytest.fixture
-def jobs(repositories):
-    return repositories.jobs
-
-
-@pytest.fixture
-def add(jobs, make_job):
-    def make(**changes):
-        job = make_job(**changes)
-        jobs.add([job])
-        return job.id
-
-    return make
-
-
-@pytest.fixture
 def light(add):
     """Add a job of a light kind."""
     return lambda **changes: add(kind="estimate", is_light=True, **changes)
