@@ -13,7 +13,7 @@ from app.core.interfaces.services.jobs import JobReader
 from app.core.interfaces.storage import JobRepository
 
 JOB_ID = re.compile(r"[a-z]+-[0-9a-f]{24}")
-LOOK_SECONDS = 0.05  # between two looks at a job that somebody waits for
+FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS = 0.05, 0.5  # between looks at a job that somebody waits for
 
 
 class JobRecords(JobReader):
@@ -43,10 +43,11 @@ class JobRecords(JobReader):
         return JobPage(jobs[:limit], jobs[limit - 1].id if len(jobs) > limit else None)
 
     def wait(self, principal: Principal, job_id: str, seconds: float) -> FineTuningJob:
-        until = time.monotonic() + seconds
+        until, pause = time.monotonic() + seconds, FIRST_LOOK_SECONDS
         job = self.get(principal, job_id)
         while job.state not in FINAL_STATES and time.monotonic() < until:
-            time.sleep(min(LOOK_SECONDS, max(0.0, until - time.monotonic())))
+            time.sleep(min(pause, max(0.0, until - time.monotonic())))
+            pause = min(1.2 * pause, LONGEST_LOOK_SECONDS)  # many who wait do not ask the database all the time
             job = self.get(principal, job_id)
         return job
 
